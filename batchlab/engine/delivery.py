@@ -1,0 +1,59 @@
+"""How indexed rows reach the device: gathered straight from tensors, or through torch's DataLoader and its workers.
+
+The order of rows is the strategy's alone; delivery cannot change it.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+Blocks = Callable[[], Iterator[NDArray[np.int64]]]
+"""Makes the stream of index blocks `[seeds, rows]`, one a micro-batch, afresh at each call."""
+Batch = tuple[Tensor, Tensor]
+
+
+def gathered(features: Tensor, target: Tensor, blocks: Blocks, device: torch.device) -> Iterator[Batch]:
+    """Yield features `[seeds, rows, features]` and target `[seeds, rows]` from tensors that stay on the device."""
+    features, target = features.to(device), target.to(device)
+    for block in blocks():
+        rows = torch.from_numpy(block).to(device)
+        yield features[rows], target[rows]
+
+
+def loaded(features: Tensor, target: Tensor, blocks: Blocks, device: torch.device, workers: int) -> Iterator[Batch]:
+    """Yield the same batches through one DataLoader for the whole training, each fetched by one indexing, none collated row by row."""
+    pinned = device.type == "cuda"
+    loader: DataLoader[Batch] = DataLoader(
+        _Rows(features, target),
+        sampler=_BlockSampler(blocks),
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pinned,
+        # Forked workers die once a Prefect task has run in the process.
+        multiprocessing_context="forkserver" if workers else None,
+    )
+    for batch_features, batch_target in loader:
+        yield batch_features.to(device, non_blocking=pinned), batch_target.to(device, non_blocking=pinned)
+
+
+class _Rows(Dataset[Batch]):
+    """Rows that are fetched a whole block at a time."""
+
+    def __init__(self, features: Tensor, target: Tensor) -> None:
+        self.features, self.target = features, target
+
+    def __getitem__(self, block: NDArray[np.int64]) -> Batch:
+        rows = torch.from_numpy(block)
+        return self.features[rows], self.target[rows]
+
+
+class _BlockSampler(Sampler[NDArray[np.int64]]):
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks = blocks
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        return self.blocks()

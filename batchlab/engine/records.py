@@ -1,0 +1,92 @@
+"""What goes into a training and what comes out of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+
+from batchlab.engine.losses import LossChoice
+from batchlab.engine.optimizers import AnyOptimizer, Sgd
+from batchlab.records import Record
+
+
+def _as_tuple(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+class Plan(Record):
+    """How every strategy is trained. With several learning rates each strategy trains with all of them, stacked, and keeps the
+    one with the lowest validation loss."""
+
+    epochs: PositiveInt = 100
+    max_steps: PositiveInt | None = None
+    learning_rate: Annotated[tuple[PositiveFloat, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0.01,)
+    optimizer: AnyOptimizer = Sgd()
+    loss: LossChoice = "auto"
+    huber_delta: PositiveFloat = 1.0
+    evaluations: PositiveInt = 50
+    patience: PositiveInt | None = None
+    precision: Literal["float32", "float64"] = "float32"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: a learning rate and the seed of its initial weights and order of rows."""
+
+    learning_rate: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is; `rows_total` may be less where training ends early."""
+
+    rows_seen: int
+    rows_total: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass
+class Curve:
+    """Mean losses on the training and validation rows against updates, epochs, rows seen and seconds of training (evaluation apart)."""
+
+    step: list[int] = field(default_factory=list)
+    epoch: list[float] = field(default_factory=list)
+    rows_seen: list[int] = field(default_factory=list)
+    wall_seconds: list[float] = field(default_factory=list)
+    train_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How one trial ended. Losses are in the units that training saw; `diverged_at` is the step whose loss or weights were not finite.
+
+    `kept` is the number of the curve's point whose weights were kept; `weights` maps parameter names to arrays.
+    """
+
+    trial: Trial
+    diverged_at: int | None
+    stopped_early: bool
+    steps: int
+    rows_seen: int
+    epochs: float
+    train_seconds: float
+    curve: Curve
+    kept: int
+    weights: dict[str, NDArray[np.float64]]
+
+    @property
+    def validation_loss(self) -> float:
+        """The validation loss of the kept weights; infinite for a diverged trial, so that it never wins."""
+        return float("inf") if self.diverged_at is not None else self.curve.validation_loss[self.kept]
+
+
+def best(results: list[TrialResult]) -> TrialResult:
+    """Return the trial with the lowest validation loss; when all diverged, the one that lasted longest."""
+    return min(results, key=lambda result: (result.validation_loss, -result.steps, result.trial.learning_rate))

@@ -1,0 +1,68 @@
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, cast
+
+from batchlab.errors import BadInput, UnknownName
+from batchlab.models.base import Model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Custom(Model):
+    """Your own network: `factory = "package.module:function"`, called with (features, outputs), returns an nn.Module.
+
+    The module maps `[rows, features]` to `[rows, outputs]`. Modules whose forward pass changes state or draws random
+    numbers (batch norm's running statistics, dropout) are refused by name: replicas share one program.
+    """
+
+    kind: Literal["custom"] = "custom"
+    factory: str
+
+    def network(self, features: int, outputs: int) -> "nn.Module":
+        """Return the user's network; raises BadInput when the factory cannot be found or used."""
+        import torch
+        from torch import nn
+
+        network = self._factory()(features, outputs)
+        if not isinstance(network, nn.Module):
+            raise BadInput(f"{self.factory} returned {type(network).__name__}; it must return a torch.nn.Module.")
+        _refuse_state_and_chance(self.factory, network)
+        with torch.no_grad():
+            shape = tuple(network(torch.zeros(3, features)).shape)
+        if shape != (3, outputs):
+            raise BadInput(
+                f"{self.factory} maps (3, {features}) to {shape}; it must map it to (3, {outputs}): "
+                "one number a row for regression, one logit a class otherwise."
+            )
+        return network
+
+    def _factory(self) -> "Callable[[int, int], object]":
+        module_name, _, name = self.factory.partition(":")
+        if not name:
+            raise BadInput(f"model.factory is '{self.factory}'; write it as 'package.module:function'.")
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            raise BadInput(f"model.factory '{self.factory}' cannot be imported: {error}; is its folder on PYTHONPATH?") from error
+        factory = getattr(module, name, None)
+        if not callable(factory):
+            functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+            raise UnknownName(f"function in {module_name}", name, functions)
+        return cast("Callable[[int, int], object]", factory)
+
+
+def _refuse_state_and_chance(factory: str, network: "nn.Module") -> None:
+    from torch import nn
+
+    chance = (nn.modules.dropout._DropoutNd, nn.RReLU)
+    refused = [f"'{name}' ({type(layer).__name__})" for name, layer in network.named_modules() if isinstance(layer, chance)]
+    refused += [f"buffer '{name}'" for name, _ in network.named_buffers()]
+    if refused:
+        raise BadInput(
+            f"{factory} uses {', '.join(refused)}; stacked training takes no dropout and no buffers (batch norm): "
+            "use layer norm, weight decay or early stopping instead."
+        )
+    if not any(True for _ in network.parameters()):
+        raise BadInput(f"{factory} returned a network without parameters; there is nothing to train.")

@@ -1,0 +1,42 @@
+"""The base of every configuration record, and the registries that find its kinds in a folder."""
+
+import importlib
+import pkgutil
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+from batchlab.errors import nearest
+
+Kind = TypeVar("Kind", bound="Record")
+
+
+class Record(BaseModel):
+    """A frozen record that refuses unknown keys and names the nearest valid one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values.keys() - cls.model_fields.keys():
+                raise PydanticCustomError(
+                    "unknown_key",
+                    "key '{key}' does not exist{nearest}",
+                    {"key": str(key), "nearest": nearest(str(key), cls.model_fields)},
+                )
+        return values
+
+
+def discover(package: str, base: type[Kind]) -> dict[str, type[Kind]]:
+    """Import every module of `package` and return the kinds of `base` found there, by the default of their `kind` field.
+
+    A new kind is therefore one new file: no list has to be edited.
+    """
+    paths = importlib.import_module(package).__path__
+    modules = [importlib.import_module(f"{package}.{module.name}") for module in pkgutil.iter_modules(paths)]
+    classes = (value for module in modules for value in vars(module).values())
+    found = {item for item in classes if isinstance(item, type) and issubclass(item, base) and item is not base}
+    return {item.model_fields["kind"].default: item for item in sorted(found, key=lambda item: item.__name__)}

@@ -1,0 +1,73 @@
+"""What every strategy is: a pure function from (seed, epoch) to steps of row indices."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchlab.errors import BadInput
+from batchlab.records import Record
+
+Indices = NDArray[np.int64]
+Step = list[Indices]
+"""One update of the weights: the row indices of its micro-batches, whose gradient is summed."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """What a strategy may know of the training rows: their number and, for sampling, their classes `[rows]` and weights `[rows]`."""
+
+    row_count: int
+    classes: Indices | None = None
+    weights: NDArray[np.float64] | None = None
+
+
+class Strategy(Record, ABC):
+    """How training rows become updates: which rows, in which order, in which portions, delivered how."""
+
+    kind: str
+
+    @abstractmethod
+    def steps(self, population: Population, seed: int, epoch: int) -> Iterator[Step]:
+        """Yield the steps of one epoch; the same for the same (seed, epoch), whoever delivers the rows."""
+
+    @abstractmethod
+    def rows_per_step(self, row_count: int) -> int:
+        """Rows behind one update, of `row_count` training rows; the last step of an epoch may have fewer."""
+
+    @property
+    def repeats_rows(self) -> bool:
+        """Whether an epoch draws rows with replacement, so that some come twice and some not at all."""
+        return False
+
+    @property
+    def weighted_by(self) -> str | None:
+        """The column that weighs the rows, which is then no feature."""
+        return None
+
+    @property
+    def loader_workers(self) -> int | None:
+        """DataLoader worker processes that deliver the rows (0: in this process); None gathers straight from the packed rows."""
+        return None
+
+    def check(self, population: Population) -> None:
+        """Raise BadInput when a step needs more rows than the training split has."""
+        needed = self.rows_per_step(population.row_count)
+        if needed > population.row_count:
+            raise BadInput(
+                f"batch_rows is {needed} but the training split has {population.row_count} rows; "
+                f"use at most {population.row_count}, or the full_batch strategy."
+            )
+
+
+def permutation(row_count: int, seed: int, epoch: int) -> Indices:
+    """Return the order of all rows in one epoch, a pure function of its arguments."""
+    return np.random.default_rng((seed, epoch)).permutation(row_count)
+
+
+def portions(order: Indices, rows: int) -> Iterator[Indices]:
+    """Cut `order` into consecutive portions of `rows`; the last may be short."""
+    for start in range(0, len(order), rows):
+        yield order[start : start + rows]
