@@ -1,7 +1,6 @@
 """The model that ships: raw columns in, prediction in the target's unit (or class probabilities) out."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from batchlab.engine.backends.torch_autograd import seeded_network
 from batchlab.engine.data import Scaling
 from batchlab.models import Model
 
+ROWS_AT_ONCE = 8192
 EXPORT_ROWS = 2
 """torch.export fixes a dimension whose example has size 0 or 1, so its example has 2 rows and any number can be predicted."""
 
@@ -37,11 +37,12 @@ class ShippedModel(nn.Module):
         outputs: Tensor = self.network((raw.double() - self.feature_mean) / self.feature_scale)
         return outputs.softmax(dim=-1) if self.classification else outputs * self.target_scale + self.target_mean
 
-    @torch.no_grad()
-    def predict(self, raw: NDArray[Any], rows_at_once: int = 8192) -> NDArray[np.float64]:
-        """Return the same for a numpy array, in portions, so that memory does not grow with the rows."""
-        parts = [self(torch.tensor(raw[start : start + rows_at_once])) for start in range(0, len(raw), rows_at_once)]
-        return np.asarray(torch.cat(parts).numpy(), np.float64)
+
+@torch.no_grad()
+def predicted(model: nn.Module, features: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return a shipped (or loaded) model's predictions for `rows` of raw `features`, in portions: memory does not grow with them."""
+    portions = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
+    return np.concatenate([model(torch.from_numpy(features[portion])).numpy() for portion in portions])
 
 
 def shipped(

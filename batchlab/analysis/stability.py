@@ -33,5 +33,5 @@ def divergence_reason(step: int, rate: float, stable_rate: float | None, scaled:
         reason += f", {rate / stable_rate:.3g} times the largest stable one ({stable_rate:.3g})"
     elif stable_rate is not None:
         reason += f"; full-batch steps are stable up to {stable_rate:.3g}, small batches need less"
-    advice = f"use at most {stable_rate:.2g}" if stable_rate is not None and rate > stable_rate else "use a lower learning rate"
+    advice = f"stay below {stable_rate:.3g}" if stable_rate is not None and rate > stable_rate else "use a lower learning rate"
     return f"{reason}; {advice}" + ("." if scaled else ", or scale the features (scale=true) so that a common rate fits them all.")

@@ -27,21 +27,27 @@ def _figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def loss_curves(curves: Curves, unit: str, which: str = "validation_loss") -> "Figure":
-    """Draw the loss of every strategy against updates, rows seen and seconds. A strategy that diverged at once is named, not drawn."""
+def loss_curves(curves: Curves, unit: str) -> "Figure":
+    """Draw every strategy's validation loss (bold) and training loss (thin) against updates, rows seen and seconds.
+
+    A strategy that diverged before its first evaluation is named, not drawn.
+    """
     figure = _figure(13, 4.2)
     panels = figure.subplots(1, 3, sharey=True)
     for position, (name, curve) in enumerate(curves.items()):
-        style = {"color": f"C{position}", "linestyle": "--" if position % 2 else "-", "linewidth": 1.6, "alpha": 0.9}
+        line = "--" if position % 2 else "-"
         for panel, (axis, _) in zip(panels, AXES, strict=True):
-            panel.plot(curve[axis][1:], curve[which][1:], marker="." if len(curve[axis]) < 30 else "", label=_label(name, curve), **style)
+            panel.plot(curve[axis][1:], curve["train_loss"][1:], color=f"C{position}", linestyle=line, linewidth=0.6, alpha=0.7)
+            panel.plot(curve[axis][1:], curve["validation_loss"][1:], color=f"C{position}", linestyle=line, label=_label(name, curve))
     for panel, (_, words) in zip(panels, AXES, strict=True):
         panel.set_xlabel(words)
-        panel.set_xscale("log")
-        panel.set_yscale("log")
-        _plain_ticks(panel)
         panel.grid(alpha=0.25)
-    panels[0].set_ylabel(f"{which.replace('_', ' ')} ({unit})")
+        if any(len(curve["step"]) > 1 for curve in curves.values()):
+            panel.set(xscale="log", yscale="log")
+            _plain_ticks(panel)
+        else:
+            panel.text(0.5, 0.5, "diverged before the first evaluation", ha="center", transform=panel.transAxes)
+    panels[0].set_ylabel(f"loss ({unit}): validation bold, training thin")
     panels[2].legend(fontsize=8)
     return figure
 

@@ -1,0 +1,119 @@
+"""A comparison without Prefect or MLflow: settle the profile, the rows and the scaling, then train and ship each strategy."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batchlab.analysis.stability import divergence_reason, largest_stable_rate
+from batchlab.config import Profile
+from batchlab.engine.data import Scaling, TrainingData, measured_scaling, prepared
+from batchlab.engine.device import chosen_device
+from batchlab.engine.losses import Loss, chosen_loss
+from batchlab.engine.records import OnProgress, Trial, TrialResult
+from batchlab.packing import PackedTable
+from batchlab.split import Split
+
+if TYPE_CHECKING:
+    import torch
+
+    from batchlab.shipping import ShippedModel
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A profile applied to a packed table and its split; everything else follows from these three."""
+
+    profile: Profile
+    table: PackedTable
+    split: Split
+
+    def check(self) -> None:
+        """Raise BadInput for whatever would stop a strategy from training: its batch, the loss, the device, the model."""
+        for strategy in self.profile.strategies.values():
+            strategy.check(self.data.population)
+        self.profile.model.network(*self.shape)
+        _ = self.device
+
+    @cached_property
+    def loss(self) -> Loss:
+        """The loss that the profile asks for on this task."""
+        return chosen_loss(self.profile.train.loss, self.table.schema.target.task, self.profile.train.huber_delta)
+
+    @cached_property
+    def device(self) -> "torch.device":
+        """The device that the profile asks for."""
+        return chosen_device(self.profile.device)
+
+    @cached_property
+    def scaling(self) -> Scaling:
+        """Statistics of the training rows."""
+        return measured_scaling(self.table, self.split, self.profile.scale)
+
+    @cached_property
+    def data(self) -> TrainingData:
+        """Training and validation rows, scaled."""
+        import torch
+
+        return prepared(self.table, self.split, self.scaling, getattr(torch, self.profile.train.precision))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Inputs and outputs of the network."""
+        return len(self.table.schema.features), max(1, len(self.table.schema.target.classes))
+
+    @property
+    def loss_unit(self) -> float:
+        """What a loss of the scaled target is multiplied by to be in the target's unit (squared, for MSE and Huber)."""
+        return self.scaling.target_scale**2
+
+    def train(self, strategy: str, on_progress: OnProgress = lambda progress: None) -> list[TrialResult]:
+        """Train the named strategy with every learning rate of the profile, stacked."""
+        from batchlab.engine.loop import train
+
+        profile = self.profile
+        trials = [Trial(rate, profile.seed) for rate in profile.train.learning_rate]
+        return train(self.data, profile.model, profile.strategies[strategy], trials, profile.train, self.loss, self.device, on_progress)
+
+    def ship(self, result: TrialResult) -> "ShippedModel":
+        """Return the trial's model with its scaling inside: raw columns in, prediction in the target's unit out."""
+        from batchlab.shipping import shipped
+
+        return shipped(self.profile.model, self.shape, result.weights, self.scaling, self.loss.name == "cross_entropy")
+
+    def reason(self, result: TrialResult) -> str | None:
+        """Say why the trial ended as it did: diverged, stopped early, out of steps; None when it ran its epochs."""
+        plan = self.profile.train
+        if result.diverged_at is not None:
+            return divergence_reason(result.diverged_at, result.trial.learning_rate, self.stable_rate, self.profile.scale)
+        if result.stopped_early:
+            return f"stopped early after step {result.steps}; kept the weights of step {result.curve.step[result.kept]}"
+        if result.steps == plan.max_steps and result.epochs < plan.epochs:
+            return f"reached max_steps {plan.max_steps} after {result.epochs:.3g} of {plan.epochs} epochs"
+        return None
+
+    @cached_property
+    def stable_rate(self) -> float | None:
+        """The largest stable learning rate of a linear model on the training rows; None for other models and for Adam."""
+        if not self.profile.model.is_linear:
+            return None
+        features = self.data.features.double().numpy()
+        return largest_stable_rate(np.asarray(features, np.float64), self.loss, self.profile.train.optimizer)
+
+
+def save_split(split: Split, table: PackedTable) -> Path:
+    """Write the split beside the packed table, under its digest, and return the file."""
+    path = table.path / f"split-{split.digest}.npz"
+    if not path.exists():
+        draft = path.with_name(f".{path.stem}-{id(split)}.npz")
+        np.savez(draft, train=split.train, validation=split.validation, test=split.test)
+        draft.replace(path)
+    return path
+
+
+def open_split(path: Path) -> Split:
+    """Read a split that `save_split` wrote."""
+    with np.load(path) as parts:
+        return Split(parts["train"], parts["validation"], parts["test"], path.stem.removeprefix("split-"))

@@ -1,0 +1,244 @@
+"""The command line. Heavy imports happen inside the commands, so that --help answers at once."""
+
+import atexit
+import importlib
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from batchlab.config import Profile
+    from flows.local_server import LocalServer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Which batching strategy, batch size and learning rate should I train with, on my data and my hardware?",
+)
+server_app = typer.Typer(no_args_is_help=True, help="The Prefect server on this machine that runs share.")
+app.add_typer(server_app, name="server")
+
+# torch.export._trace is what torch.export itself imports at its first call.
+HEAVY_MODULES = (
+    "torch",
+    "flows.comparison",
+    "mlflow.pyfunc",
+    "sklearn.metrics",
+    "matplotlib.figure",
+    "torch.export._trace",
+    "mlflow.store.tracking.sqlalchemy_store",
+)
+BEGAN = time.perf_counter()
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+QUIET_PREFECT = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+}
+
+
+@app.command()
+def compare(
+    data: Annotated[
+        str | None, typer.Option(help="A bundled data set (diabetes, breast_cancer, digits, wine), `synthetic`, or a path.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
+    task: Annotated[str | None, typer.Option(help="regression, binary or multiclass; else inferred from the target.")] = None,
+    profile: Annotated[str, typer.Option(help="lesson, lesson-raw, quick, full, or the path of a TOML file.")] = "quick",
+    strategies: Annotated[str | None, typer.Option(help="Names of strategies, with commas between.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the profile, e.g. train.epochs=200.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the split, the initial weights and the order of rows.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result there as JSON.")] = None,
+    no_server: Annotated[bool, typer.Option("--no-server", help="Use Prefect's own temporary server (slower to start).")] = False,
+) -> None:
+    """Train every strategy on the same rows and show what each gave and cost."""
+    from batchlab.config import load_profile
+    from flows.display import console, show_result
+
+    names = None if strategies is None else [name.strip() for name in strategies.split(",") if name.strip()]
+    arguments: dict[str, Any] = {
+        "data": data,
+        "target": target,
+        "task": task,
+        "strategies": names,
+        "overrides": overrides or [],
+        "seed": seed,
+    }
+    settings = load_profile(profile, **arguments)
+    check_early(settings, json_file)
+    server = None if no_server else prepare_server()
+    imports, waiting = warm_up(server)
+    result, flow_seconds = run_flow(profile, arguments)
+    training = sum(item.train_seconds for item in result.strategies)
+    timing = (
+        f"{time.perf_counter() - BEGAN:.1f} s in all: {imports:.1f} s imports, {waiting:.1f} s waiting for the Prefect server, "
+        f"{training:.1f} s training, {flow_seconds - training:.1f} s data, scores, models, pictures and records"
+    )
+    show_result(console(), result, timing)
+    if json_file is not None:
+        draft = json_file.with_name(f".{json_file.name}.part")
+        draft.write_text(result.model_dump_json(indent=2) + "\n")
+        draft.replace(json_file)
+
+
+def check_early(settings: "Profile", json_file: Path | None) -> None:
+    """Refuse what can be refused before anything is started: columns, the store's folder, the place of the JSON file."""
+    from batchlab.errors import BadInput
+    from batchlab.packing import check_columns
+    from tasks import store
+
+    schema = settings.source.peek()
+    if schema is not None:
+        check_columns(schema, settings.columns())
+    if json_file is not None and not json_file.resolve().parent.is_dir():
+        raise BadInput(f"--json: folder '{json_file.resolve().parent}' does not exist; make it first.")
+    store.check_writable()
+
+
+def prepare_server() -> "LocalServer | None":
+    """Point this process at a Prefect server: the configured one, else the local one, started in the background if need be."""
+    from flows import local_server
+
+    os.environ.update(local_server.QUIET)
+    url = local_server.configured_url()
+    if url is not None:
+        if not local_server.answers(url):
+            raise local_server.ServerError(f"PREFECT_API_URL is {url}, but nothing answers there; start it, unset it, or use --no-server.")
+        return None
+    server = local_server.started()
+    os.environ["PREFECT_API_URL"] = server.api_url
+    return server
+
+
+def warm_up(server: "LocalServer | None") -> tuple[float, float]:
+    """Import what the flow needs and open the store while the server starts; return the seconds of both."""
+    began = time.perf_counter()
+    for key, value in QUIET_PREFECT.items():
+        os.environ.setdefault(key, value)
+    if server is None and "PREFECT_API_URL" not in os.environ:
+        os.environ["PREFECT_API_URL"] = ""
+    for module in HEAVY_MODULES:
+        importlib.import_module(module)
+    imported = time.perf_counter()
+    from tasks import store
+
+    store.client()
+    if server is not None:
+        server.wait()
+    return imported - began, time.perf_counter() - imported
+
+
+def run_flow(profile: str, arguments: dict[str, Any]) -> tuple[Any, float]:
+    """Run the comparison in this process with a progress display; return its result and its seconds."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.comparison import comparison
+    from flows.display import TrainingProgress, console
+    from tasks import progress
+
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    began = time.perf_counter()
+    # Nobody watches the heartbeats of a run at the command line, and ending their thread takes a second.
+    with TrainingProgress(console(stderr=True)) as bars, temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        progress.listeners.append(bars)
+        try:
+            return comparison(profile=profile, **arguments), time.perf_counter() - began
+        finally:
+            progress.listeners.remove(bars)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000) -> None:
+    """Open the MLflow UI on this folder's store, on loopback."""
+    from flows import local_server
+    from tasks import store
+
+    store.check_writable()
+    typer.echo(f"MLflow UI of {store.folder()} at http://127.0.0.1:{port} (Ctrl-C ends it)")
+    store.client()
+    environment = {**os.environ, **local_server.QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.tracking_uri(), "--workers", "1"]
+    os.execve(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)], environment)
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, device, store and server, and what is missing and how to get it."""
+    from flows.display import console
+    from flows.doctor import examine
+
+    if not examine(console()):
+        raise typer.Exit(FAILED)
+
+
+@server_app.command("start")
+def server_start(worker: Annotated[bool, typer.Option(help="Also make the work pool, deploy, and start a worker.")] = False) -> None:
+    """Start the local Prefect server in the background, or find the one that runs."""
+    from flows import local_server, local_worker
+
+    server = local_server.started()
+    typer.echo(f"Prefect server at {server.ui_url} (process {server.process.pid}); starting takes up to half a minute")
+    server.wait()
+    if worker:
+        local_worker.started(server)
+        typer.echo("worker on pool 'batchlab', deployment comparison/default. Try:")
+        typer.echo(f"  PREFECT_API_URL={server.api_url} .venv/bin/prefect deployment run comparison/default --param profile=lesson --watch")
+    typer.echo("Stop it with: batchlab server stop")
+
+
+@server_app.command("status")
+def server_status() -> None:
+    """Say whether the local Prefect server and its worker run, and where."""
+    from flows import local_server, local_worker
+
+    server = local_server.running()
+    if server is None:
+        typer.echo("no local Prefect server runs; `batchlab server start` or the next `batchlab compare` starts one.")
+        return
+    typer.echo(f"Prefect server {'answers' if server.healthy() else 'is starting'} at {server.ui_url} (process {server.process.pid})")
+    typer.echo(f"worker: {'runs' if local_worker.running() else 'none'}; PREFECT_API_URL={server.api_url}")
+
+
+@server_app.command("stop")
+def server_stop() -> None:
+    """Stop the worker, then the local Prefect server."""
+    from flows import local_server, local_worker
+
+    worker = local_worker.stopped()
+    server = local_server.stopped()
+    typer.echo(f"worker {'stopped' if worker else 'was not running'}, server {'stopped' if server else 'was not running'}.")
+
+
+def main() -> None:
+    """Run the command line; bad input ends in one line and code 2, a failure in one line and code 1."""
+    from batchlab.errors import BadInput
+
+    try:
+        app()
+    except BadInput as error:
+        _leave(BAD_INPUT, f"error: {error}")
+    except KeyboardInterrupt:
+        _leave(INTERRUPTED, "interrupted: the runs are marked KILLED, what was finished is kept.")
+    except SystemExit as leaving:
+        _leave(leaving.code if isinstance(leaving.code, int) else 0)
+    except Exception as error:
+        if os.environ.get("BATCHLAB_TRACEBACK"):
+            traceback.print_exc()
+        _leave(FAILED, f"failed: {type(error).__name__}: {error} (BATCHLAB_TRACEBACK=1 shows where)")
+
+
+def _leave(code: int, message: str = "") -> None:
+    """End the process with its exit functions but without tearing down the interpreter, which takes torch two seconds."""
+    if message:
+        print(message, file=sys.stderr)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

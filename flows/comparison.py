@@ -1,0 +1,42 @@
+"""The main flow: bring in rows, split them, train every strategy, score what was saved, report."""
+
+from prefect import flow, unmapped
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from batchlab.config import load_profile
+from batchlab.results import Comparison
+from tasks.data import divide, ingest
+from tasks.evaluation import evaluate
+from tasks.reporting import comparison_run, conclude
+from tasks.training import train
+
+
+# One worker: strategies are timed, so none may train beside another.
+@flow(name="comparison", task_runner=ThreadPoolTaskRunner(max_workers=1), log_prints=False)
+def comparison(
+    profile: str = "quick",
+    data: str | None = None,
+    target: str | None = None,
+    task: str | None = None,
+    strategies: list[str] | None = None,
+    overrides: list[str] | None = None,
+    seed: int | None = None,
+) -> Comparison:
+    """Compare batching strategies on one data set.
+
+    Args:
+        profile: A shipped profile (lesson, lesson-raw, quick, full) or the path of a TOML file.
+        data: A bundled data set, `synthetic`, a CSV file, a Parquet file or a folder of them; the profile's source when left out.
+        target: The column to predict.
+        task: regression, binary or multiclass; inferred from the target when left out.
+        strategies: Names of the strategies to compare; all of the profile's when left out.
+        overrides: Settings on top of the profile, as key=value, for example train.epochs=200.
+        seed: Seed of the split, the initial weights and the order of rows.
+    """
+    settings = load_profile(profile, data=data, target=target, task=task, strategies=strategies, overrides=overrides or [], seed=seed)
+    table = ingest(settings)
+    parts = divide(settings, table)
+    with comparison_run(settings, table, parts) as run:
+        trained = train.map(list(settings.strategies), unmapped(run))
+        scored = evaluate.map(trained, unmapped(run))
+        return conclude(run, [score.result(raise_on_failure=False) for score in scored])

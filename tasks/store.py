@@ -1,0 +1,70 @@
+"""The MLflow store under `mlruns/`: one sqlite database, artifacts, packed tables."""
+
+import functools
+import logging
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from batchlab.errors import BadInput
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def folder() -> Path:
+    """Return the store's folder: `mlruns` where the command was started, or what BATCHLAB_MLRUNS names."""
+    return Path(os.environ.get("BATCHLAB_MLRUNS", "mlruns")).resolve()
+
+
+def tables() -> Path:
+    """Return the folder of packed tables."""
+    return folder() / "tables"
+
+
+def tracking_uri() -> str:
+    """Return MLflow's tracking address of the store."""
+    return f"sqlite:///{folder() / 'mlflow.db'}"
+
+
+def check_writable() -> None:
+    """Raise BadInput unless the store's folder exists, or can be made, and takes files."""
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder()):
+            pass
+    except OSError as error:
+        raise BadInput(
+            f"the store '{folder()}' cannot be written: {error.strerror}; free it, or name another folder with BATCHLAB_MLRUNS."
+        ) from error
+
+
+@functools.cache
+def client() -> "MlflowClient":
+    """Return the client of the store; the first call on a machine makes the database, one process at a time."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    check_writable()
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    import mlflow
+
+    for name in ("mlflow.store.db.utils", "mlflow.pyfunc", "mlflow.system_metrics.system_metrics_monitor"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # of mlflow.pytorch's own loader
+    mlflow.set_tracking_uri(tracking_uri())
+    with FileLock(folder() / ".initialising.lock"):
+        made = mlflow.MlflowClient(tracking_uri())
+        made.search_experiments(max_results=1)
+    return made
+
+
+def experiment_id(name: str) -> str:
+    """Return the id of the experiment `name`, made with its artifacts under the store when it is new."""
+    with FileLock(folder() / ".initialising.lock"):
+        found = client().get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        return str(client().create_experiment(name, artifact_location=(folder() / "artifacts").as_uri()))

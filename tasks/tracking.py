@@ -1,0 +1,177 @@
+"""MLflow runs that end truthfully, and what is written into them: buffered, in batches."""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from batchlab.config import Profile
+from batchlab.engine.records import Curve
+from batchlab.packing import Schema
+from tasks import progress, store
+
+METRICS_A_BATCH, PARAMS_A_BATCH = 1000, 100
+CLOCK_SECONDS = 10  # a process's time of birth follows the wall clock, which may be set
+OWNER = "batchlab.process"
+
+
+@contextmanager
+def recorded_run(experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """Open an MLflow run and yield its id; it ends FINISHED, FAILED on an error, or KILLED on an interruption."""
+    client = store.client()
+    run_id = client.create_run(experiment, run_name=name, tags={**_provenance(), **tags}).info.run_id
+    try:
+        yield run_id
+    except Exception:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    except BaseException:
+        progress.stopping.set()
+        client.set_terminated(run_id, "KILLED")
+        raise
+    client.set_terminated(run_id, "FINISHED")
+
+
+def end_abandoned_runs() -> int:
+    """Mark runs KILLED that say RUNNING but whose process on this machine is gone; return how many there were."""
+    client = store.client()
+    experiments = [item.experiment_id for item in client.search_experiments()]
+    running = client.search_runs(experiments, "attributes.status = 'RUNNING'") if experiments else []
+    gone = [run for run in running if _owner_is_gone(run.data.tags.get(OWNER))]
+    for run in gone:
+        client.set_terminated(run.info.run_id, "KILLED")
+    return len(gone)
+
+
+def _owner() -> str:
+    return json.dumps([socket.gethostname(), os.getpid(), psutil.Process().create_time()])
+
+
+def _owner_is_gone(owner: str | None) -> bool:
+    if owner is None:
+        return False
+    host, pid, created = json.loads(owner)
+    if host != socket.gethostname():
+        return False
+    try:
+        return abs(psutil.Process(pid).create_time() - created) > CLOCK_SECONDS
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _provenance() -> dict[str, str]:
+    """Return who started this run and from which code, in MLflow's own tag names where it has some."""
+    tags = {OWNER: _owner(), "mlflow.source.name": "batchlab compare", "mlflow.source.type": "LOCAL"}
+    commit = git_commit()
+    return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this code runs from; None outside a git checkout."""
+    here = Path(__file__).resolve().parent
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def log_params(run_id: str, params: Mapping[str, Any]) -> None:
+    """Write parameters, in batches."""
+    from mlflow.entities import Param
+
+    entities = [Param(key, str(value)[:6000]) for key, value in params.items()]
+    for start in range(0, len(entities), PARAMS_A_BATCH):
+        store.client().log_batch(run_id, params=entities[start : start + PARAMS_A_BATCH])
+
+
+def log_metrics(run_id: str, metrics: Mapping[str, float | None], step: int = 0) -> None:
+    """Write single metrics at `step`; those without a value are left out."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    entities = [Metric(_metric_name(key), value, now, step) for key, value in metrics.items() if value is not None]
+    for start in range(0, len(entities), METRICS_A_BATCH):
+        store.client().log_batch(run_id, metrics=entities[start : start + METRICS_A_BATCH])
+
+
+def _metric_name(key: str) -> str:
+    """Replace what MLflow takes in no metric name (class labels are the user's text)."""
+    return "".join(sign if sign.isalnum() or sign in "_-./ " else "_" for sign in key)
+
+
+def log_curve(run_id: str, curve: Curve, loss_unit: float, began: float) -> None:
+    """Write the losses with `step` = update, and `epoch`, `rows_seen`, `wall_seconds` beside them so that any can be the x-axis.
+
+    `began` is when training began, in seconds since 1970; each point is stamped with the moment it was reached.
+    """
+    from mlflow.entities import Metric
+
+    entities = []
+    for position, step in enumerate(curve.step):
+        moment = int((began + curve.wall_seconds[position]) * 1000)
+        point = {
+            "train_loss": curve.train_loss[position] * loss_unit,
+            "validation_loss": curve.validation_loss[position] * loss_unit,
+            "epoch": curve.epoch[position],
+            "rows_seen": curve.rows_seen[position],
+            "wall_seconds": curve.wall_seconds[position],
+        }
+        entities += [Metric(key, value, moment, step) for key, value in point.items()]
+    for start in range(0, len(entities), METRICS_A_BATCH):
+        store.client().log_batch(run_id, metrics=entities[start : start + METRICS_A_BATCH])
+
+
+def log_dataset(run_id: str, schema: Schema, profile: Profile, context: str) -> None:
+    """Write where the rows came from, with the packed table's digest."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    columns = [
+        {"name": name, "type": "long" if integer else "double"} for name, integer in zip(schema.features, schema.integer, strict=True)
+    ]
+    dataset = Dataset(
+        name=schema.source,
+        digest=schema.digest,
+        source_type="local",
+        source=profile.source.model_dump_json(),
+        schema=json.dumps(
+            {"mlflow_colspec": [*columns, {"name": schema.target.name, "type": "string" if schema.target.classes else "double"}]}
+        ),
+        profile=json.dumps({"num_rows": schema.rows, "num_elements": schema.rows * (len(columns) + 1)}),
+    )
+    store.client().log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+
+
+def flattened(profile: Profile) -> dict[str, Any]:
+    """Return every resolved setting of the profile by its key, as `--set` takes it."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value
+
+    walk("", profile.model_dump(mode="json"))
+    return flat
+
+
+def machine() -> dict[str, Any]:
+    """Return the figures of this machine that a timing depends on."""
+    import torch
+
+    facts = {
+        "machine.processor": platform.processor() or platform.machine(),
+        "machine.cores": psutil.cpu_count(),
+        "machine.memory_bytes": psutil.virtual_memory().total,
+        "machine.python": platform.python_version(),
+        "machine.torch": torch.__version__,
+        "machine.torch_threads": torch.get_num_threads(),
+    }
+    return facts | ({"machine.gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
