@@ -32,10 +32,10 @@ class Experiment:
 
     def check(self) -> None:
         """Raise BadInput for whatever would stop a strategy from training: its batch, the loss, the device, the model."""
+        _ = self.loss, self.device
         for strategy in self.profile.strategies.values():
             strategy.check(self.data.population)
         self.profile.model.network(*self.shape)
-        _ = self.device
 
     @cached_property
     def loss(self) -> Loss:

@@ -123,7 +123,8 @@ def _feature_names(schema: "pa.Schema", columns: Columns) -> tuple[str, ...]:
 def _is_numeric(field: "pa.Field") -> bool:
     import pyarrow as pa
 
-    return bool(_is_integer(field) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type))
+    empty = pa.types.is_null(field.type)  # a column without a single value has no type; its values are refused with their count
+    return bool(empty or _is_integer(field) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type))
 
 
 def _orders_rows(field: "pa.Field") -> bool:
@@ -181,7 +182,7 @@ def _float64(values: "pa.ChunkedArray") -> NDArray[np.float64]:
 def _check_resolution(name: str, exact: NDArray[np.float64]) -> None:
     """Raise BadInput when float32 could not tell the column's values apart (a Unix time in seconds, say)."""
     spread, largest = float(exact.std()), float(np.abs(exact).max())
-    if largest > np.finfo(np.float32).max:
+    if largest > float(np.finfo(np.float32).max):
         raise BadInput(
             f"column '{name}' reaches {largest:.3g}, beyond float32's {np.finfo(np.float32).max:.3g}; rescale it, or take its logarithm."
         )

@@ -224,10 +224,9 @@ def main() -> None:
         app()
     except BadInput as error:
         _leave(BAD_INPUT, f"error: {error}")
-    except KeyboardInterrupt:
-        _leave(INTERRUPTED, "interrupted: the runs are marked KILLED, what was finished is kept.")
     except SystemExit as leaving:
-        _leave(leaving.code if isinstance(leaving.code, int) else 0)
+        code = leaving.code if isinstance(leaving.code, int) else 0
+        _leave(code, "interrupted; what was finished is kept." if code == INTERRUPTED else "")
     except Exception as error:
         if os.environ.get("BATCHLAB_TRACEBACK"):
             traceback.print_exc()

@@ -7,7 +7,7 @@ from batchlab.config import load_profile
 from batchlab.results import Comparison
 from tasks.data import divide, ingest
 from tasks.evaluation import evaluate
-from tasks.reporting import comparison_run, conclude
+from tasks.reporting import comparison_run, conclude, outcome
 from tasks.training import train
 
 
@@ -39,4 +39,4 @@ def comparison(
     with comparison_run(settings, table, parts) as run:
         trained = train.map(list(settings.strategies), unmapped(run))
         scored = evaluate.map(trained, unmapped(run))
-        return conclude(run, [score.result(raise_on_failure=False) for score in scored])
+        return conclude(run, [outcome(*futures) for futures in zip(trained, scored, strict=True)])

@@ -9,7 +9,7 @@ from batchlab.results import StrategyResult
 from tasks import store
 from tasks.data import opened
 from tasks.retrying import RETRIES
-from tasks.tracking import log_metrics
+from tasks.tracking import log_metrics, resumed_run
 from tasks.training import ComparisonRun, Trained
 
 
@@ -20,9 +20,10 @@ def evaluate(trained: Trained, comparison: ComparisonRun) -> StrategyResult:
     losses: dict[str, float | None] = {"train_loss": None, "validation_loss": None, "test_loss": None}
     metrics: dict[str, float | None] = {}
     if trained.model_uri is not None:
-        losses, metrics = _scored(trained, trained.model_uri, experiment)
-        final = {f"final_{key}" if key != "test_loss" else key: value for key, value in losses.items()}
-        log_metrics(trained.run_id, final | {f"test_{key}": value for key, value in metrics.items()}, trained.steps)
+        with resumed_run(trained.run_id):
+            losses, metrics = _scored(trained, trained.model_uri, experiment)
+            final = {f"final_{key}" if key != "test_loss" else key: value for key, value in losses.items()}
+            log_metrics(trained.run_id, final | {f"test_{key}": value for key, value in metrics.items()}, trained.steps)
     profile, strategy = comparison.profile, comparison.profile.strategies[trained.strategy]
     return StrategyResult(
         name=trained.strategy,

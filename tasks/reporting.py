@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL
 
@@ -20,7 +21,7 @@ from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyRes
 from tasks import progress, store
 from tasks.data import opened
 from tasks.tracking import end_abandoned_runs, flattened, log_dataset, log_metrics, log_params, machine, recorded_run
-from tasks.training import ComparisonRun
+from tasks.training import ComparisonRun, Trained
 
 CURVE_METRICS = ("train_loss", "validation_loss", "epoch", "rows_seen", "wall_seconds")
 
@@ -61,6 +62,12 @@ def _prefect_link() -> str | None:
     """Return the address of this flow run in the Prefect UI; None without a server that has one."""
     base = PREFECT_UI_URL.value()
     return f"{base}/runs/flow-run/{flow_run.id}" if base and flow_run.id else None
+
+
+def outcome(trained: PrefectFuture[Trained], scored: PrefectFuture[StrategyResult]) -> StrategyResult | BaseException:
+    """Wait for one strategy and return its result, or the error that ended its training or its scoring."""
+    first = trained.result(raise_on_failure=False)
+    return first if isinstance(first, BaseException) else scored.result(raise_on_failure=False)
 
 
 @task

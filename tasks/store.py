@@ -67,4 +67,5 @@ def experiment_id(name: str) -> str:
         found = client().get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        return str(client().create_experiment(name, artifact_location=(folder() / "artifacts").as_uri()))
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI's model training view, not its GenAI one
+        return str(client().create_experiment(name, artifact_location=(folder() / "artifacts").as_uri(), tags=tags))

@@ -26,18 +26,31 @@ OWNER = "batchlab.process"
 @contextmanager
 def recorded_run(experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
     """Open an MLflow run and yield its id; it ends FINISHED, FAILED on an error, or KILLED on an interruption."""
-    client = store.client()
-    run_id = client.create_run(experiment, run_name=name, tags={**_provenance(), **tags}).info.run_id
-    try:
+    run_id = store.client().create_run(experiment, run_name=name, tags={**_provenance(), **tags}).info.run_id
+    with _ended_truthfully(run_id):
         yield run_id
+
+
+@contextmanager
+def _ended_truthfully(run_id: str) -> Iterator[None]:
+    try:
+        yield
     except Exception:
-        client.set_terminated(run_id, "FAILED")
+        store.client().set_terminated(run_id, "FAILED")
         raise
     except BaseException:
         progress.stopping.set()
-        client.set_terminated(run_id, "KILLED")
+        store.client().set_terminated(run_id, "KILLED")
         raise
-    client.set_terminated(run_id, "FINISHED")
+    store.client().set_terminated(run_id, "FINISHED")
+
+
+@contextmanager
+def resumed_run(run_id: str) -> Iterator[None]:
+    """Work on a run that had ended: it is RUNNING meanwhile and ends as `recorded_run` does."""
+    store.client().update_run(run_id, "RUNNING")
+    with _ended_truthfully(run_id):
+        yield
 
 
 def end_abandoned_runs() -> int:

@@ -1,5 +1,6 @@
 """The pictures of a comparison. Each function returns a matplotlib figure and draws on no global state."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS_AT_MOST = 2000
+LOG_FROM = 10
+"""Losses that differ by this factor are drawn on a logarithmic axis; within it, a linear one has the better labels."""
 Curves = Mapping[str, Mapping[str, Sequence[float]]]
 """By strategy: `step`, `epoch`, `rows_seen`, `wall_seconds`, `train_loss`, `validation_loss`."""
 
@@ -39,28 +42,18 @@ def loss_curves(curves: Curves, unit: str) -> "Figure":
         for panel, (axis, _) in zip(panels, AXES, strict=True):
             panel.plot(curve[axis][1:], curve["train_loss"][1:], color=f"C{position}", linestyle=line, linewidth=0.6, alpha=0.7)
             panel.plot(curve[axis][1:], curve["validation_loss"][1:], color=f"C{position}", linestyle=line, label=_label(name, curve))
+    lowest = min((min(curve["validation_loss"]) for curve in curves.values()), default=0.0)
     for panel, (_, words) in zip(panels, AXES, strict=True):
         panel.set_xlabel(words)
         panel.grid(alpha=0.25)
         if any(len(curve["step"]) > 1 for curve in curves.values()):
-            panel.set(xscale="log", yscale="log")
-            _plain_ticks(panel)
+            panel.set(xscale="log", yscale="log" if panel.get_ylim()[1] > LOG_FROM * max(lowest, 1e-12) else "linear")
         else:
+            panel.set(xticks=[], yticks=[])
             panel.text(0.5, 0.5, "diverged before the first evaluation", ha="center", transform=panel.transAxes)
     panels[0].set_ylabel(f"loss ({unit}): validation bold, training thin")
     panels[2].legend(fontsize=8)
     return figure
-
-
-def _plain_ticks(panel: "Axes") -> None:
-    """Write the losses as plain numbers: within one decade a logarithmic axis would label next to nothing."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    low, high = panel.get_ylim()
-    if high / low < 20:
-        panel.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 5, 7)))
-        panel.yaxis.set_major_formatter(StrMethodFormatter("{x:.4g}"))
-        panel.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _label(name: str, curve: Mapping[str, Sequence[float]]) -> str:
@@ -80,7 +73,7 @@ def data_overview(table: PackedTable, split: Split) -> "Figure":
     left.set(xlabel=target.name, ylabel="rows", title=f"{table.schema.rows:,} rows of {table.schema.source}")
     chosen = _thinned(split.train)
     features = np.asarray(table.features[chosen], np.float64)
-    best = _most_related(features, values[chosen].astype(np.float64))
+    best = _most_related(features, values[chosen], target)
     _scatter_by_target(right, features[:, best], values[chosen], target)
     right.set(xlabel=table.schema.features[best], title="training rows, feature closest to the target")
     return figure
@@ -95,10 +88,14 @@ def _scatter_by_target(panel: "Axes", feature: NDArray[np.float64], values: NDAr
     panel.set_ylabel(target.name)
 
 
-def _most_related(features: NDArray[np.float64], target: NDArray[np.float64]) -> int:
-    spread = features.std(axis=0) * (target.std() or 1.0)
-    covariance = ((features - features.mean(axis=0)) * (target - target.mean())[:, None]).mean(axis=0)
-    return int(np.argmax(np.abs(covariance) / np.where(spread > 0, spread, np.inf)))
+def _most_related(features: NDArray[np.float64], values: NDArray[Any], target: Target) -> int:
+    """Return the feature with the largest F statistic between classes, or the largest correlation; constant ones have none."""
+    from sklearn.feature_selection import f_classif, r_regression
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        strength = f_classif(features, values)[0] if target.classes else np.abs(r_regression(features, values))
+    return int(np.argmax(np.nan_to_num(strength, nan=-1.0, posinf=0.0)))
 
 
 def predicted_against_actual(truth: NDArray[np.float64], predictions: NDArray[np.float64], name: str) -> "Figure":

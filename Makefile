@@ -1,0 +1,56 @@
+# Batchlab. `make demo` and `make test` need nothing done by hand before them but Python 3.11+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check ui server lock browser test-browser clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+setup: $(READY) ## Create .venv and install what requirements.lock names
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Batchlab needs Python 3.11 or newer; {sys.executable} is {v.major}.{v.minor}. Try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## Compare five strategies on the lesson's prices and on diabetes
+	$(BIN)/batchlab compare --profile lesson
+	$(BIN)/batchlab compare --data diabetes
+	@echo
+	@echo "Open the MLflow UI with: make ui   then look at http://127.0.0.1:5000"
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+ui: $(READY) ## Open the MLflow UI on loopback
+	$(BIN)/batchlab ui
+
+server: $(READY) ## Start a Prefect server and a worker on loopback, and deploy the flows
+	$(BIN)/batchlab server start --worker
+
+browser: ## Install Chromium and its driver, for the browser tests (Debian, Ubuntu)
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); $$sudo apt-get update -qq && $$sudo apt-get install -y -qq chromium chromium-driver; }
+
+test-browser: $(READY) browser ## Install a browser and run the tests that need one
+	$(BIN)/python -m pytest tests/test_browser.py
+
+lock: $(READY) ## Resolve requirements.lock again from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \
+	  --group dev pyproject.toml --output-file requirements.lock
+
+clean: ## Remove .venv, caches and everything under mlruns/
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find mlruns -mindepth 1 -not -name .gitkeep -delete

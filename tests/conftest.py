@@ -1,0 +1,108 @@
+"""Shared by all tests: a Prefect home and an MLflow store of their own, set before anything is imported."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("shared machine", deadline=None, derandomize=True)
+settings.load_profile("shared machine")
+
+SCRATCH = Path(tempfile.mkdtemp(prefix="batchlab-tests-"))
+for name in [name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_", "BATCHLAB_"))]:
+    del os.environ[name]
+os.environ["PREFECT_HOME"] = str(SCRATCH / "prefect")
+os.environ["BATCHLAB_MLRUNS"] = str(SCRATCH / "mlruns")
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
+
+from batchlab.config import load_profile  # noqa: E402
+from batchlab.experiment import Experiment  # noqa: E402
+from batchlab.packing import pack  # noqa: E402
+from batchlab.split import split  # noqa: E402
+from flows import local_server, local_worker  # noqa: E402
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def pytest_sessionfinish() -> None:
+    local_worker.stopped()
+    local_server.stopped()
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server() -> local_server.LocalServer:
+    """The local Prefect server of this test session: real, on loopback, stopped when the session ends."""
+    started = local_server.started()
+    started.wait()
+    return started
+
+
+@pytest.fixture(scope="session")
+def store_template() -> Path:
+    """A store whose database is migrated, to be copied: making one takes seconds."""
+    from tasks import store
+
+    store.client()
+    return store.folder()
+
+
+@pytest.fixture
+def mlruns(store_template: Path, tmp_path: Path) -> Path:
+    """An empty store of the test's own."""
+    folder = tmp_path / "mlruns"
+    folder.mkdir()
+    shutil.copy(store_template / "mlflow.db", folder)
+    return folder
+
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def batchlab(server: local_server.LocalServer, mlruns: Path, tmp_path: Path) -> Command:
+    """The command line as a user runs it: a process in a folder of its own, on the session's server and the test's store."""
+
+    def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+        env = {**os.environ, "BATCHLAB_MLRUNS": str(mlruns), **environment}
+        command = [command_path(), *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240, check=False)
+
+    return run
+
+
+def command_path() -> str:
+    """Return the installed `batchlab` of the interpreter that runs the tests."""
+    return str(Path(sys.executable).with_name("batchlab"))
+
+
+@pytest.fixture(scope="session")
+def tables() -> Path:
+    return SCRATCH / "tables"
+
+
+@pytest.fixture
+def experiment(tables: Path) -> Callable[..., Experiment]:
+    """Make an experiment in the library alone, from a profile and overrides."""
+
+    def make(profile: str = "quick", **choices: object) -> Experiment:
+        settings = load_profile(profile, **choices)  # type: ignore[arg-type]
+        table = pack(settings.source, settings.columns(), tables, settings.seed)
+        made = Experiment(settings, table, split(table, settings.split, settings.seed))
+        made.check()
+        return made
+
+    return make
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is also the working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

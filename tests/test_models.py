@@ -1,0 +1,111 @@
+"""Contract of every model: its stacked forward is its network's, replica by replica; and the user's own networks."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from batchlab.engine.backends.torch_autograd import TorchAutograd, seeded_network
+from batchlab.engine.data import Scaling
+from batchlab.engine.losses import Loss
+from batchlab.engine.optimizers import Sgd
+from batchlab.engine.records import Trial
+from batchlab.errors import BadInput
+from batchlab.models import MODELS, Model
+from batchlab.models.custom import Custom
+from batchlab.models.linear import Linear
+from batchlab.models.mlp import ACTIVATIONS, Mlp
+from batchlab.shipping import export, predicted, shipped
+
+
+def residual(features: int, outputs: int) -> nn.Module:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.outer, self.norm = nn.Linear(features, features), nn.Linear(features, outputs), nn.LayerNorm(features)
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return self.outer(rows + torch.tanh(self.inner(self.norm(rows))))
+
+    return Residual()
+
+
+def forgetful(features: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(features, outputs), nn.Dropout(0.5))
+
+
+def normalising(features: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.BatchNorm1d(features), nn.Linear(features, outputs))
+
+
+def narrow(features: int, outputs: int) -> nn.Module:
+    return nn.Linear(features, outputs + 1)
+
+
+def no_network(features: int, outputs: int) -> int:
+    return features
+
+
+HERE = __name__
+VARIANTS: list[Model] = [Linear(), *(Mlp(widths=(5, 3), activation=name) for name in ACTIVATIONS), Custom(factory=f"{HERE}:residual")]  # type: ignore[arg-type]
+
+
+def test_every_registered_model_is_under_contract() -> None:
+    assert {model.kind for model in VARIANTS} == set(MODELS)
+
+
+@pytest.mark.parametrize("model", VARIANTS, ids=repr)
+def test_the_stacked_forward_is_each_replicas_own(model: Model) -> None:
+    trials = [Trial(0.1, seed) for seed in range(4)]
+    backend = TorchAutograd(model, (6, 2), Loss("cross_entropy"), Sgd(), trials, torch.device("cpu"), torch.float64)
+    rows = torch.randn(4, 9, 6, dtype=torch.float64)
+    outputs = model.stacked(backend.network, backend.views(backend.weights), rows)
+    for trial, inputs, found in zip(trials, rows, outputs, strict=True):
+        torch.testing.assert_close(found, seeded_network(model, (6, 2), trial.seed).double()(inputs), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("model", VARIANTS, ids=repr)
+@pytest.mark.parametrize("classification", [False, True])
+def test_an_exported_model_predicts_any_number_of_rows_as_the_original(model: Model, classification: bool, tmp_path: Path) -> None:
+    scaling = Scaling(np.arange(6.0), np.arange(1.0, 7.0), target_mean=100.0, target_scale=7.0)
+    network = seeded_network(model, (6, 3 if classification else 1), 0).double()
+    weights = {name: parameter.detach().numpy() for name, parameter in network.named_parameters()}
+    original = shipped(model, (6, 3 if classification else 1), weights, scaling, classification)
+    loaded = torch.export.load(export(original, tmp_path)).module()
+    features = np.random.default_rng(0).normal(size=(9000, 6)).astype(np.float32)
+    for count in (1, 2, 9000):
+        rows = np.arange(count)
+        np.testing.assert_allclose(predicted(loaded, features, rows), predicted(original, features, rows), rtol=0, atol=1e-12)
+    scaled = torch.tensor((features - scaling.feature_mean) / scaling.feature_scale)
+    expected = network(scaled).softmax(1) if classification else network(scaled) * 7 + 100
+    np.testing.assert_allclose(predicted(original, features, np.arange(9000)), expected.detach().numpy(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("factory", "expected"),
+    [
+        ("residual", "write it as 'package.module:function'"),
+        ("no.such.module:residual", "cannot be imported"),
+        (f"{HERE}:residul", "did you mean 'residual'?"),
+        (f"{HERE}:forgetful", "uses '1' (Dropout)"),
+        (f"{HERE}:normalising", "buffer '0.running_mean'"),
+        (f"{HERE}:narrow", "maps (3, 6) to (3, 3); it must map it to (3, 2)"),
+        (f"{HERE}:no_network", "returned int; it must return a torch.nn.Module"),
+    ],
+)
+def test_a_factory_that_cannot_be_used_is_refused_by_name(factory: str, expected: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        Custom(factory=factory).network(6, 2)
+    assert expected in str(caught.value)
+
+
+def test_the_users_own_factory_is_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_networks.py").write_text(
+        "from torch import nn\ndef wide(features, outputs):\n    return nn.Linear(features, outputs)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert isinstance(Custom(factory="my_networks:wide").network(4, 1), nn.Linear)
+    sys.modules.pop("my_networks")

@@ -1,0 +1,162 @@
+"""Where rows come from, and the table they are packed into."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from batchlab.errors import BadInput
+from batchlab.packing import Columns, PackedTable, pack
+from batchlab.sources import located
+from batchlab.sources.bundled import Bundled
+from batchlab.sources.csv import Csv
+from batchlab.sources.parquet import Parquet
+from batchlab.sources.synthetic import Synthetic
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    made = pd.DataFrame(rng.normal(size=(60, 3)), columns=["a", "b", "c"])
+    made["count"] = rng.integers(0, 1000, 60)
+    made["price"] = 2 * made["a"] + rng.normal(size=60)
+    return made
+
+
+def packed_csv(frame: pd.DataFrame, folder: Path, **columns: str) -> PackedTable:
+    frame.to_csv(folder / "rows.csv", index=False)
+    return pack(Csv(path=folder / "rows.csv"), Columns(**{"target": "price", **columns}), folder / "tables")  # type: ignore[arg-type]
+
+
+def test_synthetic_prices_are_the_notebooks_numbers_bit_for_bit() -> None:
+    torch.manual_seed(0)
+    x = torch.linspace(1, 100, 100).reshape(-1, 1)
+    y = 0.5 * x + torch.randn(100, 1) * 10 + 100
+    table = Synthetic(rows=100, seed=0).read(seed=7)
+    np.testing.assert_array_equal(table["day"].to_numpy(), x[:, 0].numpy())
+    np.testing.assert_array_equal(table["price"].to_numpy(), y[:, 0].numpy())
+
+
+@pytest.mark.parametrize(
+    ("dataset", "task", "rows", "features"),
+    [
+        ("diabetes", "regression", 442, 10),
+        ("breast_cancer", "binary", 569, 30),
+        ("digits", "multiclass", 1797, 64),
+        ("wine", "multiclass", 178, 13),
+    ],
+)
+def test_bundled_data_sets_are_packed_with_the_task_their_target_asks_for(
+    dataset: str, task: str, rows: int, features: int, tmp_path: Path
+) -> None:
+    table = pack(Bundled(dataset=dataset), Columns(target="target"), tmp_path)  # type: ignore[arg-type]
+    assert (table.schema.target.task, table.features.shape) == (task, (rows, features))
+
+
+def test_csv_parquet_and_a_folder_of_parquet_pack_to_the_same_table(frame: pd.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    frame.iloc[:25].to_parquet(tmp_path / "folder" / "part-0.parquet")
+    frame.iloc[25:].to_parquet(tmp_path / "folder" / "part-1.parquet")
+    frame.to_parquet(tmp_path / "rows.parquet")
+    expected = frame[["a", "b", "c", "count"]].to_numpy(np.float32)
+    tables = [packed_csv(frame, tmp_path)]
+    tables += [pack(Parquet(path=tmp_path / name), Columns(target="price"), tmp_path / "tables") for name in ("rows.parquet", "folder")]
+    for table in tables:
+        np.testing.assert_array_equal(table.features, expected)
+        np.testing.assert_allclose(table.target, frame["price"], rtol=1e-15)
+        assert table.schema.integer == (False, False, False, True)
+
+
+def test_a_second_pass_reuses_the_packed_table_and_a_changed_file_never_does(frame: pd.DataFrame, tmp_path: Path) -> None:
+    first = packed_csv(frame, tmp_path)
+    written = (first.path / "features.npy").stat().st_mtime_ns
+    again = packed_csv(frame, tmp_path)
+    assert (again.path, (again.path / "features.npy").stat().st_mtime_ns) == (first.path, written)
+    frame.loc[0, "a"] += 1e-3
+    assert packed_csv(frame, tmp_path).path != first.path
+    assert not list((tmp_path / "tables").glob(".packing-*"))
+
+
+def test_text_targets_become_classes_in_sorted_order(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame["price"] = np.where(frame["a"] > 0, "yes", "no")
+    table = packed_csv(frame, tmp_path)
+    assert (table.schema.target.task, table.schema.target.classes) == ("binary", ("no", "yes"))
+    np.testing.assert_array_equal(table.target, (frame["a"] > 0).astype(int))
+
+
+def test_the_weight_column_and_a_date_to_split_by_are_no_features(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame["when"] = pd.date_range("2024-01-01", periods=60)
+    frame.to_parquet(tmp_path / "rows.parquet")
+    table = pack(Parquet(path=tmp_path / "rows.parquet"), Columns(target="price", time="when", weight="count"), tmp_path / "tables")
+    assert table.schema.features == ("a", "b", "c")
+    np.testing.assert_array_equal(table.side_column("weight"), frame["count"])
+
+
+@pytest.mark.parametrize(
+    ("values", "choice", "task"),
+    [
+        ([1.5, 2.5, 3.0] * 20, "auto", "regression"),
+        ([0.0, 1.0] * 30, "auto", "binary"),
+        ([1, 2, 3] * 20, "auto", "multiclass"),
+        ([1, 2, 3] * 20, "regression", "regression"),
+        (list(range(60)), "auto", "regression"),
+        (["x", "y", "z"] * 20, "auto", "multiclass"),
+    ],
+)
+def test_the_task_is_inferred_from_the_target_and_can_be_forced(
+    frame: pd.DataFrame, tmp_path: Path, values: list[object], choice: str, task: str
+) -> None:
+    frame["price"] = values
+    assert packed_csv(frame, tmp_path, task=choice).schema.target.task == task
+
+
+@pytest.mark.parametrize(
+    ("change", "columns", "expected"),
+    [
+        ({}, {"target": "prize"}, "target column 'prize' does not exist; did you mean 'price'?"),
+        ({"price": 5.0}, {}, "target 'price' is constant: all 60 rows hold 5"),
+        ({"price": None}, {}, "target 'price' is missing in all 60 rows"),
+        ({"city": "Rome"}, {}, "these columns are not numeric: 'city' (string)"),
+        ({"a": [np.nan] * 5 + [np.inf] + [1.0, 2.0] * 27, "b": None}, {}, "'a' 5 missing and 1 infinite; 'b' 60 missing"),
+        ({"when": 1.7e9 + np.arange(60)}, {}, "column 'when' varies by 17.3 around 1.7e+09, where float32 steps are 128"),
+        ({"a": 1e39}, {}, "column 'a' reaches 1e+39, beyond float32's 3.4e+38"),
+        ({}, {"weight": "a"}, "weights must be ≥ 0"),
+        ({}, {"task": "binary"}, "task binary needs a target with 2 values, but 'price' has 60"),
+        ({"price": ["x", "y"] * 30}, {"task": "regression"}, "target 'price' holds string, which regression cannot use"),
+        ({"city": "Rome"}, {"time": "city"}, "split column 'city' holds string, which has no order in time"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_with_the_reason(
+    frame: pd.DataFrame, tmp_path: Path, change: dict[str, object], columns: dict[str, str], expected: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        packed_csv(frame.assign(**change), tmp_path, **columns)
+    assert expected in str(caught.value)
+    assert not (tmp_path / "tables").exists()
+
+
+def test_a_truncated_parquet_file_an_empty_folder_and_a_missing_file_are_refused(frame: pd.DataFrame, scratch: Path) -> None:
+    frame.to_parquet("whole.parquet")
+    whole = Path("whole.parquet").read_bytes()
+    Path("half.parquet").write_bytes(whole[: len(whole) // 2])
+    Path("empty").mkdir()
+    for path, expected in (
+        ("half.parquet", "cannot be read as Parquet"),
+        ("empty", "holds no .parquet file"),
+        ("gone.parquet", "does not exist"),
+    ):
+        with pytest.raises(BadInput, match=expected):
+            pack(Parquet(path=Path(path)), Columns(target="price"), scratch / "tables")
+
+
+def test_a_file_of_an_unknown_kind_is_refused(scratch: Path) -> None:
+    Path("notes.txt").write_text("a,b\n1,2\n")
+    with pytest.raises(BadInput, match=r"neither \.csv nor \.parquet"):
+        located("notes.txt")
+
+
+def test_columns_that_are_almost_constant_or_exactly_constant_can_be_packed(frame: pd.DataFrame, tmp_path: Path) -> None:
+    table = packed_csv(frame.assign(fixed=3.25), tmp_path)
+    assert set(table.features[:, table.schema.features.index("fixed")]) == {3.25}
