@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from batchlab.columns import Columns
 from batchlab.engine.device import DeviceChoice
 from batchlab.engine.optimizers import OPTIMIZERS
 from batchlab.engine.records import Plan
 from batchlab.errors import BadInput, UnknownName
 from batchlab.models import MODELS
 from batchlab.models.linear import Linear
-from batchlab.packing import Columns
 from batchlab.records import Record
 from batchlab.sources import SOURCES, located
 from batchlab.sources.bundled import Bundled

@@ -12,25 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.errors import BadInput, UnknownName
+from batchlab.columns import Columns, check_columns, feature_names, is_integer
+from batchlab.errors import BadInput
 from batchlab.records import Record
 from batchlab.sources import Source
-from batchlab.target import Target, TaskChoice, examined
+from batchlab.target import Target, examined
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 LEAST_FLOAT32_STEPS = 100
 """A column must vary over at least this many float32 steps, or packing would lose it."""
-
-
-class Columns(Record):
-    """Which column plays which part."""
-
-    target: str
-    task: TaskChoice = "auto"
-    time: str | None = None
-    weight: str | None = None
 
 
 class Schema(Record):
@@ -85,58 +77,10 @@ def pack(source: Source, columns: Columns, tables: Path, seed: int = 0) -> Packe
     target = examined(columns.target, rows[columns.target], columns.task)
     _check_values(rows)
     arrays, features = _encoded(rows, columns, target)
-    integer = tuple(_is_integer(rows.schema.field(name)) for name in features)
+    integer = tuple(is_integer(rows.schema.field(name)) for name in features)
     identity = Schema(source=source.name, rows=rows.num_rows, features=features, integer=integer, target=target, digest="")
     schema = identity.model_copy(update={"digest": _digest(identity, arrays)})
     return _written(tables, schema, arrays)
-
-
-def check_columns(schema: "pa.Schema", columns: Columns) -> None:
-    """Raise BadInput unless the named columns exist and every feature is numeric; needs no rows."""
-    duplicates = sorted({name for name in schema.names if schema.names.count(name) > 1})
-    if duplicates:
-        raise BadInput(f"column names must be unique, but these occur twice or more: {', '.join(duplicates)}.")
-    for what, name in (("target column", columns.target), ("split column", columns.time), ("weight column", columns.weight)):
-        if name is not None and name not in schema.names:
-            raise UnknownName(what, name, schema.names)
-    if columns.weight == columns.target:
-        raise BadInput(f"'{columns.weight}' is both the target and the weight column; name two columns.")
-    if columns.time and not _orders_rows(schema.field(columns.time)):
-        held = schema.field(columns.time).type
-        raise BadInput(f"split column '{columns.time}' holds {held}, which has no order in time; use numbers, dates or timestamps.")
-    features = _feature_names(schema, columns)
-    other = [f"'{name}' ({schema.field(name).type})" for name in features if not _is_numeric(schema.field(name))]
-    if other:
-        raise BadInput(f"these columns are not numeric: {', '.join(other)}; drop them, or encode them as numbers first.")
-    if not features:
-        raise BadInput(f"no feature column is left beside target '{columns.target}'; the columns are {', '.join(schema.names)}.")
-    if columns.weight and not _is_numeric(schema.field(columns.weight)):
-        raise BadInput(f"weight column '{columns.weight}' holds {schema.field(columns.weight).type}; weights must be numbers.")
-
-
-def _feature_names(schema: "pa.Schema", columns: Columns) -> tuple[str, ...]:
-    """All columns but the target, the weights, and a time column that is no number (it only orders the rows)."""
-    ordering = {columns.time} if columns.time and not _is_numeric(schema.field(columns.time)) else set()
-    return tuple(name for name in schema.names if name not in {columns.target, columns.weight} | ordering)
-
-
-def _is_numeric(field: "pa.Field") -> bool:
-    import pyarrow as pa
-
-    empty = pa.types.is_null(field.type)  # a column without a single value has no type; its values are refused with their count
-    return bool(empty or _is_integer(field) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type))
-
-
-def _orders_rows(field: "pa.Field") -> bool:
-    import pyarrow as pa
-
-    return bool(_is_numeric(field) or pa.types.is_timestamp(field.type) or pa.types.is_date(field.type))
-
-
-def _is_integer(field: "pa.Field") -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_integer(field.type))
 
 
 def _check_values(rows: "pa.Table") -> None:
@@ -161,7 +105,7 @@ def _check_values(rows: "pa.Table") -> None:
 
 def _encoded(rows: "pa.Table", columns: Columns, target: Target) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
     """Return the arrays of the packed table by file name, and the names of the feature columns."""
-    features = _feature_names(rows.schema, columns)
+    features = feature_names(rows.schema, columns)
     packed = np.empty((rows.num_rows, len(features)), np.float32)
     for position, name in enumerate(features):
         exact = _float64(rows[name])

@@ -38,5 +38,5 @@ def discover(package: str, base: type[Kind]) -> dict[str, type[Kind]]:
     paths = importlib.import_module(package).__path__
     modules = [importlib.import_module(f"{package}.{module.name}") for module in pkgutil.iter_modules(paths)]
     classes = (value for module in modules for value in vars(module).values())
-    found = {item for item in classes if isinstance(item, type) and issubclass(item, base) and item is not base}
+    found = {item for item in classes if isinstance(item, type) and issubclass(item, base) and not item.model_fields["kind"].is_required()}
     return {item.model_fields["kind"].default: item for item in sorted(found, key=lambda item: item.__name__)}

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows import server_commands
+
 if TYPE_CHECKING:
     from batchlab.config import Profile
     from flows.local_server import LocalServer
@@ -22,8 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Which batching strategy, batch size and learning rate should I train with, on my data and my hardware?",
 )
-server_app = typer.Typer(no_args_is_help=True, help="The Prefect server on this machine that runs share.")
-app.add_typer(server_app, name="server")
+app.add_typer(server_commands.app, name="server")
 
 # torch.export._trace is what torch.export itself imports at its first call.
 HEAVY_MODULES = (
@@ -90,8 +91,8 @@ def compare(
 
 def check_early(settings: "Profile", json_file: Path | None) -> None:
     """Refuse what can be refused before anything is started: columns, the store's folder, the place of the JSON file."""
+    from batchlab.columns import check_columns
     from batchlab.errors import BadInput
-    from batchlab.packing import check_columns
     from tasks import store
 
     schema = settings.source.peek()
@@ -176,44 +177,6 @@ def doctor() -> None:
 
     if not examine(console()):
         raise typer.Exit(FAILED)
-
-
-@server_app.command("start")
-def server_start(worker: Annotated[bool, typer.Option(help="Also make the work pool, deploy, and start a worker.")] = False) -> None:
-    """Start the local Prefect server in the background, or find the one that runs."""
-    from flows import local_server, local_worker
-
-    server = local_server.started()
-    typer.echo(f"Prefect server at {server.ui_url} (process {server.process.pid}); starting takes up to half a minute")
-    server.wait()
-    if worker:
-        local_worker.started(server)
-        typer.echo("worker on pool 'batchlab', deployment comparison/default. Try:")
-        typer.echo(f"  PREFECT_API_URL={server.api_url} .venv/bin/prefect deployment run comparison/default --param profile=lesson --watch")
-    typer.echo("Stop it with: batchlab server stop")
-
-
-@server_app.command("status")
-def server_status() -> None:
-    """Say whether the local Prefect server and its worker run, and where."""
-    from flows import local_server, local_worker
-
-    server = local_server.running()
-    if server is None:
-        typer.echo("no local Prefect server runs; `batchlab server start` or the next `batchlab compare` starts one.")
-        return
-    typer.echo(f"Prefect server {'answers' if server.healthy() else 'is starting'} at {server.ui_url} (process {server.process.pid})")
-    typer.echo(f"worker: {'runs' if local_worker.running() else 'none'}; PREFECT_API_URL={server.api_url}")
-
-
-@server_app.command("stop")
-def server_stop() -> None:
-    """Stop the worker, then the local Prefect server."""
-    from flows import local_server, local_worker
-
-    worker = local_worker.stopped()
-    server = local_server.stopped()
-    typer.echo(f"worker {'stopped' if worker else 'was not running'}, server {'stopped' if server else 'was not running'}.")
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ from batchlab.report.markdown import report
 from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyResult, table
 from tasks import progress, store
 from tasks.data import opened
-from tasks.tracking import end_abandoned_runs, flattened, log_dataset, log_metrics, log_params, machine, recorded_run
+from tasks.provenance import machine
+from tasks.tracking import end_abandoned_runs, log_dataset, log_metrics, log_params, recorded_run, settings_of
 from tasks.training import ComparisonRun, Trained
 
 CURVE_METRICS = ("train_loss", "validation_loss", "epoch", "rows_seen", "wall_seconds")
@@ -42,8 +43,7 @@ def comparison_run(profile: Profile, packed: Path, parts: Path) -> Iterator[Comp
         links = {"MLflow run": f"{mlflow_ui()}/#/experiments/{experiment_id}/runs/{run_id}"}
         if link := _prefect_link():
             links["Prefect flow run"] = link
-        facts = {"device": experiment.device, "split_digest": experiment.split.digest, "task": experiment.table.schema.target.task}
-        log_params(run_id, flattened(profile) | facts | machine())
+        log_params(run_id, settings_of(experiment) | machine())
         log_dataset(run_id, experiment.table.schema, profile, "comparison")
         monitor = SystemMetricsMonitor(run_id, sampling_interval=2)
         monitor.start()

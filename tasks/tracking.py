@@ -1,32 +1,25 @@
 """MLflow runs that end truthfully, and what is written into them: buffered, in batches."""
 
 import json
-import os
-import platform
-import socket
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-
-import psutil
 
 from batchlab.config import Profile
 from batchlab.engine.records import Curve
+from batchlab.experiment import Experiment
 from batchlab.packing import Schema
 from tasks import progress, store
+from tasks.provenance import OWNER, owner_is_gone, provenance
 
 METRICS_A_BATCH, PARAMS_A_BATCH = 1000, 100
-CLOCK_SECONDS = 10  # a process's time of birth follows the wall clock, which may be set
-OWNER = "batchlab.process"
 
 
 @contextmanager
 def recorded_run(experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
     """Open an MLflow run and yield its id; it ends FINISHED, FAILED on an error, or KILLED on an interruption."""
-    run_id = store.client().create_run(experiment, run_name=name, tags={**_provenance(), **tags}).info.run_id
+    run_id = store.client().create_run(experiment, run_name=name, tags={**provenance(), **tags}).info.run_id
     with _ended_truthfully(run_id):
         yield run_id
 
@@ -58,40 +51,10 @@ def end_abandoned_runs() -> int:
     client = store.client()
     experiments = [item.experiment_id for item in client.search_experiments()]
     running = client.search_runs(experiments, "attributes.status = 'RUNNING'") if experiments else []
-    gone = [run for run in running if _owner_is_gone(run.data.tags.get(OWNER))]
+    gone = [run for run in running if owner_is_gone(run.data.tags.get(OWNER))]
     for run in gone:
         client.set_terminated(run.info.run_id, "KILLED")
     return len(gone)
-
-
-def _owner() -> str:
-    return json.dumps([socket.gethostname(), os.getpid(), psutil.Process().create_time()])
-
-
-def _owner_is_gone(owner: str | None) -> bool:
-    if owner is None:
-        return False
-    host, pid, created = json.loads(owner)
-    if host != socket.gethostname():
-        return False
-    try:
-        return abs(psutil.Process(pid).create_time() - created) > CLOCK_SECONDS
-    except psutil.NoSuchProcess:
-        return True
-
-
-def _provenance() -> dict[str, str]:
-    """Return who started this run and from which code, in MLflow's own tag names where it has some."""
-    tags = {OWNER: _owner(), "mlflow.source.name": "batchlab compare", "mlflow.source.type": "LOCAL"}
-    commit = git_commit()
-    return tags | ({"mlflow.source.git.commit": commit} if commit else {})
-
-
-def git_commit() -> str | None:
-    """Return the commit of the checkout that this code runs from; None outside a git checkout."""
-    here = Path(__file__).resolve().parent
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
 
 
 def log_params(run_id: str, params: Mapping[str, Any]) -> None:
@@ -160,8 +123,21 @@ def log_dataset(run_id: str, schema: Schema, profile: Profile, context: str) -> 
     store.client().log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
 
+def settings_of(experiment: Experiment) -> dict[str, Any]:
+    """Return every setting by its key, as `--set` takes it, with what `auto` and defaults came to on this data and machine."""
+    schema = experiment.table.schema
+    return flattened(experiment.profile) | {
+        "target": schema.target.name,
+        "task": schema.target.task,
+        "device": str(experiment.device),
+        "train.loss": experiment.loss.name,
+        "table_digest": schema.digest,
+        "split_digest": experiment.split.digest,
+    }
+
+
 def flattened(profile: Profile) -> dict[str, Any]:
-    """Return every resolved setting of the profile by its key, as `--set` takes it."""
+    """Return every setting of the profile by its key."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -173,18 +149,3 @@ def flattened(profile: Profile) -> dict[str, Any]:
 
     walk("", profile.model_dump(mode="json"))
     return flat
-
-
-def machine() -> dict[str, Any]:
-    """Return the figures of this machine that a timing depends on."""
-    import torch
-
-    facts = {
-        "machine.processor": platform.processor() or platform.machine(),
-        "machine.cores": psutil.cpu_count(),
-        "machine.memory_bytes": psutil.virtual_memory().total,
-        "machine.python": platform.python_version(),
-        "machine.torch": torch.__version__,
-        "machine.torch_threads": torch.get_num_threads(),
-    }
-    return facts | ({"machine.gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})

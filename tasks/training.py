@@ -13,7 +13,7 @@ from batchlab.experiment import Experiment
 from batchlab.records import Record
 from tasks import progress, store
 from tasks.data import opened
-from tasks.tracking import flattened, log_curve, log_dataset, log_params, recorded_run
+from tasks.tracking import log_curve, log_dataset, log_params, recorded_run, settings_of
 
 
 class ComparisonRun(Record):
@@ -72,9 +72,8 @@ def _record(run_id: str, strategy: str, experiment: Experiment, results: list[Tr
         "batch_rows": profile.strategies[strategy].rows_per_step(len(experiment.split.train)),
         "learning_rate": result.trial.learning_rate,
         "status": "diverged" if result.diverged_at is not None else "completed",
-        "split_digest": experiment.split.digest,
     }
-    log_params(run_id, flattened(profile) | own)
+    log_params(run_id, settings_of(experiment) | own)
     log_dataset(run_id, schema, profile, "training")
     log_curve(run_id, result.curve, experiment.loss_unit, began)
     trials = [_trial_row(experiment, item) for item in results]

@@ -141,7 +141,7 @@ def test_progress_is_told_to_the_end() -> None:
 
 
 def test_early_stopping_keeps_the_best_weights_and_leaves_the_other_replicas_alone() -> None:
-    trials = [Trial(0.0001, 0), Trial(0.3, 0)]
+    trials = [Trial(0.0001, 0), Trial(0.05, 0)]
     slow, noisy = trained(Linear(), "mse", Stochastic(), trials, epochs=40, evaluations=40, patience=3)
     assert noisy.stopped_early
     assert noisy.steps < slow.steps

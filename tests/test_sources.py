@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
+from batchlab.columns import Columns
 from batchlab.errors import BadInput
-from batchlab.packing import Columns, PackedTable, pack
+from batchlab.packing import PackedTable, pack
 from batchlab.sources import located
 from batchlab.sources.bundled import Bundled
 from batchlab.sources.csv import Csv
@@ -143,7 +144,7 @@ def test_a_truncated_parquet_file_an_empty_folder_and_a_missing_file_are_refused
     Path("half.parquet").write_bytes(whole[: len(whole) // 2])
     Path("empty").mkdir()
     for path, expected in (
-        ("half.parquet", "cannot be read as Parquet"),
+        ("half.parquet", "cannot be read as parquet"),
         ("empty", "holds no .parquet file"),
         ("gone.parquet", "does not exist"),
     ):

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchlab.columns import Columns
 from batchlab.errors import BadInput
 from batchlab.experiment import open_split, save_split
-from batchlab.packing import Columns, PackedTable, pack
+from batchlab.packing import PackedTable, pack
 from batchlab.sources.bundled import Bundled
 from batchlab.sources.parquet import Parquet
 from batchlab.sources.synthetic import Synthetic

@@ -1,6 +1,8 @@
 """What every source is: a name, a schema that is cheap to read, and a table."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +37,41 @@ class Source(Record, ABC):
         return None
 
 
-def existing(path: Path) -> Path:
-    """Return `path` if something is there, else raise BadInput with what would be right."""
-    if not path.exists():
-        raise BadInput(f"'{path}' does not exist (looked in {Path.cwd()}); give a file, a folder, or the name of a bundled data set.")
-    return path
+class FileSource(Source, ABC):
+    """A file or folder, read through pyarrow."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    def read(self, seed: int) -> "pa.Table":
+        with self._readable():
+            return self.whole()
+
+    def peek(self) -> "pa.Schema":
+        with self._readable():
+            return self.columns()
+
+    @abstractmethod
+    def whole(self) -> "pa.Table":
+        """Return all rows."""
+
+    @abstractmethod
+    def columns(self) -> "pa.Schema":
+        """Return the columns and their types without reading all rows."""
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Raise BadInput for a path where nothing is, and for content that pyarrow cannot read."""
+        import pyarrow as pa
+
+        if not self.path.exists():
+            raise BadInput(
+                f"'{self.path}' does not exist (looked in {Path.cwd()}); give a file, a folder, or the name of a bundled data set."
+            )
+        try:
+            yield
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+            raise BadInput(f"'{self.path}' cannot be read as {self.kind}: {error}") from error

@@ -1,38 +1,23 @@
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from batchlab.errors import BadInput
-from batchlab.sources.base import Source, existing
+from batchlab.sources.base import FileSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Csv(Source):
+class Csv(FileSource):
     """One CSV file with a header line; column types are inferred by pyarrow."""
 
     kind: Literal["csv"] = "csv"
-    path: Path
 
-    @property
-    def name(self) -> str:
-        return self.path.stem
-
-    def read(self, seed: int) -> "pa.Table":
-        import pyarrow as pa
+    def whole(self) -> "pa.Table":
         from pyarrow import csv
 
-        try:
-            return csv.read_csv(existing(self.path))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise BadInput(f"'{self.path}' cannot be read as CSV: {error}") from error
+        return csv.read_csv(self.path)
 
-    def peek(self) -> "pa.Schema":
-        import pyarrow as pa
+    def columns(self) -> "pa.Schema":
         from pyarrow import csv
 
-        try:
-            with csv.open_csv(existing(self.path)) as reader:
-                return reader.schema
-        except (pa.ArrowInvalid, OSError) as error:
-            raise BadInput(f"'{self.path}' cannot be read as CSV: {error}") from error
+        with csv.open_csv(self.path) as reader:
+            return reader.schema

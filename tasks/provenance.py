@@ -1,0 +1,60 @@
+"""Who runs what, from which code, on which machine."""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+OWNER = "batchlab.process"
+CLOCK_SECONDS = 10  # a process's time of birth follows the wall clock, which may be set
+
+
+def _owner() -> str:
+    return json.dumps([socket.gethostname(), os.getpid(), psutil.Process().create_time()])
+
+
+def owner_is_gone(owner: str | None) -> bool:
+    """Whether the process that a run's tag names ran on this machine and is gone."""
+    if owner is None:
+        return False
+    host, pid, created = json.loads(owner)
+    if host != socket.gethostname():
+        return False
+    try:
+        return abs(psutil.Process(pid).create_time() - created) > CLOCK_SECONDS
+    except psutil.NoSuchProcess:
+        return True
+
+
+def provenance() -> dict[str, str]:
+    """Return who started this run and from which code, in MLflow's own tag names where it has some."""
+    tags = {OWNER: _owner(), "mlflow.source.name": "batchlab compare", "mlflow.source.type": "LOCAL"}
+    commit = git_commit()
+    return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that this code runs from; None outside a git checkout."""
+    here = Path(__file__).resolve().parent
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def machine() -> dict[str, Any]:
+    """Return the figures of this machine that a timing depends on."""
+    import torch
+
+    facts = {
+        "machine.processor": platform.processor() or platform.machine(),
+        "machine.cores": psutil.cpu_count(),
+        "machine.memory_bytes": psutil.virtual_memory().total,
+        "machine.python": platform.python_version(),
+        "machine.torch": torch.__version__,
+        "machine.torch_threads": torch.get_num_threads(),
+    }
+    return facts | ({"machine.gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})

@@ -1,0 +1,284 @@
+"""The command line as a user runs it: a process, a real Prefect server, a real store."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from flows.local_server import LocalServer
+from tests.conftest import Command, command_path
+
+
+def opened(mlruns: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{mlruns / 'mlflow.db'}")
+
+
+def statuses(mlruns: Path) -> dict[str, str]:
+    client = opened(mlruns)
+    runs = client.search_runs([item.experiment_id for item in client.search_experiments()])
+    return {run.info.run_name: run.info.status for run in runs}
+
+
+def table_file(folder: Path, rows: int, columns: int, suffix: str) -> Path:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(rows, columns)), columns=[f"x{number}" for number in range(columns)])
+    frame["count"] = rng.integers(0, 50, rows)
+    frame["y"] = frame.to_numpy() @ rng.normal(size=columns + 1) + rng.normal(size=rows)
+    path = folder / f"rows{suffix}"
+    frame.to_csv(path, index=False) if suffix == ".csv" else frame.to_parquet(path)
+    return path
+
+
+def test_help_lists_the_commands() -> None:
+    done = subprocess.run([command_path(), "--help"], capture_output=True, text=True, check=True)
+    assert all(command in done.stdout for command in ("compare", "ui", "doctor", "server"))
+
+
+def test_a_comparison_prints_its_table_writes_its_json_and_records_every_strategy(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
+    done = batchlab("compare", "--profile", "lesson", "--set", "train.epochs=100", "--json", "result.json")
+    assert done.returncode == 0, done.stderr
+    assert "Lowest validation loss: " in done.stdout
+    assert "mini_batch: trained, " in done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    facts, strategies = result["comparison"], result["strategies"]
+    assert [item["name"] for item in strategies] == ["full_batch", "accumulated", "mini_batch", "stochastic", "data_loader"]
+    assert (facts["rows"], facts["task"], facts["device"]) == ({"train": 100, "validation": 100, "test": 100}, "regression", "cpu")
+    assert facts["prefect_flow_run_id"]
+    assert {item["steps"] for item in strategies} == {100, 1000, 10000}
+    _check_parent(opened(mlruns), result)
+    for item in strategies:
+        _check_child(opened(mlruns), item, facts)
+
+
+def _check_parent(client: MlflowClient, result: dict[str, Any]) -> None:
+    facts = result["comparison"]
+    run = client.get_run(facts["mlflow_run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.info.experiment_id == facts["mlflow_experiment_id"]
+    resolved = {key: run.data.params[key] for key in ("train.epochs", "task", "target", "device", "train.loss")}
+    assert resolved == {"train.epochs": "100", "task": "regression", "target": "price", "device": "cpu", "train.loss": "mse"}
+    assert run.data.params["split_digest"] == facts["split_digest"]
+    assert run.data.tags["prefect.flow_run_id"] == facts["prefect_flow_run_id"]
+    assert facts["prefect_flow_run_id"] in run.data.tags["mlflow.note.content"]
+    assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"comparison.json", "report.md", "plots"}
+    assert {item.path for item in client.list_artifacts(run.info.run_id, "plots")} == {"plots/data.png", "plots/loss_curves.png"}
+    assert run.inputs.dataset_inputs[0].dataset.name == "prices"
+
+
+def _check_child(client: MlflowClient, item: dict[str, Any], facts: dict[str, Any]) -> None:
+    run = client.get_run(item["mlflow_run_id"])
+    assert (run.info.status, run.data.tags["mlflow.parentRunId"]) == ("FINISHED", facts["mlflow_run_id"])
+    assert run.data.params["batch_rows"] == str(item["batch_rows"])
+    histories = {name: client.get_metric_history(run.info.run_id, name) for name in ("train_loss", "epoch", "rows_seen", "wall_seconds")}
+    assert all([point.step for point in history] == [point.step for point in histories["train_loss"]] for history in histories.values())
+    assert (histories["rows_seen"][-1].value, histories["train_loss"][-1].step) == (item["rows_seen"], item["steps"])
+    assert histories["train_loss"][-1].value == pytest.approx(item["train_loss"], rel=1e-4)
+    assert run.data.metrics["test_rmse"] == pytest.approx(item["metrics"]["rmse"])
+    assert {item.path for item in client.list_artifacts(run.info.run_id)} >= {"trials.json", "plots"}
+
+
+def test_the_saved_model_predicts_from_raw_columns_in_a_process_that_knows_no_batchlab(
+    batchlab: Command, mlruns: Path, tmp_path: Path
+) -> None:
+    path = table_file(tmp_path, 500, 3, ".parquet")
+    done = batchlab("compare", "--data", path, "--target", "y", "--strategies", "mini_batch", "--json", "result.json")
+    assert done.returncode == 0, done.stderr
+    (item,) = json.loads((tmp_path / "result.json").read_text())["strategies"]
+    code = """
+import sys, mlflow, pandas as pd
+sys.modules["batchlab"] = None  # importing it would fail
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(f"runs:/{sys.argv[2]}/model")
+rows = pd.read_parquet(sys.argv[3])
+shuffled = rows[["count", "x2", "y", "x0", "x1"]]
+pd.DataFrame(model.predict(shuffled)).to_csv(sys.argv[4], index=False)
+try:
+    model.predict(rows.drop(columns="x1"))
+except Exception as error:
+    print(error)
+"""
+    arguments = [f"sqlite:///{mlruns / 'mlflow.db'}", item["mlflow_run_id"], str(path), str(tmp_path / "predicted.csv")]
+    fresh = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "x1" in fresh.stdout
+    rows, outputs = pd.read_parquet(path), pd.read_csv(tmp_path / "predicted.csv").to_numpy()[:, 0]
+    split = np.load(next((mlruns / "tables").glob("*/split-*.npz")))
+    for part in ("train", "validation", "test"):
+        loss = ((outputs[split[part]] - rows["y"].to_numpy()[split[part]]) ** 2).mean()
+        assert loss == pytest.approx(item[f"{part}_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_file_of_a_hundred_thousand_rows_goes_through(batchlab: Command, tmp_path: Path, suffix: str) -> None:
+    path = table_file(tmp_path, 100_000, 19, suffix)
+    limits = ["--set", "train.epochs=3", "--set", "train.max_steps=2000"]
+    done = batchlab("compare", "--data", path, "--target", "y", *limits, "--json", "result.json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["comparison"]["rows"] == {"train": 60_000, "validation": 20_000, "test": 20_000}
+    assert {item["name"]: item["metrics"]["r2"] > 0.9 for item in result["strategies"]}["mini_batch"]
+    assert "reached max_steps 2000" in {item["name"]: item["reason"] for item in result["strategies"]}["stochastic"]
+
+
+def test_the_notebook_as_written_is_reported_diverged_and_that_is_no_failure(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
+    done = batchlab("compare", "--profile", "lesson-raw", "--json", "result.json")
+    assert done.returncode == 0, done.stderr
+    strategies = json.loads((tmp_path / "result.json").read_text())["strategies"]
+    assert {item["status"] for item in strategies} == {"diverged"}
+    assert all("times the largest stable one" in item["reason"] and item["train_loss"] is None for item in strategies)
+    assert set(statuses(mlruns).values()) == {"FINISHED"}
+
+
+def test_without_a_server_prefects_own_mode_is_used(batchlab: Command, tmp_path: Path) -> None:
+    home = str(tmp_path / "prefect-home")
+    done = batchlab("compare", "--no-server", "--strategies", "full_batch", "--json", "result.json", PREFECT_HOME=home)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "prefect-home" / "batchlab-server.json").exists()
+
+
+def bad_inputs() -> Iterator[tuple[list[str], str]]:
+    yield ["--data", "gone.csv", "--target", "y"], "'gone.csv' does not exist"
+    yield ["--data", "half.parquet", "--target", "y"], "'half.parquet' cannot be read as parquet"
+    yield ["--data", "rows.csv", "--target", "yy"], "target column 'yy' does not exist; did you mean 'y'?"
+    yield ["--data", "rows.csv"], "the target column is not known; name it with --target: one of x0, x1, count, y."
+    yield ["--data", "constant.csv", "--target", "y"], "target 'y' is constant: all 60 rows hold 1"
+    yield ["--data", "nothing.csv", "--target", "y"], "target 'y' is missing in all 60 rows"
+    yield ["--data", "gaps.csv", "--target", "y"], "'x0' 2 missing; 'x1' 1 infinite"
+    yield ["--data", "text.csv", "--target", "y"], "these columns are not numeric: 'city' (string)"
+    yield ["--data", "few.csv", "--target", "y"], "4 rows split 2 / 1 / 1 into train / validation / test"
+    yield ["--data", "empty", "--target", "y"], "folder 'empty' holds no .parquet file"
+    yield ["--set", "strategies.mini_batch.batch_rows=512"], "batch_rows is 512 but the training split has 265 rows; use at most 265"
+    yield ["--strategies", "minibatch"], "strategy 'minibatch' does not exist; did you mean 'mini_batch'?"
+    yield ["--profile", "leson"], "profile 'leson' does not exist; did you mean 'lesson'?"
+    yield ["--set", "train.epoch=1"], "key 'epoch' does not exist; did you mean 'epochs'?"
+    yield ["--set", "device=gpu"], "device: input should be 'auto', 'cpu', 'cuda' or 'mps'"
+    yield ["--set", "train.loss=huber", "--data", "wine"], "train.loss 'huber' does not fit task multiclass; use cross_entropy."
+    yield ["--json", "no/such/folder.json"], "does not exist; make it first"
+
+
+@pytest.mark.parametrize(("arguments", "expected"), list(bad_inputs()), ids=lambda value: value if isinstance(value, str) else "")
+def test_bad_input_ends_in_one_clear_line_with_code_2_and_no_run(
+    arguments: list[str], expected: str, batchlab: Command, mlruns: Path, tmp_path: Path
+) -> None:
+    rows = pd.read_csv(table_file(tmp_path, 60, 2, ".csv"))
+    half = table_file(tmp_path, 60, 2, ".parquet").read_bytes()
+    (tmp_path / "half.parquet").write_bytes(half[: len(half) // 2])
+    (tmp_path / "empty").mkdir()
+    rows.assign(y=1.0).to_csv(tmp_path / "constant.csv", index=False)
+    rows.assign(y=np.nan).to_csv(tmp_path / "nothing.csv", index=False)
+    gaps = rows.astype(float)
+    gaps.loc[[3, 4], "x0"], gaps.loc[7, "x1"] = np.nan, np.inf
+    gaps.to_csv(tmp_path / "gaps.csv", index=False)
+    rows.assign(city="Rome").to_csv(tmp_path / "text.csv", index=False)
+    rows.head(4).to_csv(tmp_path / "few.csv", index=False)
+    done = batchlab("compare", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert expected in done.stderr
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+    assert statuses(mlruns) == {}
+    assert not list((mlruns / "tables").glob(".packing-*"))
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a CUDA device, so asking for one is no error")
+def test_a_cuda_device_that_is_not_there_is_refused(batchlab: Command, mlruns: Path) -> None:
+    done = batchlab("compare", "--set", "device=cuda")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "device 'cuda' was asked for, but torch" in done.stderr
+    assert statuses(mlruns) == {}
+
+
+def test_a_store_that_cannot_be_written_is_refused(batchlab: Command, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    done = batchlab("compare", BATCHLAB_MLRUNS=str(tmp_path / "taken"))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "cannot be written" in done.stderr
+
+
+def test_a_configured_server_that_does_not_answer_is_a_failure_that_says_so(batchlab: Command, mlruns: Path) -> None:
+    done = batchlab("compare", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 1
+    assert "nothing answers there" in done.stderr
+    assert statuses(mlruns) == {}
+
+
+def failing(features: int, outputs: int) -> object:
+    """A network that can be built and called once, but not trained."""
+    from torch import Tensor, nn
+
+    class Failing(nn.Linear):
+        def forward(self, rows: Tensor) -> Tensor:
+            if rows.requires_grad or rows.shape[0] != 3:
+                raise RuntimeError("this network does not train")
+            return super().forward(rows)
+
+    return Failing(features, outputs)
+
+
+def test_a_training_that_fails_marks_its_runs_failed_and_exits_with_1(batchlab: Command, mlruns: Path) -> None:
+    here = str(Path(__file__).resolve().parent.parent)
+    settings = ["--set", "model.kind=custom", "--set", f"model.factory={__name__}:failing", "--strategies", "full_batch"]
+    done = batchlab("compare", *settings, PYTHONPATH=here)
+    assert done.returncode == 1
+    assert "this network does not train" in done.stderr
+    assert set(statuses(mlruns).values()) == {"FAILED"}
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_comparison_leaves_its_runs_killed(how: signal.Signals, server: LocalServer, mlruns: Path, tmp_path: Path) -> None:
+    process = _comparison_in_training(mlruns, tmp_path)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert _by_kind(mlruns) == {"comparison": "KILLED", "full_batch": "FINISHED", "stochastic": "KILLED"}
+
+
+def test_the_next_comparison_ends_the_runs_of_a_killed_one(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
+    process = _comparison_in_training(mlruns, tmp_path)
+    process.kill()
+    process.wait(timeout=60)
+    assert _by_kind(mlruns)["comparison"] == "RUNNING"
+    assert batchlab("compare", "--data", "wine", "--strategies", "full_batch").returncode == 0
+    assert _by_kind(mlruns) == {"comparison": "KILLED", "full_batch": "FINISHED", "stochastic": "KILLED"}
+
+
+def _comparison_in_training(mlruns: Path, folder: Path) -> "subprocess.Popen[str]":
+    """Start a comparison and return it once its second strategy trains."""
+    command = [command_path(), "compare", "--profile", "lesson", "--strategies", "full_batch,stochastic", "--set", "train.epochs=20000"]
+    process = subprocess.Popen(
+        command, cwd=folder, env={**os.environ, "BATCHLAB_MLRUNS": str(mlruns)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 120
+    while statuses(mlruns).get("stochastic") != "RUNNING":
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.2)
+    time.sleep(1)
+    return process
+
+
+def _by_kind(mlruns: Path) -> dict[str, str]:
+    """Return the statuses of the runs on the lesson's prices by strategy, the parent's as `comparison`."""
+    client = opened(mlruns)
+    experiment = client.get_experiment_by_name("comparison-prices")
+    assert experiment is not None
+    return {run.data.tags.get("strategy", "comparison"): run.info.status for run in client.search_runs([experiment.experiment_id])}
+
+
+def test_doctor_says_what_is_there_and_what_is_missing(batchlab: Command) -> None:
+    done = batchlab("doctor")
+    assert done.returncode == 0, done.stdout
+    for words in ("torch", "device", "store", "server", "worker"):
+        assert words in done.stdout
+    broken = batchlab("doctor", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert broken.returncode == 1
+    assert "does not answer" in broken.stdout
