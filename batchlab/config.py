@@ -95,10 +95,10 @@ def load_profile(
         tree = {key: value for key, value in tree.items() if key != "target"} | {"source": located(data)}
     chosen = {"target": target, "task": task, "seed": seed}
     tree = _merged(tree, {key: value for key, value in chosen.items() if value is not None})
-    if strategies is not None:
-        tree["strategies"] = _selected(tree.get("strategies", {}), strategies)
     for override in overrides:
         tree = _merged(tree, _override(override))
+    if strategies is not None:
+        tree["strategies"] = _selected(tree.get("strategies", {}), strategies)
     try:
         return Profile.model_validate(tree)
     except ValidationError as error:

@@ -44,8 +44,8 @@ class Experiment:
 
     @cached_property
     def device(self) -> "torch.device":
-        """The device that the profile asks for."""
-        return chosen_device(self.profile.device)
+        """The device that the profile asks for; raises BadInput when it is not there."""
+        return chosen_device(self.profile.device, self.profile.train.precision)
 
     @cached_property
     def scaling(self) -> Scaling:

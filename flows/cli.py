@@ -1,7 +1,6 @@
 """The command line. Heavy imports happen inside the commands, so that --help answers at once."""
 
 import atexit
-import importlib
 import os
 import signal
 import sys
@@ -26,16 +25,6 @@ app = typer.Typer(
 )
 app.add_typer(server_commands.app, name="server")
 
-# torch.export._trace is what torch.export itself imports at its first call.
-HEAVY_MODULES = (
-    "torch",
-    "flows.comparison",
-    "mlflow.pyfunc",
-    "sklearn.metrics",
-    "matplotlib.figure",
-    "torch.export._trace",
-    "mlflow.store.tracking.sqlalchemy_store",
-)
 BEGAN = time.perf_counter()
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 QUIET_PREFECT = {
@@ -74,7 +63,7 @@ def compare(
     }
     settings = load_profile(profile, **arguments)
     check_early(settings, json_file)
-    server = None if no_server else prepare_server()
+    server = prepare_server(no_server)
     imports, waiting = warm_up(server)
     result, flow_seconds = run_flow(profile, arguments)
     training = sum(item.train_seconds for item in result.strategies)
@@ -103,11 +92,17 @@ def check_early(settings: "Profile", json_file: Path | None) -> None:
     store.check_writable()
 
 
-def prepare_server() -> "LocalServer | None":
-    """Point this process at a Prefect server: the configured one, else the local one, started in the background if need be."""
+def prepare_server(temporary: bool) -> "LocalServer | None":
+    """Point this process at a Prefect server: the configured one, else the local one, started in the background if need be.
+
+    Returns the local one, to be waited for. With `temporary` Prefect starts one of its own for this process.
+    """
     from flows import local_server
 
     os.environ.update(local_server.QUIET)
+    if temporary:
+        os.environ["PREFECT_API_URL"] = ""
+        return None
     url = local_server.configured_url()
     if url is not None:
         if not local_server.answers(url):
@@ -123,13 +118,11 @@ def warm_up(server: "LocalServer | None") -> tuple[float, float]:
     began = time.perf_counter()
     for key, value in QUIET_PREFECT.items():
         os.environ.setdefault(key, value)
-    if server is None and "PREFECT_API_URL" not in os.environ:
-        os.environ["PREFECT_API_URL"] = ""
-    for module in HEAVY_MODULES:
-        importlib.import_module(module)
-    imported = time.perf_counter()
-    from tasks import store
+    import flows.comparison  # noqa: F401
+    from tasks import store, warming
 
+    warming.import_all()
+    imported = time.perf_counter()
     store.client()
     if server is not None:
         server.wait()

@@ -1,6 +1,5 @@
 """What `batchlab doctor` finds: versions, device, store, server, and how to get what is missing."""
 
-import importlib
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from batchlab.engine.device import described
 from batchlab.errors import BadInput
 from flows import local_server, local_worker
 from tasks import store
@@ -44,13 +44,9 @@ def _findings() -> Iterator[Finding]:
 
 def _device() -> Finding:
     try:
-        torch = importlib.import_module("torch")
+        return "device", True, described()
     except ImportError as error:
         return "device", False, f"torch cannot be imported: {error}"
-    if torch.cuda.is_available():
-        return "device", True, f"cuda ({torch.cuda.get_device_name()}), cpu with {torch.get_num_threads()} threads"
-    apple = ", mps" if torch.backends.mps.is_available() else ""
-    return "device", True, f"cpu with {torch.get_num_threads()} threads{apple}; no CUDA device here"
 
 
 def _store() -> Finding:

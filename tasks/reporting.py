@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL
@@ -70,7 +72,7 @@ def outcome(trained: PrefectFuture[Trained], scored: PrefectFuture[StrategyResul
     return first if isinstance(first, BaseException) else scored.result(raise_on_failure=False)
 
 
-@task
+@task(cache_policy=NO_CACHE)
 def conclude(comparison: ComparisonRun, outcomes: Sequence[StrategyResult | BaseException]) -> Comparison:
     """Write the report of the strategies that succeeded to MLflow and Prefect; then raise the first failure, if there was one."""
     experiment = opened(comparison.profile, comparison.table, comparison.split)
@@ -107,7 +109,7 @@ def _to_mlflow(comparison: ComparisonRun, experiment: Experiment, result: Compar
     unit = "nats" if schema.target.classes else f"{schema.target.name}²"
     curves = {item.name: curve_of(item.mlflow_run_id) for item in result.strategies}
     client.log_figure(run_id, figures.loss_curves(curves, unit), "plots/loss_curves.png")
-    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     seconds = sum(item.train_seconds for item in result.strategies)
     log_metrics(run_id, {"strategies": len(result.strategies), "train_seconds": seconds, "peak_resident_bytes": peak_bytes})
 

@@ -3,6 +3,7 @@
 import sqlite3
 from typing import Any
 
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
@@ -24,4 +25,4 @@ async def may_pass(task: Task[..., Any], run: TaskRun, state: "State[Any]") -> b
     return False
 
 
-RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [1, 5], "retry_condition_fn": may_pass}
+RETRIES: dict[str, Any] = {"retries": 2, "retry_delay_seconds": [1, 5], "retry_condition_fn": may_pass, "cache_policy": NO_CACHE}

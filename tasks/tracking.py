@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from batchlab.config import Profile
@@ -107,6 +108,7 @@ def log_dataset(run_id: str, schema: Schema, profile: Profile, context: str) -> 
     """Write where the rows came from, with the packed table's digest."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
+    path: Path | None = getattr(profile.source, "path", None)
     columns = [
         {"name": name, "type": "long" if integer else "double"} for name, integer in zip(schema.features, schema.integer, strict=True)
     ]
@@ -114,7 +116,7 @@ def log_dataset(run_id: str, schema: Schema, profile: Profile, context: str) -> 
         name=schema.source,
         digest=schema.digest,
         source_type="local",
-        source=profile.source.model_dump_json(),
+        source=json.dumps({**profile.source.model_dump(mode="json"), **({"path": str(path.resolve())} if path else {})}),
         schema=json.dumps(
             {"mlflow_colspec": [*columns, {"name": schema.target.name, "type": "string" if schema.target.classes else "double"}]}
         ),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 from batchlab.config import Profile
 from batchlab.engine.records import TrialResult, best
@@ -41,7 +42,7 @@ class Trained(Record):
     train_seconds: float
 
 
-@task(task_run_name="train {strategy}")
+@task(task_run_name="train {strategy}", cache_policy=NO_CACHE)
 def train(strategy: str, comparison: ComparisonRun) -> Trained:
     """Train one strategy with every learning rate, keep the best, and record both in a child run."""
     experiment = opened(comparison.profile, comparison.table, comparison.split)

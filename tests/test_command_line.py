@@ -140,7 +140,8 @@ def test_the_notebook_as_written_is_reported_diverged_and_that_is_no_failure(bat
 
 def test_without_a_server_prefects_own_mode_is_used(batchlab: Command, tmp_path: Path) -> None:
     home = str(tmp_path / "prefect-home")
-    done = batchlab("compare", "--no-server", "--strategies", "full_batch", "--json", "result.json", PREFECT_HOME=home)
+    dead = "http://127.0.0.1:9/api"
+    done = batchlab("compare", "--no-server", "--strategies", "full_batch", PREFECT_HOME=home, PREFECT_API_URL=dead)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "prefect-home" / "batchlab-server.json").exists()
 

@@ -44,6 +44,13 @@ def test_strategies_are_chosen_by_name_from_the_profile_or_by_kind() -> None:
     assert profile.strategies["mini_batch"].rows_per_step(100) == 10
 
 
+def test_a_setting_of_a_strategy_that_was_not_chosen_does_not_bring_it_in() -> None:
+    profile = load_profile(
+        "quick", strategies=["wide"], overrides=["strategies.wide.kind=mini_batch", "strategies.stochastic.kind=stochastic"]
+    )
+    assert list(profile.strategies) == ["wide"]
+
+
 def test_one_learning_rate_or_several_are_taken() -> None:
     assert load_profile("quick", overrides=["train.learning_rate=0.5"]).train.learning_rate == (0.5,)
     assert load_profile("quick", overrides=["train.learning_rate=[0.1, 0.2]"]).train.learning_rate == (0.1, 0.2)

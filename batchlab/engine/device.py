@@ -10,14 +10,27 @@ if TYPE_CHECKING:
 DeviceChoice = Literal["auto", "cpu", "cuda", "mps"]
 
 
-def chosen_device(choice: DeviceChoice) -> "torch.device":
-    """Return the device to train on; `auto` takes CUDA, then MPS, then the CPU. Raises BadInput for one that is not there."""
+def chosen_device(choice: DeviceChoice, precision: str = "float32") -> "torch.device":
+    """Return the device to train on; `auto` takes CUDA, then MPS (which has no float64), then the CPU.
+
+    Raises BadInput for a device that is not there.
+    """
     import torch
 
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available() and precision != "float64", "cpu": True}
     if choice == "auto":
         return torch.device(next(name for name, there in present.items() if there))
     if not present[choice]:
         have = ", ".join(name for name, there in present.items() if there)
-        raise BadInput(f"device '{choice}' was asked for, but torch {torch.__version__} sees only {have} here; use --set device=auto.")
+        raise BadInput(
+            f"device '{choice}' was asked for, but torch {torch.__version__} sees only {have} here for {precision}; use --set device=auto."
+        )
     return torch.device(choice)
+
+
+def described() -> str:
+    """Return the devices of this machine in words."""
+    import torch
+
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
+    return f"cpu with {torch.get_num_threads()} threads, {accelerator or 'no accelerator'}"

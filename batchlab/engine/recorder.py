@@ -74,7 +74,7 @@ class Recorder:
         """Return how each trial ended."""
         steps, rows = self.backend.steps.tolist(), self.backend.rows.tolist()
         diverged = self.backend.diverged.tolist()
-        weights = {name: view.double().cpu().numpy() for name, view in self.backend.views(self.kept_weights).items()}
+        weights = {name: view.cpu().double().numpy() for name, view in self.backend.views(self.kept_weights).items()}
         return [
             TrialResult(
                 trial=trial,
