@@ -69,8 +69,14 @@ class Comparison(Result):
 SHOWN_METRICS = {"regression": ("rmse", "mae", "r2"), "binary": ("accuracy", "roc_auc"), "multiclass": ("accuracy", "roc_auc")}
 
 
+SPARED = ("train loss", "status", "test mae", "steps", "epochs")
+
+
 def table(task: Task, strategies: Sequence[StrategyResult]) -> tuple[list[str], list[list[str]]]:
-    """Return headings and rows of the table of results as text, one row a strategy, in the order they were trained."""
+    """Return headings and rows of the table of results as text, one row a strategy, in the order they were trained.
+
+    What is in `SPARED` may be left out where there is little room.
+    """
     metrics = SHOWN_METRICS[task]
     headings = ["strategy", "batch rows", "rate", "status", "train loss", "validation loss", "test loss"]
     headings += [f"test {name}" for name in metrics] + ["steps", "epochs", "seconds"]

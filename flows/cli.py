@@ -81,15 +81,26 @@ def compare(
 def check_early(settings: "Profile", json_file: Path | None) -> None:
     """Refuse what can be refused before anything is started: columns, the store's folder, the place of the JSON file."""
     from batchlab.columns import check_columns
-    from batchlab.errors import BadInput
     from tasks import store
 
     schema = settings.source.peek()
     if schema is not None:
         check_columns(schema, settings.columns())
-    if json_file is not None and not json_file.resolve().parent.is_dir():
-        raise BadInput(f"--json: folder '{json_file.resolve().parent}' does not exist; make it first.")
+    if json_file is not None:
+        _check_place(json_file)
     store.check_writable()
+
+
+def _check_place(json_file: Path) -> None:
+    from batchlab.errors import BadInput
+
+    folder = json_file.resolve().parent
+    if not folder.is_dir():
+        raise BadInput(f"--json: folder '{folder}' does not exist; make it first.")
+    if json_file.is_dir():
+        raise BadInput(f"--json: '{json_file}' is a folder; name a file in it.")
+    if not os.access(folder, os.W_OK):
+        raise BadInput(f"--json: folder '{folder}' cannot be written; name a file elsewhere.")
 
 
 def prepare_server(temporary: bool) -> "LocalServer | None":
@@ -137,7 +148,7 @@ def run_flow(profile: str, arguments: dict[str, Any]) -> tuple[Any, float]:
     from flows.display import TrainingProgress, console
     from tasks import progress
 
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as on Ctrl-C: runs marked, nothing half-written
     began = time.perf_counter()
     # Nobody watches the heartbeats of a run at the command line, and ending their thread takes a second.
     with TrainingProgress(console(stderr=True)) as bars, temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):

@@ -9,9 +9,9 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 
 from batchlab.engine.records import Progress as Trained
-from batchlab.results import Comparison, remarks, table
+from batchlab.results import SPARED, Comparison, remarks, table
 
-PLAIN_WIDTH = 200
+PLAIN_WIDTH, FULL_WIDTH = 200, 120
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -75,11 +75,15 @@ def show_result(shown_on: Console, result: Comparison, timing: str) -> None:
     """Print the table of results, the remarks, which strategy did best, and where to look further."""
     facts = result.comparison
     headings, rows = table(facts.task, result.strategies)
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for position, heading in enumerate(headings):
-        grid.add_column(heading, justify="left" if position in (0, 3) else "right", no_wrap=position == 0)
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    roomy = shown_on.width >= FULL_WIDTH
+    shown = [place for place, heading in enumerate(headings) if roomy or heading not in SPARED]
+    for place in shown:
+        words = headings[place] in ("strategy", "status")
+        heading = headings[place] if roomy else headings[place].replace(" ", "\n")
+        grid.add_column(heading, justify="left" if words else "right", no_wrap=True)
     for row, item in zip(rows, result.strategies, strict=True):
-        grid.add_row(*row, style="red" if item.status == "diverged" else "")
+        grid.add_row(*[row[place] for place in shown], style="red" if item.status == "diverged" else "")
     sizes = facts.rows
     shown_on.print(f"\n{facts.task} on {facts.device}: {sizes.train:,} training, {sizes.validation:,} validation, {sizes.test:,} test rows")
     shown_on.print(grid)

@@ -164,6 +164,7 @@ def bad_inputs() -> Iterator[tuple[list[str], str]]:
     yield ["--set", "device=gpu"], "device: input should be 'auto', 'cpu', 'cuda' or 'mps'"
     yield ["--set", "train.loss=huber", "--data", "wine"], "train.loss 'huber' does not fit task multiclass; use cross_entropy."
     yield ["--json", "no/such/folder.json"], "does not exist; make it first"
+    yield ["--json", "empty"], "'empty' is a folder; name a file in it"
 
 
 @pytest.mark.parametrize(("arguments", "expected"), list(bad_inputs()), ids=lambda value: value if isinstance(value, str) else "")
@@ -256,7 +257,13 @@ def _comparison_in_training(mlruns: Path, folder: Path) -> "subprocess.Popen[str
     """Start a comparison and return it once its second strategy trains."""
     command = [command_path(), "compare", "--profile", "lesson", "--strategies", "full_batch,stochastic", "--set", "train.epochs=20000"]
     process = subprocess.Popen(
-        command, cwd=folder, env={**os.environ, "BATCHLAB_MLRUNS": str(mlruns)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        env={**os.environ, "BATCHLAB_MLRUNS": str(mlruns)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background inherits it ignored
     )
     until = time.monotonic() + 120
     while statuses(mlruns).get("stochastic") != "RUNNING":

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from prefect.client.schemas.objects import State
 from prefect.flows import load_flow_from_entrypoint
 from prefect.states import Failed
@@ -136,3 +138,25 @@ def test_only_what_may_pass_by_itself_is_tried_again(error: Exception, expected:
 def test_status_and_stop_say_when_there_is_no_server(batchlab: Command, tmp_path: Path) -> None:
     assert "no local Prefect server runs" in batchlab("server", "status", PREFECT_HOME=str(tmp_path)).stdout
     assert "server was not running" in batchlab("server", "stop", PREFECT_HOME=str(tmp_path)).stdout
+
+
+def test_a_cancelled_deployment_run_leaves_its_runs_killed(server: LocalServer, worker: local_server.Process) -> None:
+    settings = ["--param", 'strategies=["stochastic"]', "--param", 'overrides=["train.epochs=20000", "train.max_steps=20000000"]']
+    local_worker.prefect(server, "deployment", "run", "comparison/default", "--param", "data=wine", *settings)
+    client = MlflowClient(f"sqlite:///{Path(os.environ['BATCHLAB_MLRUNS']) / 'mlflow.db'}")
+    runs = _wait_for(client, {"RUNNING"})
+    flow_run = next(run.data.tags["prefect.flow_run_id"] for run in runs if "prefect.flow_run_id" in run.data.tags)
+    local_worker.prefect(server, "flow-run", "cancel", flow_run)
+    _wait_for(client, {"KILLED"})
+
+
+def _wait_for(client: MlflowClient, expected: set[str]) -> list[Run]:
+    """Return the runs on wine, parent and child, once their statuses are as expected."""
+    until = time.monotonic() + 90
+    while True:
+        experiment = client.get_experiment_by_name("comparison-wine")
+        runs = list(client.search_runs([experiment.experiment_id])) if experiment else []
+        if len(runs) == 2 and {run.info.status for run in runs} == expected:
+            return runs
+        assert time.monotonic() < until, {run.info.run_name: run.info.status for run in runs}
+        time.sleep(0.3)
