@@ -21,6 +21,9 @@ class Columns(Record):
 
 def check_columns(schema: "pa.Schema", columns: Columns) -> None:
     """Raise BadInput unless the named columns exist and every feature is numeric; needs no rows."""
+    if "" in schema.names:
+        number = schema.names.index("") + 1
+        raise BadInput(f"column {number} has no name (an index that pandas wrote?); name it, or write the file with index=False.")
     duplicates = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if duplicates:
         raise BadInput(f"column names must be unique, but these occur twice or more: {', '.join(duplicates)}.")
@@ -35,7 +38,8 @@ def check_columns(schema: "pa.Schema", columns: Columns) -> None:
     features = feature_names(schema, columns)
     other = [f"'{name}' ({schema.field(name).type})" for name in features if not is_numeric(schema.field(name))]
     if other:
-        raise BadInput(f"these columns are not numeric: {', '.join(other)}; drop them, or encode them as numbers first.")
+        shown = ", ".join(other[:10]) + (f" and {len(other) - 10} more" if len(other) > 10 else "")
+        raise BadInput(f"these columns are not numeric: {shown}; drop them, or encode them as numbers first.")
     if not features:
         raise BadInput(f"no feature column is left beside target '{columns.target}'; the columns are {', '.join(schema.names)}.")
     if columns.weight and not is_numeric(schema.field(columns.weight)):
@@ -52,8 +56,9 @@ def is_numeric(field: "pa.Field") -> bool:
     """Whether the column holds integers, floats or decimals, or nothing at all."""
     import pyarrow as pa
 
-    empty = pa.types.is_null(field.type)  # a column without a single value has no type; its values are refused with their count
-    return bool(empty or is_integer(field) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type))
+    kind = value_type(field.type)
+    empty = pa.types.is_null(kind)  # a column without a single value has no type; its values are refused with their count
+    return bool(empty or is_integer(field) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _orders_rows(field: "pa.Field") -> bool:
@@ -66,4 +71,11 @@ def is_integer(field: "pa.Field") -> bool:
     """Whether the column holds integers."""
     import pyarrow as pa
 
-    return bool(pa.types.is_integer(field.type))
+    return bool(pa.types.is_integer(value_type(field.type)))
+
+
+def value_type(kind: "pa.DataType") -> "pa.DataType":
+    """Return the type of the values: that of a dictionary's entries (a pandas Categorical), else the type itself."""
+    import pyarrow as pa
+
+    return kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -44,13 +44,13 @@ class Profile(Record):
     source: AnySource = Bundled()
     target: str | None = None
     task: TaskChoice = "auto"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     device: DeviceChoice = "auto"
     split: SplitRule = SplitRule()
     scale: bool = True
     model: AnyModel = Linear()
     train: Plan = Plan()
-    strategies: dict[str, AnyStrategy] = Field(min_length=1)
+    strategies: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")], AnyStrategy] = Field(min_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -172,6 +172,8 @@ def _sentence(item: Any) -> str:
         return f"{key}: {item['msg']}" if shown else str(item["msg"])
     if item["type"] == "union_tag_invalid":
         return str(UnknownName(f"{key}.kind", item["ctx"]["tag"], item["ctx"]["expected_tags"].replace("'", "").split(", ")))
+    if item["type"] in {"model_type", "model_attributes_type", "dict_type"}:
+        return f"{key} is a table, not a value; set one of its keys, for example {key}.kind=… (got {item['input']!r})"
     given = item["input"]
     got = "" if isinstance(given, dict) else f" (got {given!r})"
     return f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}{got}"

@@ -1,5 +1,6 @@
 """A comparison without Prefect or MLflow: settle the profile, the rows and the scaling, then train and ship each strategy."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from batchlab.engine.data import Scaling, TrainingData, measured_scaling, prepar
 from batchlab.engine.device import chosen_device
 from batchlab.engine.losses import Loss, chosen_loss
 from batchlab.engine.records import OnProgress, Trial, TrialResult
+from batchlab.errors import BadInput
 from batchlab.packing import PackedTable
 from batchlab.split import Split
 
@@ -33,9 +35,17 @@ class Experiment:
     def check(self) -> None:
         """Raise BadInput for whatever would stop a strategy from training: its batch, the loss, the device, the model."""
         _ = self.loss, self.device
-        for strategy in self.profile.strategies.values():
-            strategy.check(self.data.population)
+        refused = [f"{name}: {error}" for name in self.profile.strategies if (error := self._refusal(name))]
+        if refused:
+            raise BadInput(" ".join(refused))
         self.profile.model.network(*self.shape)
+
+    def _refusal(self, strategy: str) -> BadInput | None:
+        try:
+            self.profile.strategies[strategy].check(self.data.population)
+        except BadInput as error:
+            return error
+        return None
 
     @cached_property
     def loss(self) -> Loss:
@@ -84,14 +94,24 @@ class Experiment:
         return shipped(self.profile.model, self.shape, result.weights, self.scaling, self.loss.name == "cross_entropy")
 
     def reason(self, result: TrialResult) -> str | None:
-        """Say why the trial ended as it did: diverged, stopped early, out of steps; None when it ran its epochs."""
-        plan = self.profile.train
+        """Say why the trial ended as it did, and whether its learning rate is at the edge of those tried; None for nothing to say."""
         if result.diverged_at is not None:
             return divergence_reason(result.diverged_at, result.trial.learning_rate, self.stable_rate, self.profile.scale)
+        return "; ".join(filter(None, (self._cut_short(result), self._at_the_edge(result)))) or None
+
+    def _cut_short(self, result: TrialResult) -> str | None:
+        plan = self.profile.train
         if result.stopped_early:
             return f"stopped early after step {result.steps}; kept the weights of step {result.curve.step[result.kept]}"
         if result.steps == plan.max_steps and result.epochs < plan.epochs:
             return f"reached max_steps {plan.max_steps} after {result.epochs:.3g} of {plan.epochs} epochs"
+        return None
+
+    def _at_the_edge(self, result: TrialResult) -> str | None:
+        rates, rate = self.profile.train.learning_rate, result.trial.learning_rate
+        if len(rates) > 1 and rate in (min(rates), max(rates)):
+            edge, further = ("lowest", "lower") if rate == min(rates) else ("highest", "higher")
+            return f"learning rate {rate:g} is the {edge} of those tried; a {further} one may do better"
         return None
 
     @cached_property
@@ -107,7 +127,7 @@ def save_split(split: Split, table: PackedTable) -> Path:
     """Write the split beside the packed table, under its digest, and return the file."""
     path = table.path / f"split-{split.digest}.npz"
     if not path.exists():
-        draft = path.with_name(f".{path.stem}-{id(split)}.npz")
+        draft = path.with_name(f".{path.stem}-{os.getpid()}.npz")
         np.savez(draft, train=split.train, validation=split.validation, test=split.test)
         draft.replace(path)
     return path

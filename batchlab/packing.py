@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.columns import Columns, check_columns, feature_names, is_integer
+from batchlab.columns import Columns, check_columns, feature_names, is_integer, value_type
 from batchlab.errors import BadInput
 from batchlab.records import Record
 from batchlab.sources import Source
@@ -21,6 +21,7 @@ from batchlab.target import Target, examined
 if TYPE_CHECKING:
     import pyarrow as pa
 
+LARGEST_TARGET = 1e100
 LEAST_FLOAT32_STEPS = 100
 """A column must vary over at least this many float32 steps, or packing would lose it."""
 
@@ -72,7 +73,7 @@ def pack(source: Source, columns: Columns, tables: Path, seed: int = 0) -> Packe
     Raises BadInput for columns that do not exist, are not numeric, hold missing or infinite values or cannot be kept in
     float32, and for a target that cannot be learnt. A killed pass leaves only a temporary folder, never half a table.
     """
-    rows = source.read(seed)
+    rows = _decoded(source.read(seed))
     check_columns(rows.schema, columns)
     target = examined(columns.target, rows[columns.target], columns.task)
     _check_values(rows)
@@ -81,6 +82,21 @@ def pack(source: Source, columns: Columns, tables: Path, seed: int = 0) -> Packe
     identity = Schema(source=source.name, rows=rows.num_rows, features=features, integer=integer, target=target, digest="")
     schema = identity.model_copy(update={"digest": _digest(identity, arrays)})
     return _written(tables, schema, arrays)
+
+
+def _decoded(rows: "pa.Table") -> "pa.Table":
+    """Return the table with dictionary-encoded columns (pandas Categoricals) as their values, and empty text as missing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for place, field in enumerate(rows.schema):
+        values, kind = rows.column(place), value_type(field.type)
+        if kind != field.type:
+            values = values.cast(kind)
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            values = pc.if_else(pc.equal(pc.utf8_trim_whitespace(values), ""), None, values)
+        rows = rows.set_column(place, pa.field(field.name, kind), values)
+    return rows
 
 
 def _check_values(rows: "pa.Table") -> None:
@@ -120,7 +136,7 @@ def _encoded(rows: "pa.Table", columns: Columns, target: Target) -> tuple[dict[s
 
 
 def _float64(values: "pa.ChunkedArray") -> NDArray[np.float64]:
-    return np.asarray(values.cast("float64").to_numpy())
+    return np.asarray(values.cast("float64", safe=False).to_numpy())
 
 
 def _check_resolution(name: str, exact: NDArray[np.float64]) -> None:
@@ -147,11 +163,21 @@ def _weights(name: str, weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _target_values(values: "pa.ChunkedArray", target: Target) -> NDArray[Any]:
     if target.task == "regression":
-        return _float64(values)
+        return _within_range(target.name, _float64(values))
     import pyarrow.compute as pc
 
     classes = pc.unique(values).sort()
     return np.asarray(pc.index_in(values, classes).to_numpy(), np.int64)
+
+
+def _within_range(name: str, exact: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Raise BadInput when the target's square, the unit of its loss, would leave the range of numbers."""
+    largest, spread = float(np.abs(exact).max()), float(exact.max() - exact.min())
+    if largest > LARGEST_TARGET or spread < 1 / LARGEST_TARGET:
+        raise BadInput(
+            f"target '{name}' reaches {largest:.3g} and spans {spread:.3g}, whose squares cannot be computed with; change its unit."
+        )
+    return exact
 
 
 def _digest(identity: Schema, arrays: dict[str, NDArray[Any]]) -> str:

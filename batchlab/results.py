@@ -12,7 +12,7 @@ from batchlab.target import Task
 class Result(Record):
     """A record whose numbers that are not finite become null in JSON."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True, ser_json_inf_nan="null")
 
 
 class RowCounts(Result):

@@ -92,5 +92,6 @@ def _check(parts: list[Rows], table: PackedTable, rule: SplitRule) -> None:
     classes = table.schema.target.classes
     absent = sorted(set(range(len(classes))) - set(np.unique(table.target[parts[0]]).tolist())) if classes else []
     if absent:
-        names = ", ".join(f"'{classes[label]}' ({int((table.target == label).sum())} rows in all)" for label in absent)
+        names = ", ".join(f"'{classes[label]}' ({int((table.target == label).sum())} rows in all)" for label in absent[:5])
+        names += f" and {len(absent) - 5} more" if len(absent) > 5 else ""
         raise BadInput(f"the training split has no row of class {names}; bring more rows of it, remove it, or use another --seed.")

@@ -21,13 +21,16 @@ class Target(Record):
     name: str
     task: Task
     classes: tuple[str, ...] = ()
-    inferred: bool = True
 
 
 def examined(name: str, values: "pa.ChunkedArray", choice: TaskChoice) -> Target:
     """Return the target with its task; raise BadInput for a target that cannot be learnt or does not fit a forced task."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
+    if not _can_be_learnt(values.type):
+        hint = "save the file as UTF-8" if pa.types.is_binary(values.type) else "use numbers, text or booleans"
+        raise BadInput(f"target '{name}' holds {values.type}, which cannot be learnt; {hint}.")
     if len(values) == 0:
         raise BadInput(f"there are no rows, so target '{name}' has no values.")
     if values.null_count == len(values):
@@ -38,7 +41,7 @@ def examined(name: str, values: "pa.ChunkedArray", choice: TaskChoice) -> Target
     task = choice if choice != "auto" else _inferred_task(values, unique)
     _check_fits(name, task, values, unique)
     classes = () if task == "regression" else tuple(str(value) for value in unique)
-    return Target(name=name, task=task, classes=classes, inferred=choice == "auto")
+    return Target(name=name, task=task, classes=classes)
 
 
 def _inferred_task(values: "pa.ChunkedArray", unique: list[Any]) -> Task:
@@ -62,6 +65,13 @@ def _check_fits(name: str, task: Task, values: "pa.ChunkedArray", unique: list[A
         raise BadInput(f"task binary needs a target with 2 values, but '{name}' has {len(unique)}; use --task multiclass or regression.")
     if task == "multiclass" and len(unique) > MOST_CLASSES:
         raise BadInput(f"target '{name}' has {len(unique)} different values, more than {MOST_CLASSES} classes; try --task regression.")
+
+
+def _can_be_learnt(kind: "pa.DataType") -> bool:
+    import pyarrow as pa
+
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return bool(_is_number(kind) or text or pa.types.is_boolean(kind) or pa.types.is_null(kind))
 
 
 def _is_number(kind: "pa.DataType") -> bool:

@@ -160,12 +160,15 @@ def run_flow(profile: str, arguments: dict[str, Any]) -> tuple[Any, float]:
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000) -> None:
+def ui(port: Annotated[int, typer.Option(help="Port on loopback.", min=1, max=65535)] = 5000) -> None:
     """Open the MLflow UI on this folder's store, on loopback."""
+    from batchlab.errors import BadInput
     from flows import local_server
     from tasks import store
 
     store.check_writable()
+    if not local_server.is_free(port):
+        raise BadInput(f"port {port} on loopback is taken; give another with --port.")
     typer.echo(f"MLflow UI of {store.folder()} at http://127.0.0.1:{port} (Ctrl-C ends it)")
     store.client()
     environment = {**os.environ, **local_server.QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -192,7 +195,9 @@ def main() -> None:
     except BadInput as error:
         _leave(BAD_INPUT, f"error: {error}")
     except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else 0
+        if isinstance(leaving.code, str):
+            _leave(FAILED, leaving.code)
+        code = leaving.code or 0
         _leave(code, "interrupted; what was finished is kept." if code == INTERRUPTED else "")
     except Exception as error:
         if os.environ.get("BATCHLAB_TRACEBACK"):

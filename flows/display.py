@@ -11,7 +11,7 @@ from rich.table import Table
 from batchlab.engine.records import Progress as Trained
 from batchlab.results import SPARED, Comparison, remarks, table
 
-PLAIN_WIDTH, FULL_WIDTH = 200, 120
+PLAIN_WIDTH = 200
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -76,7 +76,8 @@ def show_result(shown_on: Console, result: Comparison, timing: str) -> None:
     facts = result.comparison
     headings, rows = table(facts.task, result.strategies)
     grid = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    roomy = shown_on.width >= FULL_WIDTH
+    needed = sum(max(map(len, column)) + 2 for column in zip(headings, *rows, strict=True))
+    roomy = needed <= shown_on.width
     shown = [place for place, heading in enumerate(headings) if roomy or heading not in SPARED]
     for place in shown:
         words = headings[place] in ("strategy", "status")

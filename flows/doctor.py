@@ -54,7 +54,7 @@ def _store() -> Finding:
         store.check_writable()
     except BadInput as error:
         return "store", False, str(error)
-    database = store.folder() / "mlflow.db"
+    database = store.database()
     size = f"{_size(database)} database" if database.exists() else "empty; the first comparison makes its database"
     free = shutil.disk_usage(store.folder()).free
     return "store", True, f"{store.folder()} ({size}, {free / 1e9:.0f} GB free)"

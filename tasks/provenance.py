@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -39,8 +40,10 @@ def provenance() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the checkout that this code runs from; None outside a git checkout."""
+    """Return the commit of the checkout that this code runs from; None outside a git checkout, or without git."""
     here = Path(__file__).resolve().parent
+    if shutil.which("git") is None:
+        return None
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     return done.stdout.strip() or None
 

@@ -108,7 +108,8 @@ def _to_mlflow(comparison: ComparisonRun, experiment: Experiment, result: Compar
     client.log_figure(run_id, figures.data_overview(experiment.table, experiment.split), "plots/data.png")
     unit = "nats" if schema.target.classes else f"{schema.target.name}²"
     curves = {item.name: curve_of(item.mlflow_run_id) for item in result.strategies}
-    client.log_figure(run_id, figures.loss_curves(curves, unit), "plots/loss_curves.png")
+    if curves:
+        client.log_figure(run_id, figures.loss_curves(curves, unit), "plots/loss_curves.png")
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     seconds = sum(item.train_seconds for item in result.strategies)
     log_metrics(run_id, {"strategies": len(result.strategies), "train_seconds": seconds, "peak_resident_bytes": peak_bytes})

@@ -26,9 +26,19 @@ def tables() -> Path:
     return folder() / "tables"
 
 
+def database() -> Path:
+    """Return the file of the store's database."""
+    return folder() / "mlflow.db"
+
+
+def artifacts() -> str:
+    """Return the address of the folder of artifacts."""
+    return (folder() / "artifacts").as_uri()
+
+
 def tracking_uri() -> str:
     """Return MLflow's tracking address of the store."""
-    return f"sqlite:///{folder() / 'mlflow.db'}"
+    return f"sqlite:///{database()}"
 
 
 def check_writable() -> None:
@@ -56,9 +66,20 @@ def client() -> "MlflowClient":
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # of mlflow.pytorch's own loader
     mlflow.set_tracking_uri(tracking_uri())
     with FileLock(folder() / ".initialising.lock"):
-        made = mlflow.MlflowClient(tracking_uri())
-        made.search_experiments(max_results=1)
-    return made
+        if not database().exists():
+            _make_database()
+    return mlflow.MlflowClient(tracking_uri())
+
+
+def _make_database() -> None:
+    """Make the database under another name, then rename it: a half-made one would be refused for good."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    draft = database().with_suffix(".part")
+    for leftover in folder().glob(f"{draft.name}*"):
+        leftover.unlink()
+    SqlAlchemyStore(f"sqlite:///{draft}", artifacts()).engine.dispose()
+    draft.replace(database())
 
 
 def experiment_id(name: str) -> str:
@@ -68,4 +89,4 @@ def experiment_id(name: str) -> str:
         if found is not None:
             return str(found.experiment_id)
         tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI's model training view, not its GenAI one
-        return str(client().create_experiment(name, artifact_location=(folder() / "artifacts").as_uri(), tags=tags))
+        return str(client().create_experiment(name, artifact_location=artifacts(), tags=tags))

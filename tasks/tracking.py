@@ -1,11 +1,13 @@
 """MLflow runs that end truthfully, and what is written into them: buffered, in batches."""
 
 import json
+import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from batchlab.config import Profile
 from batchlab.engine.records import Curve
@@ -47,15 +49,28 @@ def resumed_run(run_id: str) -> Iterator[None]:
         yield
 
 
-def end_abandoned_runs() -> int:
-    """Mark runs KILLED that say RUNNING but whose process on this machine is gone; return how many there were."""
+def end_abandoned_runs() -> None:
+    """Mark runs KILLED that say RUNNING but whose process on this machine is gone, and their Prefect flow runs crashed."""
     client = store.client()
     experiments = [item.experiment_id for item in client.search_experiments()]
     running = client.search_runs(experiments, "attributes.status = 'RUNNING'") if experiments else []
-    gone = [run for run in running if owner_is_gone(run.data.tags.get(OWNER))]
-    for run in gone:
-        client.set_terminated(run.info.run_id, "KILLED")
-    return len(gone)
+    for run in running:
+        if owner_is_gone(run.data.tags.get(OWNER)):
+            client.set_terminated(run.info.run_id, "KILLED")
+            _crash_flow_run(run.data.tags.get("prefect.flow_run_id"))
+
+
+def _crash_flow_run(flow_run_id: str | None) -> None:
+    """Tell Prefect that a flow run's process is gone; it may have run on a server that does not know this one."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import Crashed
+
+    if flow_run_id:
+        with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+            state = client.read_flow_run(UUID(flow_run_id)).state
+            if state is not None and not state.is_final():
+                client.set_flow_run_state(UUID(flow_run_id), Crashed(message="its process is gone"), force=True)
 
 
 def log_params(run_id: str, params: Mapping[str, Any]) -> None:
@@ -71,15 +86,23 @@ def log_metrics(run_id: str, metrics: Mapping[str, float | None], step: int = 0)
     """Write single metrics at `step`; those without a value are left out."""
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
-    entities = [Metric(_metric_name(key), value, now, step) for key, value in metrics.items() if value is not None]
+    now, names = int(time.time() * 1000), metric_names(metrics)
+    entities = [Metric(names[key], value, now, step) for key, value in metrics.items() if value is not None]
     for start in range(0, len(entities), METRICS_A_BATCH):
         store.client().log_batch(run_id, metrics=entities[start : start + METRICS_A_BATCH])
 
 
-def _metric_name(key: str) -> str:
-    """Replace what MLflow takes in no metric name (class labels are the user's text)."""
-    return "".join(sign if sign.isalnum() or sign in "_-./ " else "_" for sign in key)
+def metric_names(keys: Iterable[str]) -> dict[str, str]:
+    """Return a name that MLflow takes for each key, all different: class labels are the user's text, of any length and sign."""
+    names: dict[str, str] = {}
+    for key in keys:
+        group, slash, label = key.partition("/")
+        plain = re.sub(r"[^A-Za-z0-9_ -]", "_", label)[:100].strip() or "_"
+        name = group + slash + plain if slash else group
+        while name in names.values():
+            name += "_"
+        names[key] = name
+    return names
 
 
 def log_curve(run_id: str, curve: Curve, loss_unit: float, began: float) -> None:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from batchlab.config import Profile
@@ -51,6 +51,7 @@ def train(strategy: str, comparison: ComparisonRun) -> Trained:
         began = time.time()
         results = experiment.train(strategy, progress.reporter(strategy))
         result = best(results)
+        _tell(strategy, experiment, results, result)
         _record(run_id, strategy, experiment, results, result, began)
         model_uri = None if result.diverged_at is not None else log_model(run_id, experiment, result)
     return Trained(
@@ -64,6 +65,15 @@ def train(strategy: str, comparison: ComparisonRun) -> Trained:
         rows_seen=result.rows_seen,
         train_seconds=result.train_seconds,
     )
+
+
+def _tell(strategy: str, experiment: Experiment, results: list[TrialResult], result: TrialResult) -> None:
+    """Write one line to Prefect's log."""
+    loss = "diverged" if result.diverged_at is not None else f"validation loss {result.validation_loss * experiment.loss_unit:.6g}"
+    line = (
+        f"{strategy}: {loss} with learning rate {result.trial.learning_rate:g} of {len(results)}, {result.train_seconds:.1f} s of training"
+    )
+    get_run_logger().info(line)
 
 
 def _record(run_id: str, strategy: str, experiment: Experiment, results: list[TrialResult], result: TrialResult, began: float) -> None:
@@ -99,13 +109,14 @@ def log_model(run_id: str, experiment: Experiment, result: TrialResult) -> str:
     import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
 
     from batchlab.shipping import export
 
     schema = experiment.table.schema
     types = {name: "int64" if integer else "float64" for name, integer in zip(schema.features, schema.integer, strict=True)}
     example = pd.DataFrame(experiment.table.features[experiment.split.train[:5]], columns=list(schema.features)).astype(types)
-    inputs = [ColSpec("long" if kind == "int64" else "double", name) for name, kind in types.items()]
+    inputs = [ColSpec(AnyType(), name) for name in types]  # any number: MLflow takes no int64 for a double, nor 2.5 for a long
     outputs = [ColSpec("double", name) for name in (schema.target.classes or (schema.target.name,))]
     with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id):
         folder = Path(scratch) / "exported"
@@ -118,7 +129,12 @@ def log_model(run_id: str, experiment: Experiment, result: TrialResult) -> str:
             signature=ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs)),
             input_example=example,
             pip_requirements=requirements(),
-            metadata={"classes": list(schema.target.classes), "target": schema.target.name, "table_digest": schema.digest},
+            metadata={
+                "columns": types,
+                "classes": list(schema.target.classes),
+                "target": schema.target.name,
+                "table_digest": schema.digest,
+            },
         )
     return str(logged.model_uri)
 

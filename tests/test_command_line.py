@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,8 @@ model = mlflow.pyfunc.load_model(f"runs:/{sys.argv[2]}/model")
 rows = pd.read_parquet(sys.argv[3])
 shuffled = rows[["count", "x2", "y", "x0", "x1"]]
 pd.DataFrame(model.predict(shuffled)).to_csv(sys.argv[4], index=False)
+whole = model.predict(rows.astype({"count": float}))  # integers or floats, as new data happens to come
+assert (pd.DataFrame(whole).to_numpy() == pd.DataFrame(model.predict(shuffled)).to_numpy()).all()
 try:
     model.predict(rows.drop(columns="x1"))
 except Exception as error:
@@ -244,13 +248,63 @@ def test_an_interrupted_comparison_leaves_its_runs_killed(how: signal.Signals, s
     assert _by_kind(mlruns) == {"comparison": "KILLED", "full_batch": "FINISHED", "stochastic": "KILLED"}
 
 
-def test_the_next_comparison_ends_the_runs_of_a_killed_one(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
+def test_the_next_comparison_ends_the_runs_of_a_killed_one(batchlab: Command, server: LocalServer, mlruns: Path, tmp_path: Path) -> None:
     process = _comparison_in_training(mlruns, tmp_path)
     process.kill()
     process.wait(timeout=60)
     assert _by_kind(mlruns)["comparison"] == "RUNNING"
     assert batchlab("compare", "--data", "wine", "--strategies", "full_batch").returncode == 0
     assert _by_kind(mlruns) == {"comparison": "KILLED", "full_batch": "FINISHED", "stochastic": "KILLED"}
+    (parent,) = [run for run in opened(mlruns).search_runs(["1"]) if "prefect.flow_run_id" in run.data.tags]
+    with urllib.request.urlopen(f"{server.api_url}/flow_runs/{parent.data.tags['prefect.flow_run_id']}", timeout=10) as reply:
+        assert json.load(reply)["state_type"] == "CRASHED"
+
+
+def test_odd_names_and_labels_go_through_with_every_class_counted(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
+    labels = np.array(["a:b", "a;b", "$_a_$", "x" * 300, "\u732b/.."])[np.arange(200) % 5]
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(200, 3)), columns=["a b", "\u5024|段", "kind"]).assign(status=labels)
+    frame.to_csv(tmp_path / "odd $ name.csv", index=False)
+    arguments = ["--data", "odd $ name.csv", "--target", "status", "--strategies", "full_batch", "--set", "train.epochs=5"]
+    done = batchlab("compare", *arguments, "--json", "result.json")
+    assert done.returncode == 0, done.stderr
+    (item,) = json.loads((tmp_path / "result.json").read_text())["strategies"]
+    rows = {key: value for key, value in item["metrics"].items() if key.startswith("rows_of_class/")}
+    assert set(rows) == {f"rows_of_class/{label}" for label in labels}
+    assert sum(rows.values()) == 40
+    recorded = opened(mlruns).get_run(item["mlflow_run_id"]).data.metrics
+    assert sum(value for key, value in recorded.items() if key.startswith("test_rows_of_class/")) == 40
+
+
+def test_a_store_whose_making_was_killed_is_made_afresh(tmp_path: Path) -> None:
+    code = "from tasks import store; store.client(); print(len(store.client().search_experiments()))"
+    environment = {**os.environ, "BATCHLAB_MLRUNS": str(tmp_path / "mlruns")}
+    for delay in (0.05, 0.3, 0.8):
+        process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+        until = time.monotonic() + 60
+        while not list((tmp_path / "mlruns").glob("mlflow.*")):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
+
+
+def test_a_taken_port_is_refused_by_the_ui(batchlab: Command) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = batchlab("ui", "--port", str(taken.getsockname()[1]))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "is taken; give another with --port" in done.stderr
+
+
+def test_without_git_a_comparison_has_no_commit_and_still_runs(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
+    done = batchlab("compare", "--data", "wine", "--strategies", "full_batch", "--set", "train.epochs=2", PATH="/nowhere")
+    assert done.returncode == 0, done.stderr
+    assert set(statuses(mlruns).values()) == {"FINISHED"}
 
 
 def _comparison_in_training(mlruns: Path, folder: Path) -> "subprocess.Popen[str]":

@@ -1,14 +1,18 @@
 """The documents say what the code does: every setting is in the reference, every path of the README's tree exists."""
 
 import re
+from pathlib import Path
 
+import pytest
 from pydantic import BaseModel
 
 from batchlab.config import Profile
 from batchlab.engine.optimizers import OPTIMIZERS
+from batchlab.errors import BatchlabError
 from batchlab.models import MODELS
+from batchlab.records import discover
 from batchlab.sources import SOURCES
-from batchlab.strategies import STRATEGIES
+from batchlab.strategies import STRATEGIES, Population, Strategy
 from tests.conftest import CHECKOUT
 
 KINDS = {"source": SOURCES, "model": MODELS, "train.optimizer": OPTIMIZERS, "strategies.NAME": STRATEGIES}
@@ -47,3 +51,23 @@ def test_every_path_in_the_readmes_tree_exists() -> None:
             assert path.exists(), path
         if not line.startswith(" "):
             folder = names[0]
+
+
+def test_the_strategy_shown_in_contributing_works_as_printed() -> None:
+    code = (CHECKOUT / "CONTRIBUTING.md").read_text().split("```python")[1].split("```")[0]
+    namespace: dict[str, object] = {"__name__": "sorted_batch"}
+    exec(code, namespace)
+    shown = namespace["SortedBatch"]
+    assert isinstance(shown, type)
+    assert issubclass(shown, Strategy)
+    steps = list(shown(batch_rows=4).steps(Population(10), 0, 0))
+    assert [row for step in steps for block in step for row in block] == list(range(10))
+
+
+def test_a_file_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kinds_of_mine").mkdir()
+    (tmp_path / "kinds_of_mine" / "__init__.py").write_text("")
+    (tmp_path / "kinds_of_mine" / "broken.py").write_text("class Broken(Strategy): ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BatchlabError, match=r"kinds_of_mine/broken.py cannot be imported: NameError: name 'Strategy' is not defined"):
+        discover("kinds_of_mine", Strategy)

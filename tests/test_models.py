@@ -45,6 +45,10 @@ def narrow(features: int, outputs: int) -> nn.Module:
     return nn.Linear(features, outputs + 1)
 
 
+def raising(features: int, outputs: int) -> nn.Module:
+    raise RuntimeError("boom")
+
+
 def no_network(features: int, outputs: int) -> int:
     return features
 
@@ -93,6 +97,7 @@ def test_an_exported_model_predicts_any_number_of_rows_as_the_original(model: Mo
         (f"{HERE}:forgetful", "uses '1' (Dropout)"),
         (f"{HERE}:normalising", "buffer '0.running_mean'"),
         (f"{HERE}:narrow", "maps (3, 6) to (3, 3); it must map it to (3, 2)"),
+        (f"{HERE}:raising", f"'{HERE}:raising' raised RuntimeError: boom"),
         (f"{HERE}:no_network", "returned int; it must return a torch.nn.Module"),
     ],
 )
@@ -102,10 +107,8 @@ def test_a_factory_that_cannot_be_used_is_refused_by_name(factory: str, expected
     assert expected in str(caught.value)
 
 
-def test_the_users_own_factory_is_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_networks.py").write_text(
-        "from torch import nn\ndef wide(features, outputs):\n    return nn.Linear(features, outputs)\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
+def test_the_users_own_factory_is_found_in_the_current_folder(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (scratch / "my_networks.py").write_text("from torch import nn\ndef wide(features, outputs):\n    return nn.Linear(features, outputs)\n")
     assert isinstance(Custom(factory="my_networks:wide").network(4, 1), nn.Linear)
     sys.modules.pop("my_networks")

@@ -126,14 +126,19 @@ def test_the_task_is_inferred_from_the_target_and_can_be_forced(
         ({}, {"weight": "a"}, "weights must be ≥ 0"),
         ({}, {"task": "binary"}, "task binary needs a target with 2 values, but 'price' has 60"),
         ({"price": ["x", "y"] * 30}, {"task": "regression"}, "target 'price' holds string, which regression cannot use"),
+        ({"": 1.0}, {}, "column 1 has no name (an index that pandas wrote?)"),
+        ({"price": 1e200}, {"task": "regression"}, "is constant"),
+        ({"price": np.arange(60) * 1e200}, {}, "target 'price' reaches 5.9e+201"),
+        ({"price": ["x", "y", " ", ""] * 15}, {}, "'price' 30 missing"),
         ({"city": "Rome"}, {"time": "city"}, "split column 'city' holds string, which has no order in time"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_with_the_reason(
     frame: pd.DataFrame, tmp_path: Path, change: dict[str, object], columns: dict[str, str], expected: str
 ) -> None:
+    changed = frame.assign(**change)
     with pytest.raises(BadInput) as caught:
-        packed_csv(frame.assign(**change), tmp_path, **columns)
+        packed_csv(changed[sorted(changed.columns)], tmp_path, **columns)
     assert expected in str(caught.value)
     assert not (tmp_path / "tables").exists()
 
@@ -161,3 +166,42 @@ def test_a_file_of_an_unknown_kind_is_refused(scratch: Path) -> None:
 def test_columns_that_are_almost_constant_or_exactly_constant_can_be_packed(frame: pd.DataFrame, tmp_path: Path) -> None:
     table = packed_csv(frame.assign(fixed=3.25), tmp_path)
     assert set(table.features[:, table.schema.features.index("fixed")]) == {3.25}
+
+
+def test_categoricals_are_read_as_their_values(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame["price"] = pd.Categorical(np.where(frame["a"] > 0, "yes", "no"))
+    frame["count"] = pd.Categorical(frame["count"])
+    frame.to_parquet(tmp_path / "rows.parquet")
+    table = pack(Parquet(path=tmp_path / "rows.parquet"), Columns(target="price"), tmp_path / "tables")
+    assert (table.schema.target.classes, table.schema.integer) == (("no", "yes"), (False, False, False, True))
+
+
+def test_integers_beyond_what_a_float_holds_exactly_are_packed(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame["count"] = np.arange(60, dtype=np.uint64) * 10**17 + 2**60
+    assert packed_csv(frame, tmp_path).features[:, 3].max() == np.float32(frame["count"].max())
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"a;price\n1;2\n3;4\n", "its values are separated by ';'; separate them by commas"),
+        (
+            "a,price\n1,caf\u00e9\n2,t\u00e9\n".encode("latin-1"),
+            "target 'price' holds binary, which cannot be learnt; save the file as UTF-8",
+        ),
+        (b"", "cannot be read as csv"),
+        (b"a,price\n", "there are no rows"),
+        (b"a,price\n1,2\n3\n", "Expected 2 columns, got 1"),
+    ],
+)
+def test_a_csv_file_that_is_not_what_it_should_be_is_refused(content: bytes, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(content)
+    source = Csv(path=tmp_path / "rows.csv")
+
+    def peek_and_pack() -> None:
+        source.peek()
+        pack(source, Columns(target="price"), tmp_path / "tables")
+
+    with pytest.raises(BadInput) as caught:
+        peek_and_pack()
+    assert expected in str(caught.value)

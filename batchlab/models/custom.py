@@ -1,5 +1,7 @@
 import importlib
 import inspect
+import os
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -25,12 +27,20 @@ class Custom(Model):
         import torch
         from torch import nn
 
-        network = self._factory()(features, outputs)
+        try:
+            network = self._factory()(features, outputs)
+        except BadInput:
+            raise
+        except Exception as error:
+            raise BadInput(f"model.factory '{self.factory}' raised {type(error).__name__}: {error}") from error
         if not isinstance(network, nn.Module):
             raise BadInput(f"{self.factory} returned {type(network).__name__}; it must return a torch.nn.Module.")
         _refuse_state_and_chance(self.factory, network)
-        with torch.no_grad():
-            shape = tuple(network(torch.zeros(3, features)).shape)
+        try:
+            with torch.no_grad():
+                shape = tuple(network(torch.zeros(3, features)).shape)
+        except Exception as error:
+            raise BadInput(f"{self.factory}'s network fails on 3 rows of {features} features: {error}") from error
         if shape != (3, outputs):
             raise BadInput(
                 f"{self.factory} maps (3, {features}) to {shape}; it must map it to (3, {outputs}): "
@@ -42,10 +52,15 @@ class Custom(Model):
         module_name, _, name = self.factory.partition(":")
         if not name:
             raise BadInput(f"model.factory is '{self.factory}'; write it as 'package.module:function'.")
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())  # a file beside the user's data is found, as it would be by `python -m`
         try:
             module = importlib.import_module(module_name)
-        except ImportError as error:
-            raise BadInput(f"model.factory '{self.factory}' cannot be imported: {error}; is its folder on PYTHONPATH?") from error
+        except Exception as error:
+            raise BadInput(
+                f"model.factory '{self.factory}' cannot be imported: {type(error).__name__}: {error}; "
+                "it is looked for in the current folder and on PYTHONPATH."
+            ) from error
         factory = getattr(module, name, None)
         if not callable(factory):
             functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]

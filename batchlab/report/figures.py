@@ -51,7 +51,7 @@ def loss_curves(curves: Curves, unit: str) -> "Figure":
         else:
             panel.set(xticks=[], yticks=[])
             panel.text(0.5, 0.5, "diverged before the first evaluation", ha="center", transform=panel.transAxes)
-    panels[0].set_ylabel(f"loss ({unit}): validation bold, training thin")
+    panels[0].set_ylabel(f"loss ({_literal(unit)}): validation bold, training thin")
     panels[2].legend(fontsize=8)
     return figure
 
@@ -70,12 +70,12 @@ def data_overview(table: PackedTable, split: Split) -> "Figure":
         left.tick_params(axis="x", rotation=45 if len(target.classes) > 4 else 0)
     else:
         left.hist(values, bins=min(40, max(5, len(values) // 8)))
-    left.set(xlabel=target.name, ylabel="rows", title=f"{table.schema.rows:,} rows of {table.schema.source}")
+    left.set(xlabel=_literal(target.name), ylabel="rows", title=f"{table.schema.rows:,} rows of {_literal(table.schema.source)}")
     chosen = _thinned(split.train)
     features = np.asarray(table.features[chosen], np.float64)
     best = _most_related(features, values[chosen], target)
     _scatter_by_target(right, features[:, best], values[chosen], target)
-    right.set(xlabel=table.schema.features[best], title="training rows, feature closest to the target")
+    right.set(xlabel=_literal(table.schema.features[best]), title="training rows, feature closest to the target")
     return figure
 
 
@@ -85,7 +85,7 @@ def _scatter_by_target(panel: "Axes", feature: NDArray[np.float64], values: NDAr
         panel.boxplot(groups, orientation="horizontal", tick_labels=[_short(name) for name in target.classes])
     else:
         panel.scatter(feature, values, s=9, alpha=0.6)
-    panel.set_ylabel(target.name)
+    panel.set_ylabel(_literal(target.name))
 
 
 def _most_related(features: NDArray[np.float64], values: NDArray[Any], target: Target) -> int:
@@ -106,7 +106,7 @@ def predicted_against_actual(truth: NDArray[np.float64], predictions: NDArray[np
     panel.scatter(truth[chosen], predictions[chosen, 0], s=10, alpha=0.6)
     ends = [float(min(truth.min(), predictions.min())), float(max(truth.max(), predictions.max()))]
     panel.plot(ends, ends, color="black", linewidth=0.8, linestyle=":", label="predicted = actual")
-    panel.set(xlabel=f"actual {name}", ylabel=f"predicted {name}", title=f"{len(truth):,} test rows")
+    panel.set(xlabel=f"actual {_literal(name)}", ylabel=f"predicted {_literal(name)}", title=f"{len(truth):,} test rows")
     panel.legend(fontsize=8)
     return figure
 
@@ -131,4 +131,9 @@ def _thinned(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 14 else f"{name[:13]}…"
+    return _literal(name if len(name) <= 14 else f"{name[:13]}…")
+
+
+def _literal(text: str) -> str:
+    """Return the user's text so that matplotlib draws a dollar sign instead of reading mathematics."""
+    return text.replace("$", r"\$")

@@ -18,6 +18,8 @@ def located(data: str) -> dict[str, Any]:
         return {"kind": "bundled", "dataset": data}
     if data == "synthetic":
         return {"kind": "synthetic"}
+    if not data:
+        raise BadInput("--data is empty; give a file, a folder, or the name of a bundled data set.")
     path = Path(data)
     if path.is_dir() or path.suffix.lower() in {".parquet", ".pq"}:
         return {"kind": "parquet", "path": path}

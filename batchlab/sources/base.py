@@ -73,5 +73,5 @@ class FileSource(Source, ABC):
             )
         try:
             yield
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise BadInput(f"'{self.path}' cannot be read as {self.kind}: {error}") from error

@@ -1,5 +1,6 @@
 from typing import TYPE_CHECKING, Literal
 
+from batchlab.errors import BadInput
 from batchlab.sources.base import FileSource
 
 if TYPE_CHECKING:
@@ -20,4 +21,10 @@ class Csv(FileSource):
         from pyarrow import csv
 
         with csv.open_csv(self.path) as reader:
-            return reader.schema
+            schema = reader.schema
+        separator = next((sign for sign in ";\t|" if len(schema.names) == 1 and sign in schema.names[0]), None)
+        if separator is not None:
+            raise BadInput(
+                f"'{self.path}' has one column, '{schema.names[0]}': its values are separated by {separator!r}; separate them by commas."
+            )
+        return schema

@@ -38,11 +38,6 @@ class Strategy(Record, ABC):
         """Rows behind one update, of `row_count` training rows; the last step of an epoch may have fewer."""
 
     @property
-    def repeats_rows(self) -> bool:
-        """Whether an epoch draws rows with replacement, so that some come twice and some not at all."""
-        return False
-
-    @property
     def weighted_by(self) -> str | None:
         """The column that weighs the rows, which is then no feature."""
         return None

@@ -32,10 +32,6 @@ class DataLoader(Strategy):
         return self.batch_rows
 
     @property
-    def repeats_rows(self) -> bool:
-        return self.sampling == "weighted"
-
-    @property
     def weighted_by(self) -> str | None:
         return self.weight_column
 
