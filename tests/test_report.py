@@ -133,7 +133,7 @@ def test_figures_take_any_text_that_a_user_names_things(tmp_path: Path) -> None:
         figures.data_overview(table, split(table, SplitRule(), 0)),
         figures.predicted_against_actual(table.target, table.target[:, None], "price_$_per_$"),
         figures.confusion(np.array([0, 1]), np.eye(2), ("$_a_$", "x" * 300)),
-        figures.loss_curves({"full_batch": dict.fromkeys(CURVE, [1.0, 2.0])}, "price_$_per_$"),
+        figures.loss_curves({"full_batch": {name: [1.0, 2.0] for name in CURVE}}, "price_$_per_$"),
     ):
         figure.canvas.draw()
 
