@@ -34,11 +34,13 @@ class Experiment:
 
     def check(self) -> None:
         """Raise BadInput for whatever would stop a strategy from training: its batch, the loss, the device, the model."""
+        from batchlab.engine.backends.torch_autograd import seeded_network
+
         _ = self.loss, self.device
         refused = [f"{name}: {error}" for name in self.profile.strategies if (error := self._refusal(name))]
         if refused:
             raise BadInput(" ".join(refused))
-        self.profile.model.network(*self.shape)
+        seeded_network(self.profile.model, self.shape, self.profile.seed)
 
     def _refusal(self, strategy: str) -> BadInput | None:
         try:

@@ -87,6 +87,8 @@ def experiment_id(name: str) -> str:
     with FileLock(folder() / ".initialising.lock"):
         found = client().get_experiment_by_name(name)
         if found is not None:
+            if found.lifecycle_stage == "deleted":
+                client().restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI's model training view, not its GenAI one
         return str(client().create_experiment(name, artifact_location=artifacts(), tags=tags))
