@@ -11,7 +11,8 @@ from tasks.reporting import comparison_run, conclude, outcome
 from tasks.training import train
 
 
-# One worker: strategies are timed, so none may train beside another.
+# One worker thread, and every task on it: strategies are timed, so none may train beside another, and torch work on a second
+# thread would make OpenMP's threads outnumber the cores, which slows small steps threefold (docs/adr/0006).
 @flow(name="comparison", task_runner=ThreadPoolTaskRunner(max_workers=1), log_prints=False)
 def comparison(
     profile: str = "quick",
@@ -34,9 +35,9 @@ def comparison(
         seed: Seed of the split, the initial weights and the order of rows.
     """
     settings = load_profile(profile, data=data, target=target, task=task, strategies=strategies, overrides=overrides or [], seed=seed)
-    table = ingest(settings)
-    parts = divide(settings, table)
+    table = ingest.submit(settings).result()
+    parts = divide.submit(settings, table).result()
     with comparison_run(settings, table, parts) as run:
         trained = train.map(list(settings.strategies), unmapped(run))
         scored = evaluate.map(trained, unmapped(run))
-        return conclude(run, [outcome(*futures) for futures in zip(trained, scored, strict=True)])
+        return conclude.submit(run, [outcome(*futures) for futures in zip(trained, scored, strict=True)]).result()
