@@ -169,7 +169,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on loopback.", min=1, max=65
     store.check_writable()
     if not local_server.is_free(port):
         raise BadInput(f"port {port} on loopback is taken; give another with --port.")
-    typer.echo(f"MLflow UI of {store.folder()} at http://127.0.0.1:{port} (Ctrl-C ends it)")
+    typer.echo(f"MLflow UI of {store.folder()} at http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning (Ctrl-C ends it)")
     store.client()
     environment = {**os.environ, **local_server.QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.tracking_uri(), "--workers", "1"]

@@ -42,7 +42,8 @@ def comparison_run(profile: Profile, packed: Path, parts: Path) -> Iterator[Comp
     experiment_id = store.experiment_id(f"comparison-{source}")
     tags = {"batchlab.kind": "comparison", "prefect.flow_run_id": flow_run.id or "", "prefect.flow_run_url": _prefect_link() or ""}
     with recorded_run(experiment_id, f"comparison of {len(profile.strategies)} strategies on {source}", tags) as run_id:
-        links = {"MLflow run": f"{mlflow_ui()}/#/experiments/{experiment_id}/runs/{run_id}"}
+        # MLflow's UI opens in its GenAI view unless told otherwise.
+        links = {"MLflow run": f"{mlflow_ui()}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"}
         if link := _prefect_link():
             links["Prefect flow run"] = link
         log_params(run_id, settings_of(experiment) | machine())

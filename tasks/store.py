@@ -90,5 +90,5 @@ def experiment_id(name: str) -> str:
             if found.lifecycle_stage == "deleted":
                 client().restore_experiment(found.experiment_id)
             return str(found.experiment_id)
-        tags = {"mlflow.experimentKind": "custom_model_development"}  # the UI's model training view, not its GenAI one
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # so that the UI lists its training runs
         return str(client().create_experiment(name, artifact_location=artifacts(), tags=tags))
