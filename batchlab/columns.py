@@ -32,6 +32,8 @@ def check_columns(schema: "pa.Schema", columns: Columns) -> None:
             raise UnknownName(what, name, schema.names)
     if columns.weight == columns.target:
         raise BadInput(f"'{columns.weight}' is both the target and the weight column; name two columns.")
+    if columns.time == columns.target:
+        raise BadInput(f"'{columns.time}' is both the target and the column to split by; rows would be split by what is to be predicted.")
     if columns.time and not _orders_rows(schema.field(columns.time)):
         held = schema.field(columns.time).type
         raise BadInput(f"split column '{columns.time}' holds {held}, which has no order in time; use numbers, dates or timestamps.")

@@ -12,11 +12,13 @@ Predictions = NDArray[np.float64]
 
 
 def mean_loss(truth: NDArray[Any], predictions: Predictions, loss: Loss, target_scale: float) -> float:
-    """Return the loss in the target's unit: squared for MSE and Huber (its knee is `delta` scaled units wide), nats for cross-entropy."""
+    """Return the loss in the target's unit: squared for MSE and Huber (its knee is `delta` scaled units wide), nats for cross-entropy,
+    where a row costs at most 708, what the smallest probability in float64 does."""
     from sklearn import metrics
 
-    if loss.name == "cross_entropy":
-        return float(metrics.log_loss(truth, predictions, labels=np.arange(predictions.shape[1])))
+    if loss.name == "cross_entropy":  # not sklearn's log_loss, which takes no row to cost more than 36 nats
+        probability = predictions[np.arange(len(truth)), truth]
+        return float(-np.log(np.maximum(probability, np.finfo(np.float64).tiny)).mean())
     if loss.name == "huber":
         residual, knee = np.abs(predictions[:, 0] - truth), loss.delta * target_scale
         return float(np.where(residual < knee, 0.5 * residual**2, knee * (residual - 0.5 * knee)).mean())

@@ -98,7 +98,9 @@ class Experiment:
     def reason(self, result: TrialResult) -> str | None:
         """Say why the trial ended as it did, and whether its learning rate is at the edge of those tried; None for nothing to say."""
         if result.diverged_at is not None:
-            return divergence_reason(result.diverged_at, result.trial.learning_rate, self.stable_rate, self.profile.scale)
+            return divergence_reason(
+                result.diverged_at, result.trial.learning_rate, self.stable_rate, self.profile.scale, self.loss.name == "mse"
+            )
         return "; ".join(filter(None, (self._cut_short(result), self._at_the_edge(result)))) or None
 
     def _cut_short(self, result: TrialResult) -> str | None:

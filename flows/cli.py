@@ -148,7 +148,6 @@ def run_flow(profile: str, arguments: dict[str, Any]) -> tuple[Any, float]:
     from flows.display import TrainingProgress, console
     from tasks import progress
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as on Ctrl-C: runs marked, nothing half-written
     began = time.perf_counter()
     # Nobody watches the heartbeats of a run at the command line, and ending their thread takes a second.
     with TrainingProgress(console(stderr=True)) as bars, temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
@@ -188,6 +187,7 @@ def doctor() -> None:
 
 def main() -> None:
     """Run the command line; bad input ends in one line and code 2, a failure in one line and code 1."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as on Ctrl-C: runs marked, nothing half-written
     from batchlab.errors import BadInput
 
     try:
@@ -207,6 +207,8 @@ def main() -> None:
 
 def _leave(code: int, message: str = "") -> None:
     """End the process with its exit functions but without tearing down the interpreter, which takes torch two seconds."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C finds the end already under way
     if message:
         print(message, file=sys.stderr)
     atexit._run_exitfuncs()

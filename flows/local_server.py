@@ -98,7 +98,7 @@ def configured_url() -> str | None:
     if not profiles.exists():
         return None
     tree = tomllib.loads(profiles.read_text())
-    url = tree.get("profiles", {}).get(tree.get("active"), {}).get("PREFECT_API_URL")
+    url = tree.get("profiles", {}).get(os.environ.get("PREFECT_PROFILE", tree.get("active")), {}).get("PREFECT_API_URL")
     return str(url) if url else None
 
 

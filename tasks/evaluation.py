@@ -32,7 +32,7 @@ def evaluate(trained: Trained, comparison: ComparisonRun) -> StrategyResult:
         optimizer=profile.train.optimizer.kind,
         learning_rate=trained.learning_rate,
         status="diverged" if trained.model_uri is None else "completed",
-        reason=trained.reason,
+        reason="; ".join(filter(None, (trained.reason, _unseen(experiment)))) or None,
         **losses,
         metrics=metrics,
         steps=trained.steps,
@@ -41,6 +41,15 @@ def evaluate(trained: Trained, comparison: ComparisonRun) -> StrategyResult:
         train_seconds=trained.train_seconds,
         mlflow_run_id=trained.run_id,
     )
+
+
+def _unseen(experiment: Experiment) -> str | None:
+    """Say which classes have no test row, since ROC AUC cannot be given without them and accuracy says little."""
+    classes = experiment.table.schema.target.classes
+    present = set(experiment.table.target[experiment.split.test].tolist())
+    unseen = [f"'{name}'" for label, name in enumerate(classes) if label not in present]
+    more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
+    return f"no test row is of class {', '.join(unseen[:5])}{more}, so the test scores say little" if unseen else None
 
 
 def _scored(trained: Trained, model_uri: str, experiment: Experiment) -> tuple[dict[str, float | None], dict[str, float | None]]:

@@ -16,7 +16,7 @@ async def may_pass(task: Task[..., Any], run: TaskRun, state: "State[Any]") -> b
 
     try:
         await state.aresult()
-    except BatchlabError:
+    except (BatchlabError, FileNotFoundError, PermissionError):
         return False
     except (OSError, sqlite3.OperationalError, OperationalError):
         return True

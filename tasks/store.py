@@ -84,6 +84,7 @@ def _make_database() -> None:
 
 def experiment_id(name: str) -> str:
     """Return the id of the experiment `name`, made with its artifacts under the store when it is new."""
+    client()  # takes the same lock when it makes the database
     with FileLock(folder() / ".initialising.lock"):
         found = client().get_experiment_by_name(name)
         if found is not None:

@@ -32,7 +32,7 @@ def _ended_truthfully(run_id: str) -> Iterator[None]:
     try:
         yield
     except Exception:
-        store.client().set_terminated(run_id, "FAILED")
+        store.client().set_terminated(run_id, "KILLED" if progress.stopping.is_set() else "FAILED")
         raise
     except BaseException:
         progress.stopping.set()

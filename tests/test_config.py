@@ -1,16 +1,24 @@
 """The profile: defaults < TOML < overrides, and errors that name the nearest valid key."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from batchlab.config import load_profile
 from batchlab.errors import BadInput
+from batchlab.experiment import Experiment
 
 
 @pytest.mark.parametrize("name", ["lesson", "lesson-raw", "quick", "full"])
 def test_every_shipped_profile_loads(name: str) -> None:
     assert {"full_batch", "accumulated", "mini_batch", "stochastic", "data_loader"} <= set(load_profile(name).strategies)
+
+
+@pytest.mark.parametrize("profile", ["quick", "full"])
+@pytest.mark.parametrize("data", ["diabetes", "breast_cancer", "digits", "wine"])
+def test_every_shipped_profile_can_train_on_every_bundled_data_set(profile: str, data: str, experiment: Callable[..., Experiment]) -> None:
+    experiment(profile, data=data).check()
 
 
 def test_the_lesson_is_the_notebooks_problem() -> None:

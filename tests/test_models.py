@@ -49,6 +49,20 @@ def raising(features: int, outputs: int) -> nn.Module:
     raise RuntimeError("boom")
 
 
+def frozen(features: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(features, 4).requires_grad_(False), nn.Linear(4, outputs))
+
+
+class Mixing(nn.Linear):
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return super().forward(rows - rows.mean(0))
+
+
+class Dropping(nn.Linear):
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(super().forward(rows), 0.5, self.training)
+
+
 def no_network(features: int, outputs: int) -> int:
     return features
 
@@ -97,6 +111,9 @@ def test_an_exported_model_predicts_any_number_of_rows_as_the_original(model: Mo
         (f"{HERE}:forgetful", "uses '1' (Dropout)"),
         (f"{HERE}:normalising", "buffer '0.running_mean'"),
         (f"{HERE}:narrow", "maps (3, 6) to (3, 3); it must map it to (3, 2)"),
+        (f"{HERE}:frozen", "frozen parameter '0.weight'"),
+        (f"{HERE}:Mixing", "rows must not mix"),
+        (f"{HERE}:Dropping", "vmap: called random operation"),
         (f"{HERE}:raising", f"'{HERE}:raising' raised RuntimeError: boom"),
         (f"{HERE}:no_network", "returned int; it must return a torch.nn.Module"),
     ],

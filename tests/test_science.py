@@ -127,6 +127,8 @@ def test_class_scores_count_each_class_and_leave_out_what_the_rows_cannot_give()
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["log_loss"] == pytest.approx(-np.log([0.8, 0.7, 0.3]).mean())
     assert found["roc_auc"] is None
+    certain = np.array([[1.0, 0.0], [0.5, 0.5]])
+    assert mean_loss(np.array([1, 1]), certain, Loss("cross_entropy"), 1.0) == pytest.approx((708.396 - math.log(0.5)) / 2, rel=1e-4)
     assert (found["rows_of_class/b"], found["predicted_as_class/b"], found["correct_of_class/b"], found["rows_of_class/c"]) == (2, 1, 1, 0)
 
 

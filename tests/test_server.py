@@ -60,6 +60,8 @@ def test_a_server_in_the_prefect_profile_is_respected(tmp_path: Path, monkeypatc
     assert local_server.configured_url() is None
     (tmp_path / "profiles.toml").write_text('active = "team"\n[profiles.team]\nPREFECT_API_URL = "http://127.0.0.1:4999/api"\n')
     assert local_server.configured_url() == "http://127.0.0.1:4999/api"
+    monkeypatch.setenv("PREFECT_PROFILE", "another")
+    assert local_server.configured_url() is None
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +128,7 @@ def test_the_deployed_entrypoint_is_the_flow_itself_with_a_described_schema() ->
     [
         (BadInput("no such column"), False),
         (ValueError("a bug"), False),
+        (FileNotFoundError("gone"), False),
         (OSError("disk went away"), True),
         (OperationalError("select 1", {}, Exception("database is locked")), True),
     ],

@@ -26,11 +26,16 @@ def largest_stable_rate(features: NDArray[np.float64], loss: Loss, optimizer: Op
     return None if gain is None else 2 * gain / largest_curvature(features, loss, optimizer.weight_decay)
 
 
-def divergence_reason(step: int, rate: float, stable_rate: float | None, scaled: bool) -> str:
-    """Say at which step a trial diverged, how its learning rate compares with the largest stable one, and what to do."""
+def divergence_reason(step: int, rate: float, stable_rate: float | None, scaled: bool, exact: bool) -> str:
+    """Say at which step a trial diverged, how its learning rate compares with the largest stable one, and what to do.
+
+    Where that is not `exact`, the number is a rate that is surely stable.
+    """
     reason = f"the loss left all bounds at step {step} with learning rate {rate:g}"
     if stable_rate is not None and rate > stable_rate:
-        reason += f", {rate / stable_rate:.3g} times the largest stable one ({stable_rate:.3g})"
+        reason += (
+            f", {rate / stable_rate:.3g} times {'the largest stable one' if exact else 'one that is surely stable'} ({stable_rate:.3g})"
+        )
     elif stable_rate is not None:
         reason += f"; full-batch steps are stable up to {stable_rate:.3g}, small batches need less"
     advice = f"stay below {stable_rate:.3g}" if stable_rate is not None and rate > stable_rate else "use a lower learning rate"

@@ -107,4 +107,6 @@ def _spread(batch: Batch, replica_seed: Tensor, seed_count: int) -> Batch:
 def _elapsed(started: float, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter() - started

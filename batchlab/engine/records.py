@@ -1,5 +1,6 @@
 """What goes into a training and what comes out of it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -84,7 +85,8 @@ class TrialResult:
     @property
     def validation_loss(self) -> float:
         """The validation loss of the kept weights; infinite for a diverged trial, so that it never wins."""
-        return float("inf") if self.diverged_at is not None else self.curve.validation_loss[self.kept]
+        loss = self.curve.validation_loss[self.kept]
+        return loss if self.diverged_at is None and math.isfinite(loss) else math.inf
 
 
 def best(results: list[TrialResult]) -> TrialResult:

@@ -24,7 +24,6 @@ class Custom(Model):
 
     def network(self, features: int, outputs: int) -> "nn.Module":
         """Return the user's network; raises BadInput when the factory cannot be found or used."""
-        import torch
         from torch import nn
 
         try:
@@ -36,9 +35,21 @@ class Custom(Model):
         if not isinstance(network, nn.Module):
             raise BadInput(f"{self.factory} returned {type(network).__name__}; it must return a torch.nn.Module.")
         _refuse_state_and_chance(self.factory, network)
+        self._check_on_rows(network, features, outputs)
+        return network
+
+    def _check_on_rows(self, network: "nn.Module", features: int, outputs: int) -> None:
+        """Raise BadInput unless three rows give three outputs, stacked as alone, and each row the same as by itself."""
+        import torch
+
+        rows = torch.linspace(-1, 1, 3 * features).reshape(3, features)
+        weights = {name: parameter.detach()[None] for name, parameter in network.named_parameters()}
         try:
             with torch.no_grad():
-                shape = tuple(network(torch.zeros(3, features)).shape)
+                together = network(rows)
+                shape = tuple(together.shape)
+                stacked = self.stacked(network, weights, rows[None])[0]
+                apart = torch.cat([network(row[None]) for row in rows])
         except Exception as error:
             raise BadInput(f"{self.factory}'s network fails on 3 rows of {features} features: {error}") from error
         if shape != (3, outputs):
@@ -46,7 +57,8 @@ class Custom(Model):
                 f"{self.factory} maps (3, {features}) to {shape}; it must map it to (3, {outputs}): "
                 "one number a row for regression, one logit a class otherwise."
             )
-        return network
+        if not (torch.allclose(together, apart, atol=1e-4) and torch.allclose(together, stacked, atol=1e-4)):
+            raise BadInput(f"{self.factory}'s network gives a row another output when it stands beside others; rows must not mix.")
 
     def _factory(self) -> "Callable[[int, int], object]":
         module_name, _, name = self.factory.partition(":")
@@ -74,9 +86,10 @@ def _refuse_state_and_chance(factory: str, network: "nn.Module") -> None:
     chance = (nn.modules.dropout._DropoutNd, nn.RReLU)
     refused = [f"'{name}' ({type(layer).__name__})" for name, layer in network.named_modules() if isinstance(layer, chance)]
     refused += [f"buffer '{name}'" for name, _ in network.named_buffers()]
+    refused += [f"frozen parameter '{name}'" for name, parameter in network.named_parameters() if not parameter.requires_grad]
     if refused:
         raise BadInput(
-            f"{factory} uses {', '.join(refused)}; stacked training takes no dropout and no buffers (batch norm): "
+            f"{factory} uses {', '.join(refused)}; stacked training takes no dropout, no buffers (batch norm) and no frozen parameters: "
             "use layer norm, weight decay or early stopping instead."
         )
     if not any(True for _ in network.parameters()):

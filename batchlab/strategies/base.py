@@ -59,7 +59,12 @@ class Strategy(Record, ABC):
 
 def permutation(row_count: int, seed: int, epoch: int) -> Indices:
     """Return the order of all rows in one epoch, a pure function of its arguments."""
-    return np.random.default_rng((seed, epoch)).permutation(row_count)
+    return generator(seed, epoch).permutation(row_count)
+
+
+def generator(seed: int, epoch: int) -> np.random.Generator:
+    """Return the random numbers of one epoch: a stream of its own, shared with no other epoch, seed or split."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,)))
 
 
 def portions(order: Indices, rows: int) -> Iterator[Indices]:

@@ -5,7 +5,7 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from batchlab.errors import BadInput
-from batchlab.strategies.base import Indices, Population, Step, Strategy, permutation, portions
+from batchlab.strategies.base import Indices, Population, Step, Strategy, generator, permutation, portions
 
 Sampling = Literal["shuffled", "sequential", "weighted", "stratified"]
 
@@ -54,7 +54,7 @@ class DataLoader(Strategy):
             return np.arange(population.row_count)
         if self.sampling == "weighted" and population.weights is not None:
             shares = population.weights / population.weights.sum()
-            return np.random.default_rng((seed, epoch)).choice(population.row_count, population.row_count, p=shares)
+            return generator(seed, epoch).choice(population.row_count, population.row_count, p=shares)
         if self.sampling == "stratified" and population.classes is not None:
             return stratified_order(population.classes, seed, epoch)
         return permutation(population.row_count, seed, epoch)
@@ -62,7 +62,7 @@ class DataLoader(Strategy):
 
 def stratified_order(classes: Indices, seed: int, epoch: int) -> Indices:
     """Return every row once, each class spread evenly: row j of a class's n takes a random place in [j/n, (j+1)/n)."""
-    rng = np.random.default_rng((seed, epoch))
+    rng = generator(seed, epoch)
     place = np.empty(len(classes))
     for label in np.unique(classes):
         rows = rng.permutation(np.flatnonzero(classes == label))
