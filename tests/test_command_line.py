@@ -217,12 +217,12 @@ def test_a_configured_server_that_does_not_answer_is_a_failure_that_says_so(batc
 
 
 def failing(features: int, outputs: int) -> object:
-    """A network that can be built and called once, but not trained."""
+    """A network that passes the checks on three rows, and fails on more."""
     from torch import Tensor, nn
 
     class Failing(nn.Linear):
         def forward(self, rows: Tensor) -> Tensor:
-            if rows.requires_grad or rows.shape[0] != 3:
+            if rows.shape[0] > 3:
                 raise RuntimeError("this network does not train")
             return super().forward(rows)
 
