@@ -99,7 +99,7 @@ def _trial_row(experiment: Experiment, result: TrialResult) -> dict[str, Any]:
         "status": "completed" if finite else "diverged",
         "validation_loss": result.validation_loss * experiment.loss_unit if finite else None,
         "steps": result.steps,
-        "reason": experiment.reason(result) or "",
+        "reason": "" if finite else experiment.reason(result),
     }
 
 
