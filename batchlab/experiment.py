@@ -34,7 +34,7 @@ class Experiment:
 
     def check(self) -> None:
         """Raise BadInput for whatever would stop a strategy from training: its batch, the loss, the device, the model."""
-        from batchlab.engine.backends.torch_autograd import seeded_network
+        from batchlab.engine.backends.base import seeded_network
 
         _ = self.loss, self.device
         refused = [f"{name}: {error}" for name in self.profile.strategies if (error := self._refusal(name))]
@@ -69,7 +69,8 @@ class Experiment:
         """Training and validation rows, scaled."""
         import torch
 
-        return prepared(self.table, self.split, self.scaling, getattr(torch, self.profile.train.precision))
+        real = torch.float64 if self.profile.train.precision == "float64" else torch.float32
+        return prepared(self.table, self.split, self.scaling, real)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -105,7 +106,10 @@ class Experiment:
 
     def _cut_short(self, result: TrialResult) -> str | None:
         plan = self.profile.train
-        if result.stopped_early:
+        if result.stopped == "hopeless":
+            first, last = (loss * self.loss_unit for loss in (result.curve.train_loss[0], result.curve.train_loss[-1]))
+            return f"left as hopeless after step {result.steps}: training loss {last:.6g}, no lower than the first one, {first:.6g}"
+        if result.stopped == "patience":
             return f"stopped early after step {result.steps}; kept the weights of step {result.curve.step[result.kept]}"
         if result.steps == plan.max_steps and result.epochs < plan.epochs:
             return f"reached max_steps {plan.max_steps} after {result.epochs:.3g} of {plan.epochs} epochs"

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from batchlab.engine.backends.torch_autograd import seeded_network
+from batchlab.engine.backends.base import seeded_network
 from batchlab.engine.data import Scaling
 from batchlab.models import Model
 

@@ -60,7 +60,7 @@ def test_the_strategy_shown_in_contributing_works_as_printed() -> None:
     shown = namespace["SortedBatch"]
     assert isinstance(shown, type)
     assert issubclass(shown, Strategy)
-    steps = list(shown(batch_rows=4).steps(Population(10), 0, 0))
+    steps = list(shown(batch_rows=4).order(Population(10), 0, 0))
     assert [row for step in steps for block in step for row in block] == list(range(10))
 
 

@@ -46,7 +46,7 @@ def rows(loss: str, count: int = 53, precision: torch.dtype = torch.float64) -> 
 
 
 def trained(model: Model, loss: str, strategy: Strategy, trials: list[Trial], **plan: object) -> list[TrialResult]:
-    settings = Plan(**{"epochs": 3, "evaluations": 3, **plan})  # type: ignore[arg-type]
+    settings = Plan(**{"epochs": 3, "evaluations": 3, "hopeless_after": None, **plan})  # type: ignore[arg-type]
     return train(rows(loss), model, strategy, trials, settings, Loss(loss, 0.7), CPU)  # type: ignore[arg-type]
 
 
@@ -64,7 +64,7 @@ def plain_pytorch(
     criterion = {"mse": nn.MSELoss(), "huber": nn.HuberLoss(delta=0.7), "cross_entropy": nn.CrossEntropyLoss()}[loss]
     stepper = optimizer(network.parameters(), trial.learning_rate)
     for epoch in range(epochs):
-        for step in strategy.steps(data.population, trial.seed, epoch):
+        for step in strategy.order(data.population, trial.seed, epoch):
             indices = np.concatenate(step)
             outputs = network(data.features[indices])
             value = criterion(outputs if loss == "cross_entropy" else outputs[:, 0], data.target[indices])
@@ -143,7 +143,7 @@ def test_progress_is_told_to_the_end() -> None:
 def test_early_stopping_keeps_the_best_weights_and_leaves_the_other_replicas_alone() -> None:
     trials = [Trial(0.0001, 0), Trial(0.05, 0)]
     slow, noisy = trained(Linear(), "mse", Stochastic(), trials, epochs=40, evaluations=40, patience=3)
-    assert noisy.stopped_early
+    assert noisy.stopped == "patience"
     assert noisy.steps < slow.steps
     assert noisy.kept == int(np.argmin(noisy.curve.validation_loss)) < len(noisy.curve.step) - 1
     assert noisy.validation_loss == min(noisy.curve.validation_loss)

@@ -144,5 +144,5 @@ def test_weights_of_rows_reach_the_sampler(experiment: Make, tmp_path: object) -
     ]
     made = experiment("quick", data=path, target="y", strategies=["data_loader"], overrides=overrides)
     assert made.table.schema.features == ("x",)
-    drawn = np.concatenate([step[0] for step in made.profile.strategies["data_loader"].steps(made.data.population, 0, 0)])
+    drawn = np.concatenate([step[0] for step in made.profile.strategies["data_loader"].order(made.data.population, 0, 0)])
     assert (made.table.features[made.split.train[drawn], 0] >= 50).all()

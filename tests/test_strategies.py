@@ -31,14 +31,14 @@ SAMPLINGS = ("shuffled", "sequential", "stratified")
 @given(rows=st.integers(7, 200), seed=st.integers(0, 2**31), epoch=st.integers(0, 50))
 def test_every_row_comes_exactly_once_an_epoch(rows: int, seed: int, epoch: int) -> None:
     for strategy in variants(rows):
-        order = np.concatenate([block for step in strategy.steps(population(rows), seed, epoch) for block in step])
+        order = np.concatenate([block for step in strategy.order(population(rows), seed, epoch) for block in step])
         np.testing.assert_array_equal(np.sort(order), np.arange(rows), err_msg=repr(strategy))
 
 
 @given(rows=st.integers(7, 200), seed=st.integers(0, 2**31))
 def test_the_order_depends_on_seed_and_epoch_alone(rows: int, seed: int) -> None:
     for strategy in [*variants(rows), DataLoader(batch_rows=7, sampling="weighted")]:
-        first, again = (list(strategy.steps(population(rows), seed, epoch=3)) for _ in range(2))
+        first, again = (list(strategy.order(population(rows), seed, epoch=3)) for _ in range(2))
         for one, other in zip(first, again, strict=True):
             for block, same in zip(one, other, strict=True):
                 np.testing.assert_array_equal(block, same)
@@ -47,7 +47,7 @@ def test_the_order_depends_on_seed_and_epoch_alone(rows: int, seed: int) -> None
 @pytest.mark.parametrize("strategy", [MiniBatch(batch_rows=10), Stochastic(), DataLoader(batch_rows=10)])
 def test_shuffled_orders_differ_between_epochs_and_seeds(strategy: Strategy) -> None:
     orders = [
-        tuple(np.concatenate([step[0] for step in strategy.steps(Population(50), seed, epoch)])) for seed, epoch in [(0, 0), (0, 1), (1, 0)]
+        tuple(np.concatenate([step[0] for step in strategy.order(Population(50), seed, epoch)])) for seed, epoch in [(0, 0), (0, 1), (1, 0)]
     ]
     assert len(set(orders)) == 3
 
@@ -55,28 +55,28 @@ def test_shuffled_orders_differ_between_epochs_and_seeds(strategy: Strategy) -> 
 @given(rows=st.integers(7, 100))
 def test_a_step_has_the_rows_that_the_strategy_states(rows: int) -> None:
     for strategy in variants(rows):
-        sizes = [sum(len(block) for block in step) for step in strategy.steps(population(rows), 0, 0)]
+        sizes = [sum(len(block) for block in step) for step in strategy.order(population(rows), 0, 0)]
         stated = strategy.rows_per_step(rows)
         assert sizes[:-1] == [stated] * (len(sizes) - 1)
         assert 0 < sizes[-1] <= stated
 
 
 def test_full_batch_and_accumulated_make_one_update_an_epoch() -> None:
-    assert [len(step) for step in FullBatch().steps(Population(20), 0, 0)] == [1]
-    assert [len(block) for block in next(iter(Accumulated(portion_rows=8).steps(Population(20), 0, 0)))] == [8, 8, 4]
+    assert [len(step) for step in FullBatch().order(Population(20), 0, 0)] == [1]
+    assert [len(block) for block in next(iter(Accumulated(portion_rows=8).order(Population(20), 0, 0)))] == [8, 8, 4]
 
 
 def test_weighted_sampling_draws_rows_in_proportion_to_their_weights() -> None:
     weights = np.array([0.0, 1.0, 3.0])
     strategy = DataLoader(batch_rows=3, sampling="weighted", weight_column="w")
-    drawn = np.concatenate([step[0] for epoch in range(2000) for step in strategy.steps(Population(3, weights=weights), 0, epoch)])
+    drawn = np.concatenate([step[0] for epoch in range(2000) for step in strategy.order(Population(3, weights=weights), 0, epoch)])
     np.testing.assert_allclose(np.bincount(drawn, minlength=3) / len(drawn), [0, 0.25, 0.75], atol=0.02)
 
 
 def test_stratified_batches_keep_the_shares_of_the_classes() -> None:
     classes = np.repeat([0, 1, 2], [600, 300, 100])
     strategy = DataLoader(batch_rows=50, sampling="stratified")
-    for step in strategy.steps(Population(1000, classes=classes), 0, 0):
+    for step in strategy.order(Population(1000, classes=classes), 0, 0):
         counts = np.bincount(classes[step[0]], minlength=3)
         assert (np.abs(counts - [30, 15, 5]) <= 2).all()
 

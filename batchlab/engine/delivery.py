@@ -17,11 +17,10 @@ Batch = tuple[Tensor, Tensor]
 
 
 def gathered(features: Tensor, target: Tensor, blocks: Blocks, device: torch.device) -> Iterator[Batch]:
-    """Yield features `[seeds, rows, features]` and target `[seeds, rows]` from tensors that stay on the device."""
-    features, target = features.to(device), target.to(device)
+    """Yield features `[seeds, rows, features]` and target `[seeds, rows]`, indexed where the tensors are: there or on the host."""
     for block in blocks():
-        rows = torch.from_numpy(block).to(device)
-        yield features[rows], target[rows]
+        rows = torch.from_numpy(block).to(features.device)
+        yield features[rows].to(device), target[rows].to(device)
 
 
 def loaded(features: Tensor, target: Tensor, blocks: Blocks, device: torch.device, workers: int) -> Iterator[Batch]:

@@ -14,6 +14,10 @@ from batchlab.engine.optimizers import AnyOptimizer, Sgd
 from batchlab.records import Record
 
 
+Precision = Literal["float32", "float64", "tf32", "bf16"]
+"""How numbers are kept and multiplied: `tf32` (CUDA) and `bf16` keep float32 and round what goes into matrix products."""
+
+
 def _as_tuple(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else (value,)
 
@@ -30,7 +34,9 @@ class Plan(Record):
     huber_delta: PositiveFloat = 1.0
     evaluations: PositiveInt = 50
     patience: PositiveInt | None = None
-    precision: Literal["float32", "float64"] = "float32"
+    hopeless_after: Annotated[float, Field(gt=0, lt=1)] | None = 0.25
+    precision: Precision = "float32"
+    backend: Literal["auto", "kernels", "torch"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -68,12 +74,13 @@ class Curve:
 class TrialResult:
     """How one trial ended. Losses are in the units that training saw; `diverged_at` is the step whose loss or weights were not finite.
 
-    `kept` is the number of the curve's point whose weights were kept; `weights` maps parameter names to arrays.
+    `stopped` says why a trial left before the plan's end, where it did. `kept` is the number of the curve's point whose weights were
+    kept; `weights` maps parameter names to arrays. `train_seconds` is of all trials that trained beside it, together.
     """
 
     trial: Trial
     diverged_at: int | None
-    stopped_early: bool
+    stopped: Literal["patience", "hopeless"] | None
     steps: int
     rows_seen: int
     epochs: float

@@ -3,12 +3,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveInt
 
+from batchlab.engine.activations import ACTIVATIONS, ActivationName
 from batchlab.models.base import Model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-ACTIVATIONS = {"relu": "ReLU", "tanh": "Tanh", "gelu": "GELU", "silu": "SiLU"}
 
 
 class Mlp(Model):
@@ -16,14 +15,14 @@ class Mlp(Model):
 
     kind: Literal["mlp"] = "mlp"
     widths: tuple[PositiveInt, ...] = Field((64, 64), min_length=1)
-    activation: Literal["relu", "tanh", "gelu", "silu"] = "relu"
+    activation: ActivationName = "relu"
 
     def network(self, features: int, outputs: int) -> "nn.Module":
         from torch import nn
 
         layers: list[nn.Module] = []
         for width_in, width_out in zip((features, *self.widths), (*self.widths, outputs), strict=True):
-            layers += [nn.Linear(width_in, width_out), getattr(nn, ACTIVATIONS[self.activation])()]
+            layers += [nn.Linear(width_in, width_out), getattr(nn, ACTIVATIONS[self.activation].layer)()]
         return nn.Sequential(*layers[:-1])
 
     def stacked(self, network: "nn.Module", weights: "Mapping[str, Tensor]", rows: "Tensor") -> "Tensor":

@@ -1,10 +1,9 @@
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 from pydantic import PositiveInt
 
-from batchlab.strategies.base import Population, Step, Strategy, portions
+from batchlab.strategies.base import Order, Population, Strategy, cuts
 
 
 class Accumulated(Strategy):
@@ -13,8 +12,9 @@ class Accumulated(Strategy):
     kind: Literal["accumulated"] = "accumulated"
     portion_rows: PositiveInt = 256
 
-    def steps(self, population: Population, seed: int, epoch: int) -> Iterator[Step]:
-        yield list(portions(np.arange(population.row_count), self.portion_rows))
+    def order(self, population: Population, seed: int, epoch: int) -> Order:
+        count = population.row_count
+        return Order(np.arange(count), portions=cuts(count, self.portion_rows), steps=np.array([count]))
 
     def rows_per_step(self, row_count: int) -> int:
         return row_count

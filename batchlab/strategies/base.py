@@ -1,4 +1,4 @@
-"""What every strategy is: a pure function from (seed, epoch) to steps of row indices."""
+"""What every strategy is: a pure function from (seed, epoch) to the order of rows and its steps."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -16,6 +16,25 @@ Step = list[Indices]
 
 
 @dataclass(frozen=True)
+class Order:
+    """One epoch: the row indices in their order, cut into micro-batches at `portions` and into steps at `steps`.
+
+    Both hold where in `rows` a cut is made, ascending, the end of `rows` included; every step ends where a micro-batch ends.
+    """
+
+    rows: Indices
+    portions: Indices
+    steps: Indices
+
+    def __iter__(self) -> Iterator[Step]:
+        """Yield the steps, each with its micro-batches."""
+        portions = np.split(self.rows, self.portions[:-1])
+        last = np.searchsorted(self.portions, self.steps)
+        for first, end in zip([0, *(last[:-1] + 1)], last + 1, strict=True):
+            yield portions[first:end]
+
+
+@dataclass(frozen=True)
 class Population:
     """What a strategy may know of the training rows: their number and, for sampling, their classes `[rows]` and weights `[rows]`."""
 
@@ -30,8 +49,8 @@ class Strategy(Record, ABC):
     kind: str
 
     @abstractmethod
-    def steps(self, population: Population, seed: int, epoch: int) -> Iterator[Step]:
-        """Yield the steps of one epoch; the same for the same (seed, epoch), whoever delivers the rows."""
+    def order(self, population: Population, seed: int, epoch: int) -> Order:
+        """Return the rows of one epoch, cut into steps; the same for the same (seed, epoch), whoever delivers the rows."""
 
     @abstractmethod
     def rows_per_step(self, row_count: int) -> int:
@@ -67,7 +86,12 @@ def generator(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,)))
 
 
-def portions(order: Indices, rows: int) -> Iterator[Indices]:
-    """Cut `order` into consecutive portions of `rows`; the last may be short."""
-    for start in range(0, len(order), rows):
-        yield order[start : start + rows]
+def in_batches(rows: Indices, batch_rows: int) -> Order:
+    """Return `rows` with one step for every `batch_rows` of them; the last may be short."""
+    ends = cuts(len(rows), batch_rows)
+    return Order(rows, ends, ends)
+
+
+def cuts(row_count: int, portion_rows: int) -> Indices:
+    """Return where portions of `portion_rows` end; the last may be short."""
+    return np.append(np.arange(portion_rows, row_count, portion_rows), row_count)

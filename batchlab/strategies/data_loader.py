@@ -1,11 +1,10 @@
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from batchlab.errors import BadInput
-from batchlab.strategies.base import Indices, Population, Step, Strategy, generator, permutation, portions
+from batchlab.strategies.base import Indices, Order, Population, Strategy, generator, in_batches, permutation
 
 Sampling = Literal["shuffled", "sequential", "weighted", "stratified"]
 
@@ -24,9 +23,8 @@ class DataLoader(Strategy):
     sampling: Sampling = "shuffled"
     weight_column: str | None = None
 
-    def steps(self, population: Population, seed: int, epoch: int) -> Iterator[Step]:
-        for rows in portions(self._order(population, seed, epoch), self.batch_rows):
-            yield [rows]
+    def order(self, population: Population, seed: int, epoch: int) -> Order:
+        return in_batches(self._sampled(population, seed, epoch), self.batch_rows)
 
     def rows_per_step(self, row_count: int) -> int:
         return self.batch_rows
@@ -49,7 +47,7 @@ class DataLoader(Strategy):
         if self.sampling == "weighted" and (population.weights is None or population.weights.sum() == 0):
             raise BadInput("sampling 'weighted' needs weight_column, a column of weights of which some are above 0 in the training rows.")
 
-    def _order(self, population: Population, seed: int, epoch: int) -> Indices:
+    def _sampled(self, population: Population, seed: int, epoch: int) -> Indices:
         if self.sampling == "sequential":
             return np.arange(population.row_count)
         if self.sampling == "weighted" and population.weights is not None:

@@ -1,9 +1,8 @@
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 
-from batchlab.strategies.base import Population, Step, Strategy
+from batchlab.strategies.base import Order, Population, Strategy, in_batches
 
 
 class FullBatch(Strategy):
@@ -11,8 +10,8 @@ class FullBatch(Strategy):
 
     kind: Literal["full_batch"] = "full_batch"
 
-    def steps(self, population: Population, seed: int, epoch: int) -> Iterator[Step]:
-        yield [np.arange(population.row_count)]
+    def order(self, population: Population, seed: int, epoch: int) -> Order:
+        return in_batches(np.arange(population.row_count), population.row_count)
 
     def rows_per_step(self, row_count: int) -> int:
         return row_count

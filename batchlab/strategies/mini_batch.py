@@ -1,9 +1,8 @@
-from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import PositiveInt
 
-from batchlab.strategies.base import Population, Step, Strategy, permutation, portions
+from batchlab.strategies.base import Order, Population, Strategy, in_batches, permutation
 
 
 class MiniBatch(Strategy):
@@ -12,9 +11,8 @@ class MiniBatch(Strategy):
     kind: Literal["mini_batch"] = "mini_batch"
     batch_rows: PositiveInt = 32
 
-    def steps(self, population: Population, seed: int, epoch: int) -> Iterator[Step]:
-        for rows in portions(permutation(population.row_count, seed, epoch), self.batch_rows):
-            yield [rows]
+    def order(self, population: Population, seed: int, epoch: int) -> Order:
+        return in_batches(permutation(population.row_count, seed, epoch), self.batch_rows)
 
     def rows_per_step(self, row_count: int) -> int:
         return self.batch_rows

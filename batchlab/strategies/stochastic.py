@@ -1,7 +1,6 @@
-from collections.abc import Iterator
 from typing import Literal
 
-from batchlab.strategies.base import Population, Step, Strategy, permutation, portions
+from batchlab.strategies.base import Order, Population, Strategy, in_batches, permutation
 
 
 class Stochastic(Strategy):
@@ -9,9 +8,8 @@ class Stochastic(Strategy):
 
     kind: Literal["stochastic"] = "stochastic"
 
-    def steps(self, population: Population, seed: int, epoch: int) -> Iterator[Step]:
-        for row in portions(permutation(population.row_count, seed, epoch), 1):
-            yield [row]
+    def order(self, population: Population, seed: int, epoch: int) -> Order:
+        return in_batches(permutation(population.row_count, seed, epoch), 1)
 
     def rows_per_step(self, row_count: int) -> int:
         return 1

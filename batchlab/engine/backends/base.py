@@ -1,0 +1,82 @@
+"""What the one loop asks of a backend: it holds all replicas of a strategy and makes runs of steps."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from batchlab.engine.records import Trial
+from batchlab.engine.schedule import Run
+from batchlab.models import Model
+
+Batch = tuple[Tensor, Tensor]
+"""Features `[seeds, rows, features]` and target `[seeds, rows]` of one micro-batch."""
+Flags = NDArray[np.bool_]
+
+
+class Backend(ABC):
+    """Trains replicas side by side. A replica whose loss or weights stop being finite has diverged: it keeps its last finite weights
+    and leaves, the others go on. Weights are flat, `[replicas, parameters]`, in the order of the network's parameters."""
+
+    def __init__(self, model: Model, shape: tuple[int, int], trials: Sequence[Trial]) -> None:
+        networks = [seeded_network(model, shape, trial.seed) for trial in trials]
+        self.network = networks[0]
+        self.shapes = {name: tuple(parameter.shape) for name, parameter in self.network.named_parameters()}
+        self.sizes = [parameter.numel() for parameter in self.network.parameters()]
+        self.initial = torch.stack([torch.cat([weight.detach().flatten() for weight in network.parameters()]) for network in networks])
+        self.seeds = list(dict.fromkeys(trial.seed for trial in trials))
+        self.seed_of_replica = np.array([self.seeds.index(trial.seed) for trial in trials])
+        self.active = np.ones(len(trials), bool)
+        self.diverged = np.zeros(len(trials), bool)
+        self.steps = np.zeros(len(trials), np.int64)
+        self.rows_seen = np.zeros(len(trials), np.int64)
+
+    @abstractmethod
+    def train(self, run: Run, batches: Iterator[Batch] | None) -> None:
+        """Make all steps of the run: with rows gathered here, or from `batches`, one for each micro-batch of the run."""
+
+    @abstractmethod
+    def losses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the mean loss `[replicas]` on the training and on the validation rows; NaN for a replica that has left."""
+
+    @abstractmethod
+    def weights(self) -> NDArray[np.floating]:
+        """Return a copy of all weights `[replicas, parameters]`."""
+
+    def stop(self, replicas: Flags) -> None:
+        """Take the marked replicas `[replicas]` out where they are; they have not diverged."""
+        self.active &= ~replicas
+
+    def diverge(self, replicas: Flags) -> None:
+        """Take the marked replicas `[replicas]` out and call them diverged."""
+        self.diverged |= replicas & self.active
+        self.active &= ~replicas
+
+    def named(self, weights: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
+        """Return flat weights `[parameters]` of one replica by parameter name, in their shapes."""
+        parts = np.split(weights.astype(np.float64), np.cumsum(self.sizes)[:-1])
+        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+    def _count(self, run: Run, made: NDArray[np.int64], diverged: Flags) -> None:
+        """Note for every replica how many steps it has `made` in all and whether it `diverged` in this run."""
+        in_run = np.clip(made - run.first_step + 1, 0, None)
+        rows_seen = run.rows_before + np.append(0, run.steps)[in_run]
+        self.rows_seen = np.where(self.active, rows_seen, self.rows_seen)
+        self.steps = np.where(self.active, made, self.steps)
+        self.diverge(diverged)
+
+
+def seeded_network(model: Model, shape: tuple[int, int], seed: int) -> nn.Module:
+    """Return the network of (features, outputs) `shape` with the initial weights of `seed`, leaving torch's generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model.network(*shape)
+
+
+def views(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Return named views `[replicas, *shape]` of flat weights `[replicas, parameters]`."""
+    parts = torch.split(flat, [int(np.prod(shape)) for shape in shapes.values()], dim=1)
+    return {name: part.view(-1, *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}

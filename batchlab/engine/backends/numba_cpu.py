@@ -1,0 +1,167 @@
+"""The CPU backend: linear models and mlps, whole runs of steps in compiled kernels, replicas over the cores."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from batchlab.engine.activations import ACTIVATIONS
+from batchlab.engine.backends.base import Backend, Batch
+from batchlab.engine.data import TrainingData
+from batchlab.engine.kernels import compiled
+from batchlab.engine.kernels.training import DIVERGED, MOST_LANES, Replicas, Rows, Scratch, Task, lane_count
+from batchlab.engine.losses import LOSSES, Loss
+from batchlab.engine.optimizers import OPTIMIZERS, Optimizer
+from batchlab.engine.records import Trial
+from batchlab.engine.schedule import Run
+from batchlab.models import Model
+from batchlab.models.linear import Linear
+from batchlab.models.mlp import Mlp
+
+BLOCK_ROWS, SMALLEST_BLOCK, LARGEST_PRODUCT = 192, 96, 1_000_000
+"""Rows a block: what the nearest caches hold, and fewer (but not under SMALLEST_BLOCK) where rows × width × width passes what BLAS's
+small-matrix paths take."""
+SHARED_WORK = 500_000
+"""Rows × parameters from which a step is worth waking the other cores for."""
+EVALUATION_PORTIONS = 16
+"""Losses of all rows are summed in so many portions, always the same, so that several cores share them."""
+
+
+class NumbaCpu(Backend):
+    """Trains in float32 or float64. The same numbers come out, bit for bit, whatever the number of cores and of other replicas."""
+
+    def __init__(
+        self, model: Linear | Mlp, shape: tuple[int, int], loss: Loss, optimizer: Optimizer, trials: Sequence[Trial], data: TrainingData
+    ) -> None:
+        super().__init__(model, shape, trials)
+        real = data.features.numpy().dtype
+        widths = layer_widths(model, shape)
+        self.threads = numba.get_num_threads()
+        self.task = Task(
+            widths=widths,
+            parameters=self.initial.shape[1],
+            activation=list(ACTIVATIONS).index(model.activation) if isinstance(model, Mlp) else 0,
+            loss=list(LOSSES).index(loss.name),
+            knee=real.type(loss.delta),
+            optimizer=list(OPTIMIZERS).index(optimizer.kind),
+            settings=np.array(optimizer.settings, np.float64),
+            block_rows=block_rows(widths),
+        )
+        count, row = len(trials), padded(self.task.parameters)
+        self.replicas = Replicas(
+            seed=self.seed_of_replica,
+            rate=np.array([trial.learning_rate for trial in trials], real),
+            weights=np.zeros((2, count, row), real),
+            memory=np.zeros((optimizer.slots, count, row), real),
+            state=np.zeros(count, np.int64),
+            steps=np.zeros(count, np.int64),
+        )
+        self.kernel_order = self._kernel_order()
+        self.replicas.weights[0, :, : self.task.parameters] = self.initial.numpy()[:, self.kernel_order]
+        self.features = data.features  # no array of it is kept: a DataLoader's workers move it into shared memory
+        self.target = data.target.numpy().astype(real)
+        self.validation = data.validation_features.numpy(), data.validation_target.numpy().astype(real)
+        self.blocks = np.zeros((self.threads, padded(block_scratch(widths))), real)
+        self.scratch: dict[bool, Scratch] = {}
+
+    def train(self, run: Run, batches: Iterator[Batch] | None) -> None:
+        if batches is None:
+            self._train(Rows(self.features.numpy()[None], self.target[None], run.rows, run.steps))
+        else:
+            ends = np.searchsorted(run.portions, run.steps) + 1
+            for portions in np.diff(ends, prepend=0):
+                self._train(_delivered([next(batches) for _ in range(portions)]))
+        self._count(run, self.replicas.steps.copy(), self.replicas.state == DIVERGED)
+
+    def _train(self, rows: Rows) -> None:
+        """Make the steps: a replica a core where that keeps the cores busy, else every step shared by the cores."""
+        active = np.flatnonzero(self.active & (self.replicas.state != DIVERGED))
+        if len(active) == 0:
+            return
+        lanes = lane_count.py_func(int(rows.ends[0]))
+        together = self._had_better_share(len(active), lanes, int(rows.ends[0]))
+        threads = min(self.threads, len(active) * lanes if together else len(active))
+        kernel = "train_together" if together else "train_apart"
+        compiled.call(kernel, rows, self.replicas, self.task, active, threads, self._scratch(len(active), together))
+
+    def _had_better_share(self, replicas: int, lanes: int, step_rows: int) -> bool:
+        """Whether replicas alone would leave a fifth of the cores idle while a step is long enough to be shared."""
+        rounds = -(-replicas // self.threads)
+        return replicas < 0.8 * rounds * self.threads and lanes >= self.threads and step_rows * self.task.parameters >= SHARED_WORK
+
+    def _scratch(self, replicas: int, together: bool) -> Scratch:
+        if together not in self.scratch:
+            jobs = replicas * MOST_LANES if together else self.threads
+            row, real = padded(self.task.parameters), self.blocks.dtype
+            self.scratch[together] = Scratch(
+                gradients=np.zeros((jobs, row), real),
+                sums=np.zeros((self.threads, row), real),
+                blocks=self.blocks,
+                transposed=np.zeros((replicas if together else self.threads, row), real),
+                losses=np.zeros(jobs),
+            )
+        return self.scratch[together]
+
+    def losses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        active = np.flatnonzero(self.active)
+        weights = self._current()[active]
+        return self._mean_losses(self.features.numpy(), self.target, weights), self._mean_losses(*self.validation, weights)
+
+    def _mean_losses(self, features: NDArray[Any], target: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float64]:
+        sums = np.zeros((len(weights), min(EVALUATION_PORTIONS, len(target))))
+        if len(weights):
+            compiled.call("summed_losses", features, target, weights, self.task, self.threads, self.blocks, sums)
+        means = np.full(len(self.active), np.nan)
+        means[self.active] = sums.sum(axis=1) / len(target)
+        return means
+
+    def weights(self) -> NDArray[np.floating]:
+        current = self._current()
+        weights = np.empty_like(current)
+        weights[:, self.kernel_order] = current
+        return weights
+
+    def _current(self) -> NDArray[Any]:
+        """Return a copy of all weights `[replicas, parameters]` in the kernels' order."""
+        replicas = np.arange(len(self.active))
+        return self.replicas.weights[self.replicas.steps % 2, replicas, : self.task.parameters]
+
+    def _kernel_order(self) -> NDArray[np.int64]:
+        """Return where each of the kernels' weights stands in torch's order: matrices are [inputs, outputs] here, the reverse there."""
+        places = np.split(np.arange(sum(self.sizes)), np.cumsum(self.sizes)[:-1])
+        turned = [place.reshape(shape).T.ravel() for place, shape in zip(places, self.shapes.values(), strict=True)]
+        return np.concatenate(turned)
+
+
+def _delivered(batches: list[Batch]) -> Rows:
+    """Return one step's rows as tables of their own, one a seed."""
+    features, target = (torch.cat(parts, dim=1).numpy() for parts in zip(*batches, strict=True))
+    seeds, count = target.shape
+    return Rows(features, target.astype(features.dtype, copy=False), np.tile(np.arange(count), (seeds, 1)), np.array([count]))
+
+
+def layer_widths(model: Linear | Mlp, shape: tuple[int, int]) -> NDArray[np.int64]:
+    """Return the widths of all layers, features first and outputs last."""
+    hidden = model.widths if isinstance(model, Mlp) else ()
+    return np.array([shape[0], *hidden, shape[1]])
+
+
+def block_rows(widths: NDArray[np.int64]) -> int:
+    """Return how many rows go through the network at once."""
+    largest = int((widths[:-1] * widths[1:]).max())
+    return min(BLOCK_ROWS, LARGEST_PRODUCT // largest) if largest * SMALLEST_BLOCK <= LARGEST_PRODUCT else BLOCK_ROWS
+
+
+def block_scratch(widths: NDArray[np.int64]) -> int:
+    """Return how many numbers a block needs; mlp.py says for what."""
+    hidden = widths[1:-1]
+    largest = int((widths[:-1] * widths[1:]).max())
+    return int(block_rows(widths) * (widths.sum() + hidden.sum() + 2 * hidden.max(initial=0))) + largest
+
+
+def padded(count: int) -> int:
+    """Return a row's length that keeps what two cores write apart by two cache lines, whatever the array's address."""
+    return (count + 31) // 32 * 32 + 32

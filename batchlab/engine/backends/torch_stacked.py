@@ -1,0 +1,189 @@
+"""The torch backend: all replicas in one launch, for a GPU, for your own modules, and for very wide networks on a CPU."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from batchlab.engine.backends.base import Backend, Batch, Flags, views
+from batchlab.engine.data import TrainingData
+from batchlab.engine.delivery import gathered
+from batchlab.engine.losses import Loss
+from batchlab.engine.optimizers import Optimizer
+from batchlab.engine.records import Precision, Trial
+from batchlab.engine.schedule import Run
+from batchlab.models import Model
+
+EVALUATED_AT_ONCE = 2**18
+"""Rows × replicas evaluated at once, so that evaluation's memory does not grow with the data."""
+
+
+class TorchStacked(Backend):
+    """Trains on any device that torch knows. Everything stays there: no step waits for a number to come back to Python.
+
+    On CUDA the steps of full size replay one captured graph. `tf32` and `bf16` round what goes into matrix products, nothing else.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        shape: tuple[int, int],
+        loss: Loss,
+        optimizer: Optimizer,
+        trials: Sequence[Trial],
+        data: TrainingData,
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
+        super().__init__(model, shape, trials)
+        self.model, self.loss, self.optimizer, self.device, self.precision = model, loss, optimizer, device, precision
+        real = data.features.dtype
+        self.data = (data.features, data.target) if device.type == "cpu" else resident(data.features, data.target, device)
+        self.validation = data.validation_features, data.validation_target
+        self.carried = np.arange(len(trials))
+        self.seed_of_carried = torch.from_numpy(self.seed_of_replica).to(device)
+        self.left = self.initial.to(device, real)
+        self.current = self.left.clone()
+        self.memory = torch.zeros((optimizer.slots, *self.current.shape), device=device, dtype=real)
+        self.rates = torch.tensor([[trial.learning_rate] for trial in trials], device=device, dtype=real)
+        self.moving = torch.ones(len(trials), dtype=torch.bool, device=device)
+        self.made = torch.zeros(len(trials), dtype=torch.int64, device=device)
+        self.step = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
+        self.graph: _Graph | None = None
+
+    def train(self, run: Run, batches: Iterator[Batch] | None) -> None:
+        before = self.moving.clone()
+        if batches is None and self.device.type == "cuda" and self.data[0].device == self.device:
+            self._replay(run)
+        else:
+            batches = batches or gathered(*self.data, run.blocks, self.device)
+            ends = np.searchsorted(run.portions, run.steps) + 1
+            for portions, rows in zip(np.diff(ends, prepend=0), np.diff(run.steps, prepend=0), strict=True):
+                self._step((next(batches) for _ in range(portions)), int(rows))
+        made, diverged = self.steps.copy(), np.zeros_like(self.active)
+        made[self.carried] = self.made.cpu().numpy()
+        diverged[self.carried] = (before & ~self.moving).cpu().numpy()
+        self._count(run, made, diverged)
+
+    def _step(self, batches: Iterator[Batch], rows: int) -> None:
+        """Make one update with the gradient of `rows` rows, summed over micro-batches; all state is changed in place."""
+        gradient = torch.zeros_like(self.current)
+        loss = torch.zeros_like(self.current[:, 0])
+        for features, target in batches:
+            leaf = self.current.detach().requires_grad_()
+            with self._rounding():
+                outputs = self.model.stacked(self.network, views(leaf, self.shapes), self._spread(features))
+            share = self.loss.per_row(outputs.to(leaf.dtype), self._spread(target)).sum(1) / rows
+            (part,) = torch.autograd.grad(share.sum(), leaf)
+            gradient += part
+            loss += share.detach()
+        with torch.no_grad():
+            self.step += 1
+            updated = self.optimizer.updated(self.current, gradient, self.rates, self.memory, self.step)
+            self.moving &= torch.isfinite(loss) & torch.isfinite(updated).all(1)
+            self.current.copy_(torch.where(self.moving[:, None], updated, self.current))
+            self.made += self.moving
+
+    def _replay(self, run: Run) -> None:
+        """Make the run's steps from rows that are on the device, by a captured graph where a step has the usual size."""
+        order = torch.from_numpy(run.rows).to(self.device)
+        start, portion = 0, 0
+        for end in run.steps.tolist():
+            portions = run.portions[portion : np.searchsorted(run.portions, end) + 1].tolist()
+            portion += len(portions)
+            if len(portions) == 1 and self._graphed(end - start) is not None:
+                self._graphed(end - start).replay(order[:, start:end])  # type: ignore[union-attr]
+            else:
+                blocks = [order[:, first:last] for first, last in zip([start, *portions[:-1]], portions, strict=True)]
+                self._step(((self.data[0][block], self.data[1][block]) for block in blocks), end - start)
+            start = end
+
+    def _graphed(self, rows: int) -> "_Graph | None":
+        """Return the graph of a step of `rows` rows; None for a size other than the first one met, such as a ragged tail."""
+        if self.graph is None:
+            state = (self.current, self.memory, self.moving, self.made, self.step)
+            self.graph = _Graph(lambda block: self._step(iter([(self.data[0][block], self.data[1][block])]), rows), len(self.seeds), rows, state)
+        return self.graph if self.graph.rows == rows else None
+
+    def _spread(self, rows: Tensor) -> Tensor:
+        """Give each replica the rows of its seed: `[seeds, …]` → `[replicas, …]`, without a copy when all share one seed."""
+        return rows.expand(len(self.carried), *rows.shape[1:]) if len(rows) == 1 else rows[self.seed_of_carried]
+
+    def _rounding(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+    @torch.no_grad()
+    def losses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return self._mean_losses(*self.data), self._mean_losses(*self.validation)
+
+    def _mean_losses(self, features: Tensor, target: Tensor) -> NDArray[np.float64]:
+        count, weights = len(self.carried), views(self.current, self.shapes)
+        total = torch.zeros_like(self.current[:, 0])
+        for rows, truth in zip(features.split(max(EVALUATED_AT_ONCE // count, 1)), target.split(max(EVALUATED_AT_ONCE // count, 1)), strict=True):
+            with self._rounding():
+                outputs = self.model.stacked(self.network, weights, rows.to(self.device).expand(count, -1, -1))
+            total += self.loss.per_row(outputs.to(total.dtype), truth.to(self.device).expand(count, -1)).sum(1)
+        means = np.full(len(self.active), np.nan)
+        means[self.carried] = (total / len(target)).cpu().numpy()
+        means[~self.active] = np.nan
+        return means
+
+    def weights(self) -> NDArray[np.floating]:
+        self.left[torch.from_numpy(self.carried).to(self.device)] = self.current
+        return self.left.cpu().numpy().copy()
+
+    def stop(self, replicas: Flags) -> None:
+        super().stop(replicas)
+        self._leave()
+
+    def diverge(self, replicas: Flags) -> None:
+        super().diverge(replicas)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Freeze those who have left; once they are half of those carried along, carry only the others."""
+        staying = self.active[self.carried]
+        self.moving &= torch.from_numpy(staying).to(self.device)
+        if not 0 < staying.sum() <= len(staying) / 2:
+            return
+        self.weights()
+        kept = torch.from_numpy(np.flatnonzero(staying)).to(self.device)
+        self.carried, self.graph = self.carried[staying], None
+        self.current, self.memory, self.rates = self.current[kept], self.memory[:, kept], self.rates[kept]
+        self.moving, self.made, self.seed_of_carried = self.moving[kept], self.made[kept], self.seed_of_carried[kept]
+
+
+class _Graph:
+    """One step captured as a CUDA graph: replayed with a single launch, whatever the number of replicas."""
+
+    def __init__(self, step: Callable[[Tensor], None], seeds: int, rows: int, state: Sequence[Tensor]) -> None:
+        self.rows = rows
+        self.block = torch.zeros((seeds, rows), dtype=torch.int64, device=state[0].device)
+        before = [tensor.clone() for tensor in state]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):  # warm up, as capturing asks for
+                step(self.block)
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            step(self.block)
+        for tensor, value in zip(state, before, strict=True):
+            tensor.copy_(value)
+
+    def replay(self, block: Tensor) -> None:
+        """Make one step with the rows `block` `[seeds, rows]`."""
+        self.block.copy_(block)
+        self.graph.replay()
+
+
+def resident(features: Tensor, target: Tensor, device: torch.device) -> Batch:
+    """Return the rows on the device where they take at most half of its free memory; else on the host, pinned."""
+    needed = features.nbytes + target.nbytes
+    if device.type == "cuda" and needed > torch.cuda.mem_get_info(device)[0] / 2:
+        return features.pin_memory(), target.pin_memory()
+    return features.to(device), target.to(device)

@@ -1,0 +1,1 @@
+"""The CPU kernels: whole runs of steps compiled by numba. `compiled` is the way in; nothing here is imported before it is needed."""

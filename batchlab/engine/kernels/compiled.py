@@ -1,0 +1,64 @@
+"""The way into the kernels: compiled once for a machine, kept on disk, called by one thread at a time with BLAS held to one thread."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+import scipy.linalg.cython_blas  # noqa: F401 (numba's matrix products call it; loaded first, so that its threads can be limited)
+from threadpoolctl import ThreadpoolController
+
+from batchlab import engine
+from batchlab.engine.kernels import training
+
+_SOURCES = ("activations.py", "losses.py", "optimizers.py", "kernels/parts.py", "kernels/linear.py", "kernels/mlp.py", "kernels/training.py")
+_ONE_AT_A_TIME = threading.Lock()  # numba's own thread pool ends the process when two threads enter it at once
+
+
+def call(name: str, *arguments: Any) -> None:
+    """Run the kernel `name` of `training` on numpy arrays."""
+    kernel = _kernels()[name]
+    with _ONE_AT_A_TIME, _blas().limit(limits=1):
+        kernel(*arguments)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Use `count` cores inside the block instead of all."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(count)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+@cache
+def _blas() -> Any:
+    return ThreadpoolController().select(internal_api="openblas")
+
+
+@cache
+def _kernels() -> dict[str, Callable[..., None]]:
+    # OpenBLAS may hang inside OpenMP loops; numba's own pool is in every build of it.
+    numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
+    kernels = {name: getattr(training, name) for name in ("train_apart", "train_together", "summed_losses")}
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(_cache_folder())  # type: ignore[attr-defined]
+    for kernel in kernels.values():
+        kernel.enable_caching()
+    numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
+    return kernels
+
+
+def _cache_folder() -> Path:
+    """Return a folder of this version's own: numba looks only at the file of the outermost function, not at those it is composed of."""
+    sources = Path(engine.__file__).parent
+    digest = hashlib.sha256(b"".join((sources / name).read_bytes() for name in _SOURCES)).hexdigest()[:16]
+    beside = sources / "kernels" / "__pycache__"
+    home = beside if os.access(beside if beside.exists() else beside.parent, os.W_OK) else Path.home() / ".cache" / "batchlab"
+    return home / f"kernels-{digest}"

@@ -1,0 +1,73 @@
+"""What the kernels are composed of: every activation, loss and optimizer, jitted and chosen by its number at run time."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from numba import njit
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from batchlab.engine.activations import ACTIVATIONS
+from batchlab.engine.losses import LOSSES
+from batchlab.engine.optimizers import OPTIMIZERS
+
+FAST = {"reassoc", "nsz", "contract", "arcp"}
+"""Sums may be reordered, so that loops are vectorised; NaN and infinity keep their meaning, because divergence is detected by them."""
+PLAIN: dict[str, Any] = {"fastmath": FAST, "_nrt": False}
+"""Options of every function that allocates nothing: no slice counts references, for which the cores would wait for each other."""
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def borrowed(typing, array):  # type: ignore[no-untyped-def]
+    """Return the array without its reference counter: cores that count references to one array wait for each other at every slice."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        view = context.make_array(signature.return_type)(context, builder, arguments[0])
+        view.meminfo = cgutils.get_null_value(view.meminfo.type)
+        return view._getvalue()
+
+    return array(array), code
+
+
+def one_of(functions: Sequence[Callable[..., Any]]) -> Any:
+    """Return one jitted function whose first argument is the number of the function to call: all are compiled, once, into one kernel."""
+    head = njit(functions[0], **PLAIN)
+    if len(functions) == 1:
+
+        @njit(**PLAIN)
+        def last(number, *arguments):  # type: ignore[no-untyped-def]
+            return head(*arguments)
+
+        return last
+    rest = one_of(functions[1:])
+
+    @njit(**PLAIN)
+    def chosen(number, *arguments):  # type: ignore[no-untyped-def]
+        if number == 0:
+            return head(*arguments)
+        return rest(number - 1, *arguments)
+
+    return chosen
+
+
+def _over_a_block(value_and_slope: Callable[[float], tuple[float, float]]) -> Callable[..., None]:
+    scalar = njit(value_and_slope, **PLAIN)
+
+    def activate(values, bias, slopes):  # type: ignore[no-untyped-def]
+        for row in range(values.shape[0]):
+            for column in range(values.shape[1]):
+                value, slope = scalar(values[row, column] + bias[column])
+                values[row, column] = value
+                slopes[row, column] = slope
+
+    return activate
+
+
+activate = one_of([_over_a_block(activation.value_and_slope) for activation in ACTIVATIONS.values()])
+"""(activation, values [rows, width], bias [width], slopes [rows, width]): values ← f(values + bias), slopes ← f′(values + bias)."""
+
+loss_and_slope = one_of([loss.value_and_slope for loss in LOSSES.values()])
+"""(loss, outputs [rows, outputs], row, target, knee) → the row's loss; the row's outputs are overwritten by its slopes."""
+
+update = one_of([kind.kernel for kind in OPTIMIZERS.values()])
+"""(optimizer, weights, gradient, first, second, rate, step, settings, updated), all [parameters]: updated ← the new weights."""

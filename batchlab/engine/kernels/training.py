@@ -1,0 +1,204 @@
+"""A whole run of steps for all replicas: the kernels that Python calls."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit, prange
+
+from batchlab.engine.kernels import linear, mlp
+from batchlab.engine.kernels.parts import FAST, PLAIN, update
+
+TRAINS, STOPPED, DIVERGED = 0, 1, 2
+LANE_ROWS, MOST_LANES = 256, 16
+"""A step's rows are cut into lanes of about this many rows, at most so many: cores may share a step lane by lane, and the sum over
+lanes has one order whoever computed them, so that results are the same for any number of threads."""
+TRANSPOSING_ROWS = 128
+"""From this many rows on, a step earns back the transposing of its matrices."""
+
+
+class Task(NamedTuple):
+    """What is computed: the network's widths (features first, outputs last), its parameters, and the numbers of its parts."""
+
+    widths: Any
+    parameters: int
+    activation: int
+    loss: int
+    knee: float
+    optimizer: int
+    settings: Any
+    block_rows: int
+
+
+class Rows(NamedTuple):
+    """Tables `[tables, rows, features]` and `[tables, rows]` (one for all, or one a seed), the order of rows `[seeds, rows of the
+    run]`, and where in it each step ends `[steps]`."""
+
+    features: Any
+    target: Any
+    order: Any
+    ends: Any
+
+
+class Replicas(NamedTuple):
+    """State of all replicas. `weights[steps made % 2]` `[2, replicas, parameters]` are the current ones, the other half the previous."""
+
+    seed: Any
+    rate: Any
+    weights: Any
+    memory: Any
+    state: Any
+    steps: Any
+
+
+class Scratch(NamedTuple):
+    """Working memory. Gradients `[lanes or threads, parameters]`, sums over lanes `[replicas or threads, parameters]`, blocks and
+    transposed matrices `[threads, …]`, losses `[lanes]`."""
+
+    gradients: Any
+    sums: Any
+    blocks: Any
+    transposed: Any
+    losses: Any
+
+
+@njit(**PLAIN)
+def lane_count(row_count):  # type: ignore[no-untyped-def]
+    return min(max(row_count // LANE_ROWS, 1), MOST_LANES)
+
+
+@njit(**PLAIN)
+def _gradient_of_lane(rows, replicas, task, replica, weights, start, end, lane, lanes, gradient, transposed, block):  # type: ignore[no-untyped-def]
+    """Write a lane's share of the mean loss's gradient over rows start..end of the run and return its share of the summed loss."""
+    seed = replicas.seed[replica]
+    table = min(seed, len(rows.features) - 1)
+    features, target = rows.features[table], rows.target[table]
+    scale = features.dtype.type(1 / (end - start))
+    begin, finish = start + lane * (end - start) // lanes, start + (lane + 1) * (end - start) // lanes
+    if len(task.widths) == 2:
+        order = rows.order[seed, begin:finish]
+        outputs = block[: task.widths[1]].reshape(1, task.widths[1])
+        return linear.gradient_of_rows(features, target, order, task, scale, weights, gradient, outputs)
+    if end - start < TRANSPOSING_ROWS:
+        transposed = transposed[:0]
+    blocks = (finish - begin - 1) // task.block_rows + 1
+    total = 0.0
+    for number in range(blocks):
+        order = rows.order[seed, begin + number * (finish - begin) // blocks : begin + (number + 1) * (finish - begin) // blocks]
+        first = number == 0
+        total += mlp.gradient_of_block(features, target, order, task, scale, weights, transposed, gradient, first, block)
+    return total
+
+
+@njit(**PLAIN)
+def _moves(replicas, task, replica, made, loss, gradient):  # type: ignore[no-untyped-def]
+    """Make update number `made` + 1; return whether loss and new weights are finite. If not, the replica keeps the weights it had."""
+    weights = replicas.weights[made % 2, replica, : task.parameters]
+    updated = replicas.weights[(made + 1) % 2, replica, : task.parameters]
+    memory = replicas.memory[:, replica, : task.parameters]
+    update(task.optimizer, weights, gradient, memory, replicas.rate[replica], made + 1, task.settings, updated)
+    poison = updated.dtype.type(0)
+    for index in range(len(updated)):
+        poison += updated[index] * updated.dtype.type(0)  # stays 0 unless a weight is infinite or NaN
+    return np.isfinite(loss) and np.isfinite(poison)
+
+
+@njit(**PLAIN)
+def _transpose(task, weights, row_count, transposed):  # type: ignore[no-untyped-def]
+    """Write every matrix transposed, where that pays."""
+    if len(task.widths) > 2 and row_count >= TRANSPOSING_ROWS:
+        mlp.transpose(weights, task.widths, transposed)
+
+
+@njit(**PLAIN)
+def _train_replica(rows, replicas, task, scratch, replica, thread):  # type: ignore[no-untyped-def]
+    """Make all steps of the run for one replica, on one core."""
+    total, gradient = scratch.sums[thread, : task.parameters], scratch.gradients[thread, : task.parameters]
+    transposed, block = scratch.transposed[thread], scratch.blocks[thread]
+    start, made = 0, replicas.steps[replica]
+    for end in rows.ends:
+        weights = replicas.weights[made % 2, replica, : task.parameters]
+        _transpose(task, weights, end - start, transposed)
+        lanes = lane_count(end - start)
+        loss = _gradient_of_lane(rows, replicas, task, replica, weights, start, end, 0, lanes, total, transposed, block)
+        for lane in range(1, lanes):
+            loss += _gradient_of_lane(rows, replicas, task, replica, weights, start, end, lane, lanes, gradient, transposed, block)
+            for index in range(len(total)):
+                total[index] += gradient[index]
+        if not _moves(replicas, task, replica, made, loss, total):
+            replicas.state[replica] = DIVERGED
+            break
+        start, made = end, made + 1
+    replicas.steps[replica] = made
+
+
+@njit(parallel=True, nogil=True, fastmath=FAST)
+def train_apart(rows, replicas, task, active, threads, scratch):  # type: ignore[no-untyped-def]
+    """Make all steps of the run for the replicas numbered `active`, a replica a core."""
+    for thread in prange(threads):
+        for place in range(thread, len(active), threads):
+            _train_replica(rows, replicas, task, scratch, active[place], thread)
+
+
+@njit(**PLAIN)
+def _train_lane(rows, replicas, task, scratch, replica, start, end, job, lanes, thread):  # type: ignore[no-untyped-def]
+    if replicas.state[replica] == TRAINS:
+        gradient, transposed, block = scratch.gradients[job, : task.parameters], scratch.transposed[job // lanes], scratch.blocks[thread]
+        weights = replicas.weights[replicas.steps[replica] % 2, replica, : task.parameters]
+        scratch.losses[job] = _gradient_of_lane(
+            rows, replicas, task, replica, weights, start, end, job % lanes, lanes, gradient, transposed, block
+        )
+
+
+@njit(parallel=True, nogil=True, fastmath=FAST)
+def train_together(rows, replicas, task, active, threads, scratch):  # type: ignore[no-untyped-def]
+    """Make all steps of the run for the replicas numbered `active`, every step's lanes spread over the cores; the same numbers."""
+    start = 0
+    for end in rows.ends:
+        lanes = lane_count(end - start)
+        for place in range(len(active)):
+            weights = replicas.weights[replicas.steps[active[place]] % 2, active[place], : task.parameters]
+            _transpose(task, weights, end - start, scratch.transposed[place])
+        for thread in prange(threads):
+            for job in range(thread, len(active) * lanes, threads):
+                _train_lane(rows, replicas, task, scratch, active[job // lanes], start, end, job, lanes, thread)
+        for place in range(len(active)):
+            if replicas.state[active[place]] == TRAINS:
+                _sum_lanes(place * lanes, lanes, scratch)
+                loss, gradient = scratch.losses[place * lanes], scratch.gradients[place * lanes, : task.parameters]
+                if _moves(replicas, task, active[place], replicas.steps[active[place]], loss, gradient):
+                    replicas.steps[active[place]] += 1
+                else:
+                    replicas.state[active[place]] = DIVERGED
+        start = end
+
+
+@njit(**PLAIN)
+def _sum_lanes(first, lanes, scratch):  # type: ignore[no-untyped-def]
+    """Add all lanes, in their order, to the first."""
+    total = scratch.gradients[first]
+    for lane in range(first + 1, first + lanes):
+        scratch.losses[first] += scratch.losses[lane]
+        for index in range(len(total)):
+            total[index] += scratch.gradients[lane, index]
+
+
+@njit(parallel=True, nogil=True, fastmath=FAST)
+def summed_losses(features, target, weights, task, threads, blocks, losses):  # type: ignore[no-untyped-def]
+    """Write `losses` [replicas, portions]: the summed loss of each equal portion of the rows under `weights` [replicas, parameters]."""
+    replica_count, portions = losses.shape
+    for thread in prange(threads):
+        for job in range(thread, replica_count * portions, threads):
+            replica, portion = job // portions, job % portions
+            start, end = portion * len(target) // portions, (portion + 1) * len(target) // portions
+            losses[replica, portion] = _loss_of_portion(features, target, start, end, task, weights[replica], blocks[thread])
+
+
+@njit(**PLAIN)
+def _loss_of_portion(features, target, start, end, task, weights, block):  # type: ignore[no-untyped-def]
+    if len(task.widths) == 2:
+        return linear.loss_of_rows(features, target, start, end, task, weights, block[: task.widths[1]].reshape(1, task.widths[1]))
+    total = 0.0
+    for begin in range(start, end, task.block_rows):
+        finish = min(begin + task.block_rows, end)
+        total += mlp.loss_of_block(features[begin:finish], target[begin:finish], task, weights, block)
+    return total
