@@ -13,11 +13,11 @@ from batchlab.engine.losses import Loss
 from batchlab.engine.memory import replicas_that_fit
 from batchlab.engine.recorder import Recorder
 from batchlab.engine.records import OnProgress, Plan, Progress, Trial, TrialResult
-from batchlab.engine.schedule import planned_rows, runs
+from batchlab.engine.schedule import ahead, planned_rows, runs
 from batchlab.models import Model
 from batchlab.strategies import Indices, Strategy
 
-RUN_ROWS, RUN_WORK = 2**20, 2_000_000_000
+RUN_ROWS, RUN_WORK = 2**16, 2_000_000_000
 """A run is at most so many rows long, and rows × replicas × parameters: bounded memory, progress and Ctrl-C within a second or so."""
 
 
@@ -71,7 +71,8 @@ def _train_tile(
     recorder.record(0, 0)
     batches = _loaded(data, strategy, backend.seeds, plan, most_rows, device)
     started = time.perf_counter()
-    for run in runs(strategy, data.population, backend.seeds, plan, most_rows):
+    planned = runs(strategy, data.population, backend.seeds, plan, most_rows)
+    for run in ahead(planned) if backend.draws_ahead else planned:
         backend.train(run, batches)
         recorder.train_seconds += time.perf_counter() - started
         on_progress(Progress(run.rows_seen, rows_total))

@@ -13,7 +13,6 @@ from batchlab.engine.losses import LossChoice
 from batchlab.engine.optimizers import AnyOptimizer, Sgd
 from batchlab.records import Record
 
-
 Precision = Literal["float32", "float64", "tf32", "bf16"]
 """How numbers are kept and multiplied: `tf32` (CUDA) and `bf16` keep float32 and round what goes into matrix products."""
 

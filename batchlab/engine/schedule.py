@@ -1,6 +1,7 @@
 """The steps of a whole training as runs: stretches of steps between two looks at the losses, made by the backend in one go."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,6 +58,16 @@ def runs(strategy: Strategy, population: Population, seeds: Sequence[int], plan:
         yield replace(held, evaluated=True)
 
 
+def ahead(made: Iterator[Run]) -> Iterator[Run]:
+    """Yield what `made` yields, the next one being drawn on another core while the caller works, where the drawing and
+    the work let Python's lock go."""
+    with ThreadPoolExecutor(1) as worker:
+        waiting = worker.submit(next, made, None)
+        while (run := waiting.result()) is not None:
+            waiting = worker.submit(next, made, None)
+            yield run
+
+
 def _stretches(strategy: Strategy, population: Population, seeds: Sequence[int], plan: Plan, most_rows: int) -> Iterator[Run]:
     marks = np.linspace(0, planned_rows(strategy, population.row_count, plan), plan.evaluations + 1)[1:]
     most_steps = plan.epochs * population.row_count if plan.max_steps is None else plan.max_steps
@@ -65,7 +76,11 @@ def _stretches(strategy: Strategy, population: Population, seeds: Sequence[int],
         if waiting.steps_planned == most_steps:
             break
         orders = [strategy.order(population, seed, epoch) for seed in seeds]
-        rows, portions, steps = np.stack([order.rows for order in orders]), orders[0].portions, orders[0].steps
+        rows, portions, steps = (
+            (orders[0].rows[None] if len(orders) == 1 else np.stack([order.rows for order in orders])),
+            orders[0].portions,
+            orders[0].steps,
+        )
         start, steps = 0, steps[: most_steps - waiting.steps_planned]
         while len(steps):
             seen = waiting.rows_planned
@@ -99,7 +114,10 @@ class _Waiting:
         self.steps_planned += len(steps)
 
     def joined(self, evaluated: bool) -> Run:
-        rows, portions, steps = (np.concatenate(part, axis=-1) for part in zip(*self.parts, strict=True))
+        if len(self.parts) == 1:
+            rows, portions, steps = np.ascontiguousarray(self.parts[0][0]), *self.parts[0][1:]
+        else:
+            rows, portions, steps = (np.concatenate(part, axis=-1) for part in zip(*self.parts, strict=True))
         run = Run(rows, portions, steps, self.steps_before + 1, self.rows_before, evaluated)
         self.parts, self.row_count = [], 0
         self.rows_before, self.steps_before = run.rows_seen, run.last_step

@@ -78,7 +78,11 @@ class Strategy(Record, ABC):
 
 def permutation(row_count: int, seed: int, epoch: int) -> Indices:
     """Return the order of all rows in one epoch, a pure function of its arguments."""
-    return generator(seed, epoch).permutation(row_count)
+    import torch
+
+    # torch's shuffle takes half the time of numpy's
+    stream = torch.Generator().manual_seed(int(generator(seed, epoch).integers(2**63)))
+    return torch.randperm(row_count, generator=stream).numpy()
 
 
 def generator(seed: int, epoch: int) -> np.random.Generator:

@@ -32,9 +32,7 @@ def uses_kernels(model: Model, plan: Plan, device: torch.device) -> bool:
     return can and (plan.backend == "kernels" or (plan.backend == "auto" and not wide))
 
 
-def chosen_backend(
-    data: "TrainingData", model: Model, trials: Sequence[Trial], plan: Plan, loss: Loss, device: torch.device
-) -> Backend:
+def chosen_backend(data: "TrainingData", model: Model, trials: Sequence[Trial], plan: Plan, loss: Loss, device: torch.device) -> Backend:
     """Return the backend for these trials, at its first step: the kernels where they can run it and are ahead, else torch."""
     shape = (data.features.shape[1], data.output_count)
     if uses_kernels(model, plan, device) and isinstance(model, Linear | Mlp):

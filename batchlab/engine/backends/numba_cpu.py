@@ -17,14 +17,13 @@ from batchlab.engine.losses import LOSSES, Loss
 from batchlab.engine.optimizers import OPTIMIZERS, Optimizer
 from batchlab.engine.records import Trial
 from batchlab.engine.schedule import Run
-from batchlab.models import Model
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
 
 BLOCK_ROWS, SMALLEST_BLOCK, LARGEST_PRODUCT = 192, 96, 1_000_000
 """Rows a block: what the nearest caches hold, and fewer (but not under SMALLEST_BLOCK) where rows × width × width passes what BLAS's
 small-matrix paths take."""
-SHARED_WORK = 500_000
+SHARED_WORK = 100_000
 """Rows × parameters from which a step is worth waking the other cores for."""
 EVALUATION_PORTIONS = 16
 """Losses of all rows are summed in so many portions, always the same, so that several cores share them."""
@@ -32,6 +31,8 @@ EVALUATION_PORTIONS = 16
 
 class NumbaCpu(Backend):
     """Trains in float32 or float64. The same numbers come out, bit for bit, whatever the number of cores and of other replicas."""
+
+    draws_ahead = True
 
     def __init__(
         self, model: Linear | Mlp, shape: tuple[int, int], loss: Loss, optimizer: Optimizer, trials: Sequence[Trial], data: TrainingData
@@ -94,14 +95,14 @@ class NumbaCpu(Backend):
 
     def _scratch(self, replicas: int, together: bool) -> Scratch:
         if together not in self.scratch:
-            jobs = replicas * MOST_LANES if together else self.threads
+            jobs = replicas * MOST_LANES if together else 2 * self.threads
             row, real = padded(self.task.parameters), self.blocks.dtype
             self.scratch[together] = Scratch(
                 gradients=np.zeros((jobs, row), real),
-                sums=np.zeros((self.threads, row), real),
-                blocks=self.blocks,
                 transposed=np.zeros((replicas if together else self.threads, row), real),
+                blocks=self.blocks,
                 losses=np.zeros(jobs),
+                meeting=np.zeros(2, np.int64),
             )
         return self.scratch[together]
 

@@ -105,7 +105,9 @@ class TorchStacked(Backend):
         """Return the graph of a step of `rows` rows; None for a size other than the first one met, such as a ragged tail."""
         if self.graph is None:
             state = (self.current, self.memory, self.moving, self.made, self.step)
-            self.graph = _Graph(lambda block: self._step(iter([(self.data[0][block], self.data[1][block])]), rows), len(self.seeds), rows, state)
+            self.graph = _Graph(
+                lambda block: self._step(iter([(self.data[0][block], self.data[1][block])]), rows), len(self.seeds), rows, state
+            )
         return self.graph if self.graph.rows == rows else None
 
     def _spread(self, rows: Tensor) -> Tensor:
@@ -122,7 +124,9 @@ class TorchStacked(Backend):
     def _mean_losses(self, features: Tensor, target: Tensor) -> NDArray[np.float64]:
         count, weights = len(self.carried), views(self.current, self.shapes)
         total = torch.zeros_like(self.current[:, 0])
-        for rows, truth in zip(features.split(max(EVALUATED_AT_ONCE // count, 1)), target.split(max(EVALUATED_AT_ONCE // count, 1)), strict=True):
+        for rows, truth in zip(
+            features.split(max(EVALUATED_AT_ONCE // count, 1)), target.split(max(EVALUATED_AT_ONCE // count, 1)), strict=True
+        ):
             with self._rounding():
                 outputs = self.model.stacked(self.network, weights, rows.to(self.device).expand(count, -1, -1))
             total += self.loss.per_row(outputs.to(total.dtype), truth.to(self.device).expand(count, -1)).sum(1)

@@ -16,7 +16,15 @@ from threadpoolctl import ThreadpoolController
 from batchlab import engine
 from batchlab.engine.kernels import training
 
-_SOURCES = ("activations.py", "losses.py", "optimizers.py", "kernels/parts.py", "kernels/linear.py", "kernels/mlp.py", "kernels/training.py")
+_SOURCES = (
+    "activations.py",
+    "losses.py",
+    "optimizers.py",
+    "kernels/parts.py",
+    "kernels/linear.py",
+    "kernels/mlp.py",
+    "kernels/training.py",
+)
 _ONE_AT_A_TIME = threading.Lock()  # numba's own thread pool ends the process when two threads enter it at once
 
 

@@ -119,15 +119,13 @@ def _product(left, right, results):  # type: ignore[no-untyped-def]
 def _add_products(values, carried, own, spare):  # type: ignore[no-untyped-def]
     """own += valuesᵀ · carried."""
     if carried.shape[1] == 1:
-        for row in range(len(values)):
-            slope = carried[row, 0]
-            for column in range(values.shape[1]):
-                own[column, 0] += slope * values[row, column]
+        vector, sums = carried.reshape(len(carried)), spare.reshape(len(spare))
+        _product(borrowed(values.T), borrowed(vector), borrowed(sums))
     else:
         _product(borrowed(values.T), borrowed(carried), borrowed(spare))
-        for column in range(own.shape[0]):
-            for output in range(own.shape[1]):
-                own[column, output] += spare[column, output]
+    for column in range(own.shape[0]):
+        for output in range(own.shape[1]):
+            own[column, output] += spare[column, output]
 
 
 @njit(**PLAIN)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from numba import njit
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -27,6 +27,32 @@ def borrowed(typing, array):  # type: ignore[no-untyped-def]
         return view._getvalue()
 
     return array(array), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _add_atomically(typing, counters, index, amount):  # type: ignore[no-untyped-def]
+    """Add to `counters[index]` as one indivisible step that all cores see in the same order; return what was there before."""
+
+    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        place = builder.gep(view.data, [arguments[1]])
+        return builder.atomic_rmw("add", place, arguments[2], "seq_cst")
+
+    return types.int64(counters, types.int64, types.int64), code
+
+
+@njit(**PLAIN)
+def wait_for_all(counters, threads):  # type: ignore[no-untyped-def]
+    """Return once all `threads` have come here as often as the caller: a barrier, by spinning, for work of microseconds.
+
+    `counters` `[2]` start at 0: how many wait, and how many times all have met.
+    """
+    round_now = _add_atomically(counters, 1, 0)
+    if _add_atomically(counters, 0, 1) == threads - 1:
+        _add_atomically(counters, 0, -threads)
+        _add_atomically(counters, 1, 1)
+    while _add_atomically(counters, 1, 0) == round_now:
+        pass
 
 
 def one_of(functions: Sequence[Callable[..., Any]]) -> Any:

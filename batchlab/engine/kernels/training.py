@@ -6,10 +6,10 @@ import numpy as np
 from numba import njit, prange
 
 from batchlab.engine.kernels import linear, mlp
-from batchlab.engine.kernels.parts import FAST, PLAIN, update
+from batchlab.engine.kernels.parts import FAST, PLAIN, update, wait_for_all
 
 TRAINS, STOPPED, DIVERGED = 0, 1, 2
-LANE_ROWS, MOST_LANES = 256, 16
+LANE_ROWS, MOST_LANES = 128, 16
 """A step's rows are cut into lanes of about this many rows, at most so many: cores may share a step lane by lane, and the sum over
 lanes has one order whoever computed them, so that results are the same for any number of threads."""
 TRANSPOSING_ROWS = 128
@@ -51,14 +51,14 @@ class Replicas(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Working memory. Gradients `[lanes or threads, parameters]`, sums over lanes `[replicas or threads, parameters]`, blocks and
-    transposed matrices `[threads, …]`, losses `[lanes]`."""
+    """Working memory: gradients, two a thread for replicas apart or one a job (replica and lane) for shared steps; transposed matrices,
+    one a thread or replica; blocks, one a thread; losses, one a job; and where threads meet."""
 
     gradients: Any
-    sums: Any
-    blocks: Any
     transposed: Any
+    blocks: Any
     losses: Any
+    meeting: Any
 
 
 @njit(**PLAIN)
@@ -76,7 +76,7 @@ def _gradient_of_lane(rows, replicas, task, replica, weights, start, end, lane, 
     begin, finish = start + lane * (end - start) // lanes, start + (lane + 1) * (end - start) // lanes
     if len(task.widths) == 2:
         order = rows.order[seed, begin:finish]
-        outputs = block[: task.widths[1]].reshape(1, task.widths[1])
+        outputs = block[: linear.GROUP * task.widths[1]].reshape(linear.GROUP, task.widths[1])
         return linear.gradient_of_rows(features, target, order, task, scale, weights, gradient, outputs)
     if end - start < TRANSPOSING_ROWS:
         transposed = transposed[:0]
@@ -112,18 +112,17 @@ def _transpose(task, weights, row_count, transposed):  # type: ignore[no-untyped
 @njit(**PLAIN)
 def _train_replica(rows, replicas, task, scratch, replica, thread):  # type: ignore[no-untyped-def]
     """Make all steps of the run for one replica, on one core."""
-    total, gradient = scratch.sums[thread, : task.parameters], scratch.gradients[thread, : task.parameters]
-    transposed, block = scratch.transposed[thread], scratch.blocks[thread]
-    start, made = 0, replicas.steps[replica]
+    total, transposed, block = scratch.gradients[2 * thread, : task.parameters], scratch.transposed[thread], scratch.blocks[thread]
+    start, made = np.int64(0), replicas.steps[replica]
     for end in rows.ends:
         weights = replicas.weights[made % 2, replica, : task.parameters]
         _transpose(task, weights, end - start, transposed)
-        lanes = lane_count(end - start)
-        loss = _gradient_of_lane(rows, replicas, task, replica, weights, start, end, 0, lanes, total, transposed, block)
-        for lane in range(1, lanes):
+        lanes, loss = lane_count(end - start), 0.0
+        for lane in range(lanes):
+            gradient = scratch.gradients[2 * thread + min(lane, 1), : task.parameters]
             loss += _gradient_of_lane(rows, replicas, task, replica, weights, start, end, lane, lanes, gradient, transposed, block)
-            for index in range(len(total)):
-                total[index] += gradient[index]
+            if lane > 0:
+                _add(total, gradient)
         if not _moves(replicas, task, replica, made, loss, total):
             replicas.state[replica] = DIVERGED
             break
@@ -140,46 +139,58 @@ def train_apart(rows, replicas, task, active, threads, scratch):  # type: ignore
 
 
 @njit(**PLAIN)
-def _train_lane(rows, replicas, task, scratch, replica, start, end, job, lanes, thread):  # type: ignore[no-untyped-def]
-    if replicas.state[replica] == TRAINS:
-        gradient, transposed, block = scratch.gradients[job, : task.parameters], scratch.transposed[job // lanes], scratch.blocks[thread]
-        weights = replicas.weights[replicas.steps[replica] % 2, replica, : task.parameters]
-        scratch.losses[job] = _gradient_of_lane(
-            rows, replicas, task, replica, weights, start, end, job % lanes, lanes, gradient, transposed, block
-        )
-
-
-@njit(parallel=True, nogil=True, fastmath=FAST)
-def train_together(rows, replicas, task, active, threads, scratch):  # type: ignore[no-untyped-def]
-    """Make all steps of the run for the replicas numbered `active`, every step's lanes spread over the cores; the same numbers."""
-    start = 0
+def _train_share(rows, replicas, task, active, scratch, thread, threads):  # type: ignore[no-untyped-def]
+    """Make one core's share of all steps of the run: its lanes of every step, and then its replicas' updates."""
+    start = np.int64(0)
     for end in rows.ends:
         lanes = lane_count(end - start)
-        for place in range(len(active)):
+        for place in range(thread, len(active), threads):
             weights = replicas.weights[replicas.steps[active[place]] % 2, active[place], : task.parameters]
             _transpose(task, weights, end - start, scratch.transposed[place])
-        for thread in prange(threads):
-            for job in range(thread, len(active) * lanes, threads):
-                _train_lane(rows, replicas, task, scratch, active[job // lanes], start, end, job, lanes, thread)
-        for place in range(len(active)):
+        wait_for_all(scratch.meeting, threads)
+        for job in range(thread, len(active) * lanes, threads):
+            place, lane = job // lanes, job % lanes
+            replica, gradient = active[place], scratch.gradients[job, : task.parameters]
+            if replicas.state[replica] == TRAINS:
+                weights = replicas.weights[replicas.steps[replica] % 2, replica, : task.parameters]
+                transposed, block = scratch.transposed[place], scratch.blocks[thread]
+                scratch.losses[job] = _gradient_of_lane(
+                    rows, replicas, task, replica, weights, start, end, lane, lanes, gradient, transposed, block
+                )
+        wait_for_all(scratch.meeting, threads)
+        for place in range(thread, len(active), threads):
             if replicas.state[active[place]] == TRAINS:
-                _sum_lanes(place * lanes, lanes, scratch)
-                loss, gradient = scratch.losses[place * lanes], scratch.gradients[place * lanes, : task.parameters]
-                if _moves(replicas, task, active[place], replicas.steps[active[place]], loss, gradient):
-                    replicas.steps[active[place]] += 1
-                else:
-                    replicas.state[active[place]] = DIVERGED
+                _sum_lanes_and_move(replicas, task, scratch, active[place], place * lanes, lanes)
+        wait_for_all(scratch.meeting, threads)
         start = end
 
 
 @njit(**PLAIN)
-def _sum_lanes(first, lanes, scratch):  # type: ignore[no-untyped-def]
-    """Add all lanes, in their order, to the first."""
-    total = scratch.gradients[first]
+def _sum_lanes_and_move(replicas, task, scratch, replica, first, lanes):  # type: ignore[no-untyped-def]
+    total, loss = scratch.gradients[first, : task.parameters], scratch.losses[first]
     for lane in range(first + 1, first + lanes):
-        scratch.losses[first] += scratch.losses[lane]
-        for index in range(len(total)):
-            total[index] += scratch.gradients[lane, index]
+        loss += scratch.losses[lane]
+        _add(total, scratch.gradients[lane, : task.parameters])
+    if _moves(replicas, task, replica, replicas.steps[replica], loss, total):
+        replicas.steps[replica] += 1
+    else:
+        replicas.state[replica] = DIVERGED
+
+
+@njit(parallel=True, nogil=True, fastmath=FAST)
+def train_together(rows, replicas, task, active, threads, scratch):  # type: ignore[no-untyped-def]
+    """Make all steps of the run for the replicas numbered `active`, every step's lanes spread over the cores; the same numbers.
+
+    All `threads` must run at once, because they wait for each other.
+    """
+    for thread in prange(threads):
+        _train_share(rows, replicas, task, active, scratch, thread, threads)
+
+
+@njit(**PLAIN)
+def _add(total, part):  # type: ignore[no-untyped-def]
+    for index in range(len(total)):
+        total[index] += part[index]
 
 
 @njit(parallel=True, nogil=True, fastmath=FAST)
