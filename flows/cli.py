@@ -133,6 +133,7 @@ def warm_up(server: "LocalServer | None") -> tuple[float, float]:
     from tasks import store, warming
 
     warming.import_all()
+    warming.compile_kernels()
     imported = time.perf_counter()
     store.client()
     if server is not None:

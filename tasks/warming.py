@@ -1,6 +1,7 @@
-"""The slow imports of a comparison, done at once while the server starts instead of one by one in the middle of it."""
+"""The slow imports of a comparison and its kernels, made ready while the server starts instead of one by one in the middle of it."""
 
 import importlib
+import threading
 
 # What torch.export, MLflow's store and matplotlib import by themselves at first use is named here too.
 SLOW = (
@@ -12,6 +13,15 @@ SLOW = (
     "sklearn.feature_selection",
     "matplotlib.figure",
 )
+
+
+def compile_kernels() -> threading.Thread:
+    """Start to compile the CPU kernels, or to load them from disk, in the background; training waits for them by itself."""
+    from batchlab.engine.backends.numba_cpu import warm
+
+    thread = threading.Thread(target=warm, name="kernels", daemon=True)
+    thread.start()
+    return thread
 
 
 def import_all() -> None:

@@ -309,7 +309,7 @@ def test_without_git_a_comparison_has_no_commit_and_still_runs(batchlab: Command
 
 def _comparison_in_training(mlruns: Path, folder: Path) -> "subprocess.Popen[str]":
     """Start a comparison and return it once its second strategy trains."""
-    command = [command_path(), "compare", "--profile", "lesson", "--strategies", "full_batch,stochastic", "--set", "train.epochs=20000"]
+    command = [command_path(), "compare", "--profile", "lesson", "--strategies", "full_batch,stochastic", "--set", "train.epochs=200000"]
     process = subprocess.Popen(
         command,
         cwd=folder,

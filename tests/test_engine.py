@@ -13,6 +13,7 @@ from batchlab.engine.losses import Loss
 from batchlab.engine.optimizers import Adam, AdamW, Optimizer, Sgd
 from batchlab.engine.records import Plan, Trial, TrialResult, best
 from batchlab.models import Model
+from batchlab.models.custom import Custom
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
 from batchlab.strategies import Population, Strategy
@@ -31,7 +32,11 @@ OPTIMIZERS: list[tuple[Optimizer, Callable[..., torch.optim.Optimizer]]] = [
     (Adam(weight_decay=0.1), lambda weights, rate: torch.optim.Adam(weights, rate, weight_decay=0.1)),
     (AdamW(), lambda weights, rate: torch.optim.AdamW(weights, rate)),
 ]
-MODELS = [(Linear(), "mse"), (Mlp(widths=(8, 5), activation="tanh"), "huber"), (Mlp(widths=(6,), activation="relu"), "cross_entropy")]
+MODELS: list[tuple[Model, str]] = [
+    (Linear(), "mse"),
+    (Mlp(widths=(8, 5), activation="tanh"), "huber"),
+    (Mlp(widths=(6,), activation="relu"), "cross_entropy"),
+]
 
 
 def rows(loss: str, count: int = 53, precision: torch.dtype = torch.float64) -> TrainingData:
@@ -45,8 +50,29 @@ def rows(loss: str, count: int = 53, precision: torch.dtype = torch.float64) -> 
     return TrainingData(features, target, features[:20], target[:20], Population(count, classes=classes), outputs)
 
 
+def small_network(features: int, outputs: int) -> nn.Module:
+    return Mlp(widths=(8, 5), activation="tanh").network(features, outputs)
+
+
+def small_classifier(features: int, outputs: int) -> nn.Module:
+    return Mlp(widths=(6,), activation="relu").network(features, outputs)
+
+
+MODULES: list[tuple[Model, str]] = [
+    (Custom(factory=f"{__name__}:small_network"), "huber"),
+    (Custom(factory=f"{__name__}:small_classifier"), "cross_entropy"),
+]
+"""Networks of the user's own, which no kernel knows."""
+RUNS: list[tuple[str, Model, str]] = [
+    *(("kernels", model, loss) for model, loss in MODELS),
+    *(("torch", model, loss) for model, loss in MODELS),
+    *(("torch", model, loss) for model, loss in MODULES),
+]
+NAMES = [f"{backend}-{model.kind}-{loss}" for backend, model, loss in RUNS]
+
+
 def trained(model: Model, loss: str, strategy: Strategy, trials: list[Trial], **plan: object) -> list[TrialResult]:
-    settings = Plan(**{"epochs": 3, "evaluations": 3, "hopeless_after": None, **plan})  # type: ignore[arg-type]
+    settings = Plan(**{"epochs": 3, "evaluations": 3, "hopeless_after": "never", **plan})  # type: ignore[arg-type]
     return train(rows(loss), model, strategy, trials, settings, Loss(loss, 0.7), CPU)  # type: ignore[arg-type]
 
 
@@ -74,37 +100,39 @@ def plain_pytorch(
     return torch.cat([weight.detach().flatten() for weight in network.parameters()]).numpy()
 
 
-@pytest.mark.parametrize(("model", "loss"), MODELS, ids=["linear-mse", "mlp-huber", "mlp-cross_entropy"])
+@pytest.mark.parametrize(("backend", "model", "loss"), RUNS, ids=NAMES)
 @pytest.mark.parametrize(("optimizer", "reference"), OPTIMIZERS, ids=["sgd", "decay", "momentum", "nesterov", "adam", "adamw"])
 @pytest.mark.parametrize(
     "strategy", [FullBatch(), Accumulated(portion_rows=10), MiniBatch(batch_rows=10), Stochastic(), DataLoader(batch_rows=10)]
 )
 def test_a_trial_is_the_same_as_a_plain_pytorch_loop(
-    model: Model, loss: str, optimizer: Optimizer, reference: Callable[..., torch.optim.Optimizer], strategy: Strategy
+    backend: str, model: Model, loss: str, optimizer: Optimizer, reference: Callable[..., torch.optim.Optimizer], strategy: Strategy
 ) -> None:
     trial = Trial(0.02, seed=5)
-    (result,) = trained(model, loss, strategy, [trial], optimizer=optimizer)
+    (result,) = trained(model, loss, strategy, [trial], optimizer=optimizer, backend=backend)
     np.testing.assert_allclose(flat(result.weights), plain_pytorch(model, loss, strategy, trial, reference, epochs=3), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("model", "loss"), MODELS, ids=["linear-mse", "mlp-huber", "mlp-cross_entropy"])
+@pytest.mark.parametrize(("backend", "model", "loss"), RUNS, ids=NAMES)
 @pytest.mark.parametrize("optimizer", [Sgd(), Sgd(momentum=0.9), Adam()], ids=["sgd", "momentum", "adam"])
-def test_accumulation_matches_full_batch_with_a_ragged_tail(model: Model, loss: str, optimizer: Optimizer) -> None:
-    plan = {"epochs": 50, "optimizer": optimizer}
+def test_accumulation_matches_full_batch_with_a_ragged_tail(backend: str, model: Model, loss: str, optimizer: Optimizer) -> None:
+    plan = {"epochs": 50, "optimizer": optimizer, "backend": backend}
     (full,) = trained(model, loss, FullBatch(), [Trial(0.01, 0)], **plan)
     (accumulated,) = trained(model, loss, Accumulated(portion_rows=10), [Trial(0.01, 0)], **plan)
     assert full.steps == accumulated.steps == 50
     np.testing.assert_allclose(flat(accumulated.weights), flat(full.weights), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("model", "loss"), MODELS, ids=["linear-mse", "mlp-huber", "mlp-cross_entropy"])
+@pytest.mark.parametrize(("backend", "model", "loss"), RUNS, ids=NAMES)
 @pytest.mark.parametrize("strategy", [Accumulated(portion_rows=10), MiniBatch(batch_rows=10), DataLoader(batch_rows=10)])
 @pytest.mark.parametrize("optimizer", [Sgd(momentum=0.9), Adam()], ids=["momentum", "adam"])
-def test_a_replica_is_the_same_trial_as_one_trained_alone(model: Model, loss: str, strategy: Strategy, optimizer: Optimizer) -> None:
+def test_a_replica_is_the_same_trial_as_one_trained_alone(
+    backend: str, model: Model, loss: str, strategy: Strategy, optimizer: Optimizer
+) -> None:
     trials = [Trial(rate, seed) for rate in (0.001, 0.01, 0.1) for seed in (0, 7)]
-    together = trained(model, loss, strategy, trials, optimizer=optimizer)
+    together = trained(model, loss, strategy, trials, optimizer=optimizer, backend=backend)
     for trial, result in zip(trials, together, strict=True):
-        (alone,) = trained(model, loss, strategy, [trial], optimizer=optimizer)
+        (alone,) = trained(model, loss, strategy, [trial], optimizer=optimizer, backend=backend)
         np.testing.assert_allclose(flat(result.weights), flat(alone.weights), rtol=0, atol=1e-10)
         np.testing.assert_allclose(result.curve.validation_loss, alone.curve.validation_loss, rtol=0, atol=1e-10)
 
@@ -152,15 +180,16 @@ def test_early_stopping_keeps_the_best_weights_and_leaves_the_other_replicas_alo
     assert ((outputs[:, 0] - data.validation_target.numpy()) ** 2).mean() == pytest.approx(noisy.validation_loss, rel=1e-12)
 
 
-def test_a_diverged_replica_is_frozen_at_its_last_finite_state_and_the_others_go_on() -> None:
+@pytest.mark.parametrize("backend", ["kernels", "torch"])
+def test_a_diverged_replica_is_frozen_at_its_last_finite_state_and_the_others_go_on(backend: str) -> None:
     trials = [Trial(0.01, 0), Trial(30.0, 0), Trial(0.02, 0)]
-    results = trained(Linear(), "mse", FullBatch(), trials, epochs=400, evaluations=2)
+    results = trained(Linear(), "mse", FullBatch(), trials, epochs=400, evaluations=2, backend=backend)
     calm, wild, other = results
     assert (calm.diverged_at, other.diverged_at, calm.steps, other.steps) == (None, None, 400, 400)
     assert wild.diverged_at == wild.steps + 1 < 400
     assert np.isfinite(flat(wild.weights)).all()
     assert best(results) is not wild
-    (alone,) = trained(Linear(), "mse", FullBatch(), [trials[0]], epochs=400, evaluations=2)
+    (alone,) = trained(Linear(), "mse", FullBatch(), [trials[0]], epochs=400, evaluations=2, backend=backend)
     np.testing.assert_allclose(flat(calm.weights), flat(alone.weights), rtol=0, atol=1e-10)
 
 

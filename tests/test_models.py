@@ -8,16 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from batchlab.engine.backends.torch_autograd import TorchAutograd, seeded_network
+from batchlab.engine.activations import ACTIVATIONS
+from batchlab.engine.backends.base import seeded_network
 from batchlab.engine.data import Scaling
-from batchlab.engine.losses import Loss
-from batchlab.engine.optimizers import Sgd
-from batchlab.engine.records import Trial
 from batchlab.errors import BadInput
 from batchlab.models import MODELS, Model
 from batchlab.models.custom import Custom
 from batchlab.models.linear import Linear
-from batchlab.models.mlp import ACTIVATIONS, Mlp
+from batchlab.models.mlp import Mlp
 from batchlab.shipping import export, predicted, shipped
 
 
@@ -77,12 +75,11 @@ def test_every_registered_model_is_under_contract() -> None:
 
 @pytest.mark.parametrize("model", VARIANTS, ids=repr)
 def test_the_stacked_forward_is_each_replicas_own(model: Model) -> None:
-    trials = [Trial(0.1, seed) for seed in range(4)]
-    backend = TorchAutograd(model, (6, 2), Loss("cross_entropy"), Sgd(), trials, torch.device("cpu"), torch.float64)
+    networks = [seeded_network(model, (6, 2), seed).double() for seed in range(4)]
+    weights = {name: torch.stack([network.get_parameter(name) for network in networks]) for name, _ in networks[0].named_parameters()}
     rows = torch.randn(4, 9, 6, dtype=torch.float64)
-    outputs = model.stacked(backend.network, backend.views(backend.weights), rows)
-    for trial, inputs, found in zip(trials, rows, outputs, strict=True):
-        torch.testing.assert_close(found, seeded_network(model, (6, 2), trial.seed).double()(inputs), rtol=0, atol=1e-12)
+    for network, inputs, found in zip(networks, rows, model.stacked(networks[0], weights, rows), strict=True):
+        torch.testing.assert_close(found, network(inputs), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("model", VARIANTS, ids=repr)

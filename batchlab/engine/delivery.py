@@ -1,4 +1,4 @@
-"""How indexed rows reach the device: gathered straight from tensors, or through torch's DataLoader and its workers.
+"""How rows reach the device through torch's DataLoader and its workers; other strategies' rows are gathered by the backend.
 
 The order of rows is the strategy's alone; delivery cannot change it.
 """
@@ -14,13 +14,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 Blocks = Callable[[], Iterator[NDArray[np.int64]]]
 """Makes the stream of index blocks `[seeds, rows]`, one a micro-batch, afresh at each call."""
 Batch = tuple[Tensor, Tensor]
-
-
-def gathered(features: Tensor, target: Tensor, blocks: Blocks, device: torch.device) -> Iterator[Batch]:
-    """Yield features `[seeds, rows, features]` and target `[seeds, rows]`, indexed where the tensors are: there or on the host."""
-    for block in blocks():
-        rows = torch.from_numpy(block).to(features.device)
-        yield features[rows].to(device), target[rows].to(device)
 
 
 def loaded(features: Tensor, target: Tensor, blocks: Blocks, device: torch.device, workers: int) -> Iterator[Batch]:

@@ -93,6 +93,7 @@ def _loaded(
 
     def blocks() -> Iterator[Indices]:
         for run in runs(strategy, data.population, seeds, plan, most_rows):
-            yield from run.blocks()
+            for spans in run.spans():
+                yield from (run.rows[:, span] for span in spans)
 
     return loaded(data.features, data.target, blocks, device, strategy.loader_workers)

@@ -22,7 +22,7 @@ class Recorder:
 
     def __init__(self, backend: Backend, plan: Plan, row_count: int, rows_planned: int) -> None:
         self.backend, self.patience, self.row_count = backend, plan.patience, row_count
-        self.rows_of_grace = np.inf if plan.hopeless_after is None else plan.hopeless_after * rows_planned
+        self.rows_of_grace = np.inf if plan.hopeless_after == "never" else plan.hopeless_after * rows_planned
         count = len(backend.active)
         self.curves = [Curve() for _ in range(count)]
         self.kept = np.zeros(count, np.int64)

@@ -23,7 +23,7 @@ def _as_tuple(value: Any) -> Any:
 
 class Plan(Record):
     """How every strategy is trained. With several learning rates each strategy trains with all of them, stacked, and keeps the
-    one with the lowest validation loss."""
+    one with the lowest validation loss, as a mean over the last tenth of its evaluations."""
 
     epochs: PositiveInt = 100
     max_steps: PositiveInt | None = None
@@ -33,7 +33,7 @@ class Plan(Record):
     huber_delta: PositiveFloat = 1.0
     evaluations: PositiveInt = 50
     patience: PositiveInt | None = None
-    hopeless_after: Annotated[float, Field(gt=0, lt=1)] | None = 0.25
+    hopeless_after: Annotated[float, Field(gt=0, lt=1)] | Literal["never"] = 0.25
     precision: Precision = "float32"
     backend: Literal["auto", "kernels", "torch"] = "auto"
 
@@ -94,7 +94,14 @@ class TrialResult:
         loss = self.curve.validation_loss[self.kept]
         return loss if self.diverged_at is None and math.isfinite(loss) else math.inf
 
+    @property
+    def settled_loss(self) -> float:
+        """The mean validation loss of the last tenth of the evaluations up to the kept one: at a high learning rate a single point may
+        be lucky. Infinite for a diverged trial."""
+        points = self.curve.validation_loss[: self.kept + 1]
+        return math.inf if math.isinf(self.validation_loss) else float(np.mean(points[-max(1, len(points) // 10) :]))
+
 
 def best(results: list[TrialResult]) -> TrialResult:
-    """Return the trial with the lowest validation loss; when all diverged, the one that lasted longest."""
-    return min(results, key=lambda result: (result.validation_loss, -result.steps, result.trial.learning_rate))
+    """Return the trial with the lowest settled validation loss; when all diverged, the one that lasted longest."""
+    return min(results, key=lambda result: (result.settled_loss, -result.steps, result.trial.learning_rate))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -30,12 +31,13 @@ class Run:
     def rows_seen(self) -> int:
         return self.rows_before + int(self.steps[-1])
 
-    def blocks(self) -> Iterator[Indices]:
-        """Yield the row indices `[seeds, rows]` of each micro-batch."""
-        start = 0
-        for end in self.portions:
-            yield self.rows[:, start:end]
-            start = end
+    def spans(self) -> Iterator[list[slice]]:
+        """Yield, for each step, where its micro-batches stand along `rows`."""
+        cuts = [0, *self.portions.tolist()]
+        spans = [slice(start, end) for start, end in pairwise(cuts)]
+        lasts = (np.searchsorted(self.portions, self.steps) + 1).tolist()
+        for first, last in pairwise([0, *lasts]):
+            yield spans[first:last]
 
 
 def planned_rows(strategy: Strategy, row_count: int, plan: Plan) -> int:
@@ -84,7 +86,7 @@ def _stretches(strategy: Strategy, population: Population, seeds: Sequence[int],
         start, steps = 0, steps[: most_steps - waiting.steps_planned]
         while len(steps):
             seen = waiting.rows_planned
-            mark = marks[min(np.searchsorted(marks, seen, side="right"), len(marks) - 1)]
+            mark = marks[min(int(np.searchsorted(marks, seen, side="right")), len(marks) - 1)]
             reach = start + min(mark - seen, most_rows - waiting.row_count)
             made = min(int(np.searchsorted(steps, reach)) + 1, len(steps))
             end = int(steps[made - 1])

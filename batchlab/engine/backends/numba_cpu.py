@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,11 +13,12 @@ from batchlab.engine.data import TrainingData
 from batchlab.engine.kernels import compiled
 from batchlab.engine.kernels.training import DIVERGED, MOST_LANES, Replicas, Rows, Scratch, Task, lane_count
 from batchlab.engine.losses import LOSSES, Loss
-from batchlab.engine.optimizers import OPTIMIZERS, Optimizer
-from batchlab.engine.records import Trial
+from batchlab.engine.optimizers import OPTIMIZERS, Optimizer, Sgd
+from batchlab.engine.records import Precision, Trial
 from batchlab.engine.schedule import Run
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
+from batchlab.strategies import Population
 
 BLOCK_ROWS, SMALLEST_BLOCK, LARGEST_PRODUCT = 192, 96, 1_000_000
 """Rows a block: what the nearest caches hold, and fewer (but not under SMALLEST_BLOCK) where rows × width × width passes what BLAS's
@@ -40,7 +40,7 @@ class NumbaCpu(Backend):
         super().__init__(model, shape, trials)
         real = data.features.numpy().dtype
         widths = layer_widths(model, shape)
-        self.threads = numba.get_num_threads()
+        self.threads = compiled.cores()
         self.task = Task(
             widths=widths,
             parameters=self.initial.shape[1],
@@ -72,9 +72,8 @@ class NumbaCpu(Backend):
         if batches is None:
             self._train(Rows(self.features.numpy()[None], self.target[None], run.rows, run.steps))
         else:
-            ends = np.searchsorted(run.portions, run.steps) + 1
-            for portions in np.diff(ends, prepend=0):
-                self._train(_delivered([next(batches) for _ in range(portions)]))
+            for spans in run.spans():
+                self._train(_delivered([next(batches) for _ in spans]))
         self._count(run, self.replicas.steps.copy(), self.replicas.state == DIVERGED)
 
     def _train(self, rows: Rows) -> None:
@@ -85,8 +84,7 @@ class NumbaCpu(Backend):
         lanes = lane_count.py_func(int(rows.ends[0]))
         together = self._had_better_share(len(active), lanes, int(rows.ends[0]))
         threads = min(self.threads, len(active) * lanes if together else len(active))
-        kernel = "train_together" if together else "train_apart"
-        compiled.call(kernel, rows, self.replicas, self.task, active, threads, self._scratch(len(active), together))
+        compiled.call("train", rows, self.replicas, self.task, active, together, threads, self._scratch(len(active), together))
 
     def _had_better_share(self, replicas: int, lanes: int, step_rows: int) -> bool:
         """Whether replicas alone would leave a fifth of the cores idle while a step is long enough to be shared."""
@@ -128,13 +126,23 @@ class NumbaCpu(Backend):
     def _current(self) -> NDArray[Any]:
         """Return a copy of all weights `[replicas, parameters]` in the kernels' order."""
         replicas = np.arange(len(self.active))
-        return self.replicas.weights[self.replicas.steps % 2, replicas, : self.task.parameters]
+        current: NDArray[Any] = self.replicas.weights[self.replicas.steps % 2, replicas, : self.task.parameters]
+        return current
 
     def _kernel_order(self) -> NDArray[np.int64]:
         """Return where each of the kernels' weights stands in torch's order: matrices are [inputs, outputs] here, the reverse there."""
         places = np.split(np.arange(sum(self.sizes)), np.cumsum(self.sizes)[:-1])
         turned = [place.reshape(shape).T.ravel() for place, shape in zip(places, self.shapes.values(), strict=True)]
         return np.concatenate(turned)
+
+
+def warm(precision: Precision = "float32") -> None:
+    """Compile the kernels, or load them from disk, by training a linear model on two rows."""
+    rows = torch.zeros(2, 1, dtype=torch.float64 if precision == "float64" else torch.float32)
+    data = TrainingData(rows, rows[:, 0], rows, rows[:, 0], Population(2), output_count=1)
+    backend = NumbaCpu(Linear(), (1, 1), Loss("mse"), Sgd(), [Trial(0.1, 0)], data)
+    backend.train(Run(np.zeros((1, 2), np.int64), np.array([2]), np.array([2]), first_step=1, rows_before=0, evaluated=True), None)
+    backend.losses()
 
 
 def _delivered(batches: list[Batch]) -> Rows:

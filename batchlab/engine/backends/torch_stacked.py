@@ -10,14 +10,13 @@ from torch import Tensor
 
 from batchlab.engine.backends.base import Backend, Batch, Flags, views
 from batchlab.engine.data import TrainingData
-from batchlab.engine.delivery import gathered
 from batchlab.engine.losses import Loss
 from batchlab.engine.optimizers import Optimizer
 from batchlab.engine.records import Precision, Trial
 from batchlab.engine.schedule import Run
 from batchlab.models import Model
 
-EVALUATED_AT_ONCE = 2**18
+EVALUATED_AT_ONCE = 2**16
 """Rows × replicas evaluated at once, so that evaluation's memory does not grow with the data."""
 
 
@@ -56,13 +55,16 @@ class TorchStacked(Backend):
 
     def train(self, run: Run, batches: Iterator[Batch] | None) -> None:
         before = self.moving.clone()
-        if batches is None and self.device.type == "cuda" and self.data[0].device == self.device:
-            self._replay(run)
-        else:
-            batches = batches or gathered(*self.data, run.blocks, self.device)
-            ends = np.searchsorted(run.portions, run.steps) + 1
-            for portions, rows in zip(np.diff(ends, prepend=0), np.diff(run.steps, prepend=0), strict=True):
-                self._step((next(batches) for _ in range(portions)), int(rows))
+        features, target = self.data
+        order = torch.from_numpy(run.rows).to(features.device)
+        for spans in run.spans():
+            rows = spans[-1].stop - spans[0].start
+            if batches is not None:
+                self._step((next(batches) for _ in spans), rows)
+            elif len(spans) == 1 and (graph := self._graph_of(rows)) is not None:
+                graph.replay(order[:, spans[0]])
+            else:
+                self._step(((features[order[:, span]].to(self.device), target[order[:, span]].to(self.device)) for span in spans), rows)
         made, diverged = self.steps.copy(), np.zeros_like(self.active)
         made[self.carried] = self.made.cpu().numpy()
         diverged[self.carried] = (before & ~self.moving).cpu().numpy()
@@ -87,27 +89,14 @@ class TorchStacked(Backend):
             self.current.copy_(torch.where(self.moving[:, None], updated, self.current))
             self.made += self.moving
 
-    def _replay(self, run: Run) -> None:
-        """Make the run's steps from rows that are on the device, by a captured graph where a step has the usual size."""
-        order = torch.from_numpy(run.rows).to(self.device)
-        start, portion = 0, 0
-        for end in run.steps.tolist():
-            portions = run.portions[portion : np.searchsorted(run.portions, end) + 1].tolist()
-            portion += len(portions)
-            if len(portions) == 1 and self._graphed(end - start) is not None:
-                self._graphed(end - start).replay(order[:, start:end])  # type: ignore[union-attr]
-            else:
-                blocks = [order[:, first:last] for first, last in zip([start, *portions[:-1]], portions, strict=True)]
-                self._step(((self.data[0][block], self.data[1][block]) for block in blocks), end - start)
-            start = end
-
-    def _graphed(self, rows: int) -> "_Graph | None":
-        """Return the graph of a step of `rows` rows; None for a size other than the first one met, such as a ragged tail."""
+    def _graph_of(self, rows: int) -> "_Graph | None":
+        """Return the graph of a step of `rows` rows; None off CUDA, for rows on the host, and for a size other than the first."""
+        features, target = self.data
+        if features.device.type != "cuda":
+            return None
         if self.graph is None:
             state = (self.current, self.memory, self.moving, self.made, self.step)
-            self.graph = _Graph(
-                lambda block: self._step(iter([(self.data[0][block], self.data[1][block])]), rows), len(self.seeds), rows, state
-            )
+            self.graph = _Graph(lambda block: self._step(iter([(features[block], target[block])]), rows), len(self.seeds), rows, state)
         return self.graph if self.graph.rows == rows else None
 
     def _spread(self, rows: Tensor) -> Tensor:
@@ -124,12 +113,13 @@ class TorchStacked(Backend):
     def _mean_losses(self, features: Tensor, target: Tensor) -> NDArray[np.float64]:
         count, weights = len(self.carried), views(self.current, self.shapes)
         total = torch.zeros_like(self.current[:, 0])
-        for rows, truth in zip(
-            features.split(max(EVALUATED_AT_ONCE // count, 1)), target.split(max(EVALUATED_AT_ONCE // count, 1)), strict=True
-        ):
+        portion = max(EVALUATED_AT_ONCE // count, 1)
+        for start in range(0, len(target), portion):
+            rows = features[start : start + portion].to(self.device).expand(count, -1, -1)
+            truth = target[start : start + portion].to(self.device).expand(count, -1)
             with self._rounding():
-                outputs = self.model.stacked(self.network, weights, rows.to(self.device).expand(count, -1, -1))
-            total += self.loss.per_row(outputs.to(total.dtype), truth.to(self.device).expand(count, -1)).sum(1)
+                outputs = self.model.stacked(self.network, weights, rows)
+            total += self.loss.per_row(outputs.to(total.dtype), truth).sum(1)
         means = np.full(len(self.active), np.nan)
         means[self.carried] = (total / len(target)).cpu().numpy()
         means[~self.active] = np.nan
@@ -167,7 +157,7 @@ class _Graph:
         self.rows = rows
         self.block = torch.zeros((seeds, rows), dtype=torch.int64, device=state[0].device)
         before = [tensor.clone() for tensor in state]
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(3):  # warm up, as capturing asks for

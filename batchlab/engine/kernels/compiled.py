@@ -3,12 +3,12 @@
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numba
 import scipy.linalg.cython_blas  # noqa: F401 (numba's matrix products call it; loaded first, so that its threads can be limited)
 from threadpoolctl import ThreadpoolController
@@ -16,7 +16,7 @@ from threadpoolctl import ThreadpoolController
 from batchlab import engine
 from batchlab.engine.kernels import training
 
-_SOURCES = (
+SOURCES = (
     "activations.py",
     "losses.py",
     "optimizers.py",
@@ -35,15 +35,9 @@ def call(name: str, *arguments: Any) -> None:
         kernel(*arguments)
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Use `count` cores inside the block instead of all."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(count)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
+def cores() -> int:
+    """Return how many threads may run at once here: of the processor, this process's share of it, and NUMBA_NUM_THREADS."""
+    return min(int(numba.get_num_threads()), int(joblib.cpu_count()))
 
 
 @cache
@@ -55,7 +49,7 @@ def _blas() -> Any:
 def _kernels() -> dict[str, Callable[..., None]]:
     # OpenBLAS may hang inside OpenMP loops; numba's own pool is in every build of it.
     numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
-    kernels = {name: getattr(training, name) for name in ("train_apart", "train_together", "summed_losses")}
+    kernels = {name: getattr(training, name) for name in ("train", "summed_losses")}
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(_cache_folder())  # type: ignore[attr-defined]
     for kernel in kernels.values():
         kernel.enable_caching()
@@ -66,7 +60,9 @@ def _kernels() -> dict[str, Callable[..., None]]:
 def _cache_folder() -> Path:
     """Return a folder of this version's own: numba looks only at the file of the outermost function, not at those it is composed of."""
     sources = Path(engine.__file__).parent
-    digest = hashlib.sha256(b"".join((sources / name).read_bytes() for name in _SOURCES)).hexdigest()[:16]
+    digest = hashlib.sha256(b"".join((sources / name).read_bytes() for name in SOURCES)).hexdigest()[:16]
     beside = sources / "kernels" / "__pycache__"
+    if numba.config.CACHE_DIR:  # type: ignore[attr-defined]
+        return Path(numba.config.CACHE_DIR) / f"kernels-{digest}"  # type: ignore[attr-defined]
     home = beside if os.access(beside if beside.exists() else beside.parent, os.W_OK) else Path.home() / ".cache" / "batchlab"
     return home / f"kernels-{digest}"

@@ -10,7 +10,7 @@ GROUP = 4
 
 
 @njit(**PLAIN)
-def gradient_of_rows(features, target, rows, task, scale, weights, gradient, outputs):  # type: ignore[no-untyped-def]
+def gradient_of_rows(features, target, rows, task, scale, weights, gradient, outputs):
     """Write the gradient of the summed loss × `scale` over `rows` and return the summed loss; `outputs` is scratch `[4, outputs]`."""
     gradient[:] = 0
     total, start = 0.0, 0
@@ -24,7 +24,7 @@ def gradient_of_rows(features, target, rows, task, scale, weights, gradient, out
 
 
 @njit(**PLAIN)
-def _add_group(features, target, rows, start, task, scale, weights, gradient, outputs):  # type: ignore[no-untyped-def]
+def _add_group(features, target, rows, start, task, scale, weights, gradient, outputs):
     """Add four rows to the gradient of one output and return their loss."""
     a, b, c, d = rows[start], rows[start + 1], rows[start + 2], rows[start + 3]
     width = features.shape[1]
@@ -49,7 +49,7 @@ def _add_group(features, target, rows, start, task, scale, weights, gradient, ou
 
 
 @njit(**PLAIN)
-def _add_row(features, target, row, task, scale, weights, gradient, outputs):  # type: ignore[no-untyped-def]
+def _add_row(features, target, row, task, scale, weights, gradient, outputs):
     """Add one row to the gradient and return its loss."""
     width, count = features.shape[1], outputs.shape[1]
     _outputs(features, row, weights, outputs)
@@ -70,7 +70,7 @@ def _add_row(features, target, row, task, scale, weights, gradient, outputs):  #
 
 
 @njit(**PLAIN)
-def loss_of_rows(features, target, start, end, task, weights, outputs):  # type: ignore[no-untyped-def]
+def loss_of_rows(features, target, start, end, task, weights, outputs):
     """Return the summed loss of rows start..end; `outputs` is scratch `[1, outputs]`."""
     total = 0.0
     for row in range(start, end):
@@ -80,7 +80,7 @@ def loss_of_rows(features, target, start, end, task, weights, outputs):  # type:
 
 
 @njit(**PLAIN)
-def _outputs(features, row, weights, outputs):  # type: ignore[no-untyped-def]
+def _outputs(features, row, weights, outputs):
     width, count = features.shape[1], outputs.shape[1]
     if count == 1:
         value = weights[width]

@@ -13,7 +13,7 @@ from batchlab.engine.kernels.parts import PLAIN, activate, borrowed, loss_and_sl
 
 
 @njit(**PLAIN)
-def gradient_of_block(features, target, rows, task, scale, weights, transposed, gradient, first, scratch):  # type: ignore[no-untyped-def]
+def gradient_of_block(features, target, rows, task, scale, weights, transposed, gradient, first, scratch):
     """Write the gradient of the summed loss × `scale` over `rows` (add it, unless `first`) and return the summed loss.
 
     `transposed` holds every layer's matrix as [outputs, inputs]; it is empty where a step is too short to earn the transposing back.
@@ -23,8 +23,6 @@ def gradient_of_block(features, target, rows, task, scale, weights, transposed, 
     for row in range(count):
         for feature in range(widths[0]):
             inputs[row, feature] = features[rows[row], feature]
-    if first:
-        gradient[:] = 0
     _forward(inputs, widths, task.activation, weights, scratch)
     at = count * widths[:-1].sum()
     outputs = scratch[at : at + count * widths[-1]].reshape(count, widths[-1])
@@ -38,7 +36,7 @@ def gradient_of_block(features, target, rows, task, scale, weights, transposed, 
 
 
 @njit(**PLAIN)
-def loss_of_block(inputs, target, task, weights, scratch):  # type: ignore[no-untyped-def]
+def loss_of_block(inputs, target, task, weights, scratch):
     """Return the summed loss of the rows `inputs`."""
     _forward(inputs, task.widths, task.activation, weights, scratch)
     at = len(inputs) * task.widths[:-1].sum()
@@ -50,7 +48,7 @@ def loss_of_block(inputs, target, task, weights, scratch):  # type: ignore[no-un
 
 
 @njit(**PLAIN)
-def _forward(inputs, widths, activation, weights, scratch):  # type: ignore[no-untyped-def]
+def _forward(inputs, widths, activation, weights, scratch):
     """Leave every layer's values, the outputs among them, and slopes in the scratch."""
     count = len(inputs)
     last = len(widths) - 2
@@ -77,7 +75,7 @@ def _forward(inputs, widths, activation, weights, scratch):  # type: ignore[no-u
 
 
 @njit(**PLAIN)
-def _backward(carried, widths, weights, transposed, gradient, first, scratch):  # type: ignore[no-untyped-def]
+def _backward(carried, widths, weights, transposed, gradient, first, scratch):
     """Turn the outputs' slopes `carried` into the gradient of every layer, last to first."""
     count = len(carried)
     last = len(widths) - 2
@@ -93,43 +91,49 @@ def _backward(carried, widths, weights, transposed, gradient, first, scratch):  
         weight_at, value_at, slope_at = weight_at - (width + 1) * outs, value_at - count * width, slope_at - count * width
         values = scratch[value_at : value_at + count * width].reshape(count, width)
         own = gradient[weight_at : weight_at + width * outs].reshape(width, outs)
-        if first and outs > 1:
-            _product(borrowed(values.T), borrowed(carried), borrowed(own))
+        bias = gradient[weight_at + width * outs : weight_at + (width + 1) * outs]
+        if first:
+            _products(values, carried, own)
         else:
-            _add_products(values, carried, own, scratch[matrix_at : matrix_at + width * outs].reshape(width, outs))
+            spare = scratch[matrix_at : matrix_at + width * outs].reshape(width, outs)
+            _products(values, carried, spare)
+            for column in range(width):
+                for output in range(outs):
+                    own[column, output] += spare[column, output]
         if layer == last:
-            bias = gradient[weight_at + width * outs : weight_at + (width + 1) * outs]
+            if first:
+                bias[:] = 0
             for row in range(count):
                 for output in range(outs):
                     bias[output] += carried[row, output]
         if layer > 0:
-            spare = scratch[spare_at + (layer % 2) * count * widest :][: count * width].reshape(count, width)
+            back = scratch[spare_at + (layer % 2) * count * widest :][: count * width].reshape(count, width)
             slopes = scratch[slope_at : slope_at + count * width].reshape(count, width)
-            _carry_back(carried, weights, transposed, weight_at, slopes, spare, gradient[weight_at - width : weight_at])
-            carried = spare
+            bias_before = gradient[weight_at - width : weight_at]
+            if first:
+                bias_before[:] = 0
+            _carry_back(carried, weights, transposed, weight_at, slopes, back, bias_before)
+            carried = back
 
 
 @njit(_nrt=True)
-def _product(left, right, results):  # type: ignore[no-untyped-def]
+def _product(left, right, results):
     """results ← left · right; `right` and `results` may be vectors. Takes `borrowed` arrays, as numpy's product counts references."""
     np.dot(left, right, results)
 
 
 @njit(**PLAIN)
-def _add_products(values, carried, own, spare):  # type: ignore[no-untyped-def]
-    """own += valuesᵀ · carried."""
+def _products(values, carried, results):
+    """results ← valuesᵀ · carried; one output is a matrix-vector product."""
     if carried.shape[1] == 1:
-        vector, sums = carried.reshape(len(carried)), spare.reshape(len(spare))
+        vector, sums = carried.reshape(len(carried)), results.reshape(len(results))
         _product(borrowed(values.T), borrowed(vector), borrowed(sums))
     else:
-        _product(borrowed(values.T), borrowed(carried), borrowed(spare))
-    for column in range(own.shape[0]):
-        for output in range(own.shape[1]):
-            own[column, output] += spare[column, output]
+        _product(borrowed(values.T), borrowed(carried), borrowed(results))
 
 
 @njit(**PLAIN)
-def _carry_back(carried, weights, transposed, weight_at, slopes, results, bias):  # type: ignore[no-untyped-def]
+def _carry_back(carried, weights, transposed, weight_at, slopes, results, bias):
     """results ← (carried · matrixᵀ) × slopes, and bias += their sum over rows."""
     width, outs = results.shape[1], carried.shape[1]
     if outs == 1:
@@ -154,14 +158,15 @@ def _carry_back(carried, weights, transposed, weight_at, slopes, results, bias):
 
 
 @njit(**PLAIN)
-def transpose(weights, widths, transposed):  # type: ignore[no-untyped-def]
-    """Write every layer's matrix but the first [inputs, outputs] as [outputs, inputs], in tiles that stay in the nearest cache."""
+def transpose(weights, widths, transposed):
+    """Write every layer's matrix but the first [inputs, outputs] as [outputs, inputs]."""
     at = 0
     for layer in range(len(widths) - 1):
         width, outs = widths[layer], widths[layer + 1]
         if layer > 0:
-            for start in range(0, width, 16):
-                for output in range(outs):
-                    for column in range(start, min(start + 16, width)):
-                        transposed[at + output * width + column] = weights[at + column * outs + output]
+            matrix = weights[at : at + width * outs].reshape(width, outs)
+            turned = transposed[at : at + width * outs].reshape(outs, width)
+            for output in range(outs):
+                for column in range(width):
+                    turned[output, column] = matrix[column, output]
         at += (width + 1) * outs

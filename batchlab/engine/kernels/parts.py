@@ -17,11 +17,11 @@ PLAIN: dict[str, Any] = {"fastmath": FAST, "_nrt": False}
 """Options of every function that allocates nothing: no slice counts references, for which the cores would wait for each other."""
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def borrowed(typing, array):  # type: ignore[no-untyped-def]
+@intrinsic
+def borrowed(typing, array):
     """Return the array without its reference counter: cores that count references to one array wait for each other at every slice."""
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
         view = context.make_array(signature.return_type)(context, builder, arguments[0])
         view.meminfo = cgutils.get_null_value(view.meminfo.type)
         return view._getvalue()
@@ -29,11 +29,11 @@ def borrowed(typing, array):  # type: ignore[no-untyped-def]
     return array(array), code
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _add_atomically(typing, counters, index, amount):  # type: ignore[no-untyped-def]
+@intrinsic
+def _add_atomically(typing, counters, index, amount):
     """Add to `counters[index]` as one indivisible step that all cores see in the same order; return what was there before."""
 
-    def code(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def code(context, builder, signature, arguments):
         view = context.make_array(signature.args[0])(context, builder, arguments[0])
         place = builder.gep(view.data, [arguments[1]])
         return builder.atomic_rmw("add", place, arguments[2], "seq_cst")
@@ -42,7 +42,7 @@ def _add_atomically(typing, counters, index, amount):  # type: ignore[no-untyped
 
 
 @njit(**PLAIN)
-def wait_for_all(counters, threads):  # type: ignore[no-untyped-def]
+def wait_for_all(counters, threads):
     """Return once all `threads` have come here as often as the caller: a barrier, by spinning, for work of microseconds.
 
     `counters` `[2]` start at 0: how many wait, and how many times all have met.
@@ -61,14 +61,14 @@ def one_of(functions: Sequence[Callable[..., Any]]) -> Any:
     if len(functions) == 1:
 
         @njit(**PLAIN)
-        def last(number, *arguments):  # type: ignore[no-untyped-def]
+        def last(number, *arguments):
             return head(*arguments)
 
         return last
     rest = one_of(functions[1:])
 
     @njit(**PLAIN)
-    def chosen(number, *arguments):  # type: ignore[no-untyped-def]
+    def chosen(number, *arguments):
         if number == 0:
             return head(*arguments)
         return rest(number - 1, *arguments)
@@ -79,7 +79,7 @@ def one_of(functions: Sequence[Callable[..., Any]]) -> Any:
 def _over_a_block(value_and_slope: Callable[[float], tuple[float, float]]) -> Callable[..., None]:
     scalar = njit(value_and_slope, **PLAIN)
 
-    def activate(values, bias, slopes):  # type: ignore[no-untyped-def]
+    def activate(values, bias, slopes):
         for row in range(values.shape[0]):
             for column in range(values.shape[1]):
                 value, slope = scalar(values[row, column] + bias[column])

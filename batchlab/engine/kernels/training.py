@@ -12,7 +12,7 @@ TRAINS, STOPPED, DIVERGED = 0, 1, 2
 LANE_ROWS, MOST_LANES = 128, 16
 """A step's rows are cut into lanes of about this many rows, at most so many: cores may share a step lane by lane, and the sum over
 lanes has one order whoever computed them, so that results are the same for any number of threads."""
-TRANSPOSING_ROWS = 128
+TRANSPOSING_ROWS = 16
 """From this many rows on, a step earns back the transposing of its matrices."""
 
 
@@ -62,12 +62,12 @@ class Scratch(NamedTuple):
 
 
 @njit(**PLAIN)
-def lane_count(row_count):  # type: ignore[no-untyped-def]
-    return min(max(row_count // LANE_ROWS, 1), MOST_LANES)
+def lane_count(row_count):
+    return min(max(row_count // LANE_ROWS, 2 if row_count >= 0.75 * LANE_ROWS else 1), MOST_LANES)
 
 
 @njit(**PLAIN)
-def _gradient_of_lane(rows, replicas, task, replica, weights, start, end, lane, lanes, gradient, transposed, block):  # type: ignore[no-untyped-def]
+def _gradient_of_lane(rows, replicas, task, replica, weights, start, end, lane, lanes, gradient, transposed, block):
     """Write a lane's share of the mean loss's gradient over rows start..end of the run and return its share of the summed loss."""
     seed = replicas.seed[replica]
     table = min(seed, len(rows.features) - 1)
@@ -90,7 +90,7 @@ def _gradient_of_lane(rows, replicas, task, replica, weights, start, end, lane, 
 
 
 @njit(**PLAIN)
-def _moves(replicas, task, replica, made, loss, gradient):  # type: ignore[no-untyped-def]
+def _moves(replicas, task, replica, made, loss, gradient):
     """Make update number `made` + 1; return whether loss and new weights are finite. If not, the replica keeps the weights it had."""
     weights = replicas.weights[made % 2, replica, : task.parameters]
     updated = replicas.weights[(made + 1) % 2, replica, : task.parameters]
@@ -103,14 +103,14 @@ def _moves(replicas, task, replica, made, loss, gradient):  # type: ignore[no-un
 
 
 @njit(**PLAIN)
-def _transpose(task, weights, row_count, transposed):  # type: ignore[no-untyped-def]
+def _transpose(task, weights, row_count, transposed):
     """Write every matrix transposed, where that pays."""
     if len(task.widths) > 2 and row_count >= TRANSPOSING_ROWS:
         mlp.transpose(weights, task.widths, transposed)
 
 
 @njit(**PLAIN)
-def _train_replica(rows, replicas, task, scratch, replica, thread):  # type: ignore[no-untyped-def]
+def _train_replica(rows, replicas, task, scratch, replica, thread):
     """Make all steps of the run for one replica, on one core."""
     total, transposed, block = scratch.gradients[2 * thread, : task.parameters], scratch.transposed[thread], scratch.blocks[thread]
     start, made = np.int64(0), replicas.steps[replica]
@@ -130,16 +130,8 @@ def _train_replica(rows, replicas, task, scratch, replica, thread):  # type: ign
     replicas.steps[replica] = made
 
 
-@njit(parallel=True, nogil=True, fastmath=FAST)
-def train_apart(rows, replicas, task, active, threads, scratch):  # type: ignore[no-untyped-def]
-    """Make all steps of the run for the replicas numbered `active`, a replica a core."""
-    for thread in prange(threads):
-        for place in range(thread, len(active), threads):
-            _train_replica(rows, replicas, task, scratch, active[place], thread)
-
-
 @njit(**PLAIN)
-def _train_share(rows, replicas, task, active, scratch, thread, threads):  # type: ignore[no-untyped-def]
+def _train_share(rows, replicas, task, active, scratch, thread, threads):
     """Make one core's share of all steps of the run: its lanes of every step, and then its replicas' updates."""
     start = np.int64(0)
     for end in rows.ends:
@@ -166,7 +158,7 @@ def _train_share(rows, replicas, task, active, scratch, thread, threads):  # typ
 
 
 @njit(**PLAIN)
-def _sum_lanes_and_move(replicas, task, scratch, replica, first, lanes):  # type: ignore[no-untyped-def]
+def _sum_lanes_and_move(replicas, task, scratch, replica, first, lanes):
     total, loss = scratch.gradients[first, : task.parameters], scratch.losses[first]
     for lane in range(first + 1, first + lanes):
         loss += scratch.losses[lane]
@@ -178,23 +170,25 @@ def _sum_lanes_and_move(replicas, task, scratch, replica, first, lanes):  # type
 
 
 @njit(parallel=True, nogil=True, fastmath=FAST)
-def train_together(rows, replicas, task, active, threads, scratch):  # type: ignore[no-untyped-def]
-    """Make all steps of the run for the replicas numbered `active`, every step's lanes spread over the cores; the same numbers.
-
-    All `threads` must run at once, because they wait for each other.
-    """
+def train(rows, replicas, task, active, together, threads, scratch):
+    """Make all steps of the run for the replicas numbered `active`: a replica a core, or `together`, every step's lanes spread over the
+    cores; the same numbers. All `threads` must run at once, because in the latter case they wait for each other."""
     for thread in prange(threads):
-        _train_share(rows, replicas, task, active, scratch, thread, threads)
+        if together:
+            _train_share(rows, replicas, task, active, scratch, thread, threads)
+        else:
+            for place in range(thread, len(active), threads):
+                _train_replica(rows, replicas, task, scratch, active[place], thread)
 
 
 @njit(**PLAIN)
-def _add(total, part):  # type: ignore[no-untyped-def]
+def _add(total, part):
     for index in range(len(total)):
         total[index] += part[index]
 
 
 @njit(parallel=True, nogil=True, fastmath=FAST)
-def summed_losses(features, target, weights, task, threads, blocks, losses):  # type: ignore[no-untyped-def]
+def summed_losses(features, target, weights, task, threads, blocks, losses):
     """Write `losses` [replicas, portions]: the summed loss of each equal portion of the rows under `weights` [replicas, parameters]."""
     replica_count, portions = losses.shape
     for thread in prange(threads):
@@ -205,7 +199,7 @@ def summed_losses(features, target, weights, task, threads, blocks, losses):  # 
 
 
 @njit(**PLAIN)
-def _loss_of_portion(features, target, start, end, task, weights, block):  # type: ignore[no-untyped-def]
+def _loss_of_portion(features, target, start, end, task, weights, block):
     if len(task.widths) == 2:
         return linear.loss_of_rows(features, target, start, end, task, weights, block[: task.widths[1]].reshape(1, task.widths[1]))
     total = 0.0
