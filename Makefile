@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check ui server lock browser test-browser clean
+.PHONY: help setup demo test check ui server bench lock browser test-browser clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -39,6 +39,10 @@ ui: $(READY) ## Open the MLflow UI on loopback
 server: $(READY) ## Start a Prefect server and a worker on loopback, and deploy the flows
 	$(BIN)/batchlab server start --worker
 
+bench: $(READY) ## Measure the engine beside its peers (add QUICK=--quick for 3 minutes); writes docs/benchmarks.md
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r benchmarks/requirements.lock
+	$(BIN)/python -m benchmarks $(QUICK)
+
 browser: ## Install Chromium and its driver, for the browser tests (Debian, Ubuntu)
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); $$sudo apt-get update -qq && $$sudo apt-get install -y -qq chromium chromium-driver; }
@@ -49,6 +53,8 @@ test-browser: $(READY) browser ## Install a browser and run the tests that need 
 lock: $(READY) ## Resolve requirements.lock again from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \
 	  --group dev pyproject.toml --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \
+	  --group dev --group bench --constraint requirements.lock pyproject.toml --output-file benchmarks/requirements.lock
 
 clean: ## Remove .venv, caches and everything under mlruns/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -4,13 +4,12 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import numba
 import torch
 
-from batchlab.engine.memory import bytes_per_replica
+from batchlab.engine.memory import footprint
 from batchlab.engine.records import Plan
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
@@ -98,24 +97,25 @@ def memory(quick: bool, tell: Tell) -> list[dict[str, Any]]:
                 tell(f"memory, {backend}, {replicas} replicas, batch {batch}")
                 work = Work(Mlp(widths=(256, 256)), batch, replicas, row_count=8192)
                 strategy = FullBatch() if batch == work.row_count else MiniBatch(batch_rows=batch)
-                each = bytes_per_replica(work.data, work.model, strategy, Plan(backend=backend), torch.device("cpu"))  # type: ignore[arg-type]
-                if each * replicas > 6 * 2**30:
+                plan = Plan(backend=backend)  # type: ignore[arg-type]
+                predicted = footprint(work.data, work.model, strategy, plan, torch.device("cpu")).of(replicas)
+                if predicted > 6 * 2**30:
                     continue
-                grown = _peak_of(replace(work), backend)
-                results.append(
-                    {"backend": backend, "replicas": replicas, "batch_rows": batch, "predicted": each * replicas, "measured": grown}
-                )
+                grown = _peak_of(work, backend)
+                results.append({"backend": backend, "replicas": replicas, "batch_rows": batch, "predicted": predicted, "measured": grown})
     return results
 
 
 def _peak_of(work: Work, backend: str) -> int:
+    """Return the bytes by which the training raises this system's high-water mark of a fresh process that has trained before (Linux)."""
     code = (
-        "import resource; from dataclasses import replace; from batchlab.models.mlp import Mlp\n"
+        "from dataclasses import replace; from batchlab.models.mlp import Mlp; import gc\n"
         "from benchmarks.peers import batchlab; from benchmarks.problems import Work\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "def mark(): return next(int(line.split()[1]) * 1024 for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
         f"work = Work(Mlp(widths=(256, 256)), {work.batch_rows}, {work.replicas}, row_count={work.row_count})\n"
-        f"batchlab(replace(work, replicas=1, batch_rows=8), {backend!r}); before = peak()\n"
-        f"batchlab(work, {backend!r}); print(peak() - before)\n"
+        f"batchlab(replace(work, replicas=1, batch_rows=8), {backend!r}); gc.collect()\n"
+        "open('/proc/self/clear_refs', 'w').write('5'); before = mark()\n"
+        f"batchlab(work, {backend!r}); print(mark() - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1])

@@ -150,7 +150,7 @@ def scikit_mlp(work: Work, rate: float = RATE, seed: int = 0) -> Outcome:
     assert isinstance(work.model, Mlp)
     features, target = (tensor.numpy() for tensor in work.rows)
     net = MLPRegressor(
-        work.model.widths,
+        hidden_layer_sizes=work.model.widths,
         solver="sgd",
         alpha=0,
         batch_size=work.batch_rows,

@@ -5,13 +5,13 @@ The order of rows is the strategy's alone; delivery cannot change it.
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-Blocks = Callable[[], Iterator[NDArray[np.int64]]]
+from batchlab.strategies import Indices
+
+Blocks = Callable[[], Iterator[Indices]]
 """Makes the stream of index blocks `[seeds, rows]`, one a micro-batch, afresh at each call."""
 Batch = tuple[Tensor, Tensor]
 
@@ -38,14 +38,14 @@ class _Rows(Dataset[Batch]):
     def __init__(self, features: Tensor, target: Tensor) -> None:
         self.features, self.target = features, target
 
-    def __getitem__(self, block: NDArray[np.int64]) -> Batch:
+    def __getitem__(self, block: Indices) -> Batch:
         rows = torch.from_numpy(block)
         return self.features[rows], self.target[rows]
 
 
-class _BlockSampler(Sampler[NDArray[np.int64]]):
+class _BlockSampler(Sampler[Indices]):
     def __init__(self, blocks: Blocks) -> None:
         self.blocks = blocks
 
-    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+    def __iter__(self) -> Iterator[Indices]:
         return self.blocks()

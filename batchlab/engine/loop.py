@@ -13,7 +13,7 @@ from batchlab.engine.losses import Loss
 from batchlab.engine.memory import replicas_that_fit
 from batchlab.engine.recorder import Recorder
 from batchlab.engine.records import OnProgress, Plan, Progress, Trial, TrialResult
-from batchlab.engine.schedule import ahead, planned_rows, runs
+from batchlab.engine.schedule import planned_rows, runs
 from batchlab.models import Model
 from batchlab.strategies import Indices, Strategy
 
@@ -71,8 +71,7 @@ def _train_tile(
     recorder.record(0, 0)
     batches = _loaded(data, strategy, backend.seeds, plan, most_rows, device)
     started = time.perf_counter()
-    planned = runs(strategy, data.population, backend.seeds, plan, most_rows)
-    for run in ahead(planned) if backend.draws_ahead else planned:
+    for run in runs(strategy, data.population, backend.seeds, plan, most_rows):
         backend.train(run, batches)
         recorder.train_seconds += time.perf_counter() - started
         on_progress(Progress(run.rows_seen, rows_total))

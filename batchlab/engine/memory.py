@@ -1,5 +1,6 @@
 """How much memory a training needs, predicted, so that a sweep that would not fit is cut into tiles instead of killed."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from batchlab.engine.backends.base import seeded_network
 from batchlab.engine.backends.choice import uses_kernels
+from batchlab.engine.backends.torch_stacked import EVALUATED_AT_ONCE
 from batchlab.engine.data import TrainingData
 from batchlab.engine.records import Plan
 from batchlab.errors import BadInput
@@ -18,34 +20,47 @@ SHARE_OF_FREE = 0.8
 """Of the memory that is free when a training starts, it plans to use this much."""
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """Predicted peak bytes of a training beyond the rows themselves: what does not grow with replicas, and what each of them adds."""
+
+    fixed: int
+    per_replica: int
+
+    def of(self, replicas: int) -> int:
+        return self.fixed + replicas * self.per_replica
+
+
 def replicas_that_fit(
     data: TrainingData, model: Model, strategy: Strategy, trials: int, plan: Plan, device: torch.device, memory_bytes: int | None
 ) -> int:
     """Return how many of the `trials` to train together; raises BadInput where not even one fits."""
     free = int(SHARE_OF_FREE * free_bytes(device)) if memory_bytes is None else memory_bytes
-    needed = bytes_per_replica(data, model, strategy, plan, device)
-    if needed > free:
+    predicted = footprint(data, model, strategy, plan, device)
+    if predicted.of(1) > free:
         raise BadInput(
-            f"one replica of {model.kind} needs about {needed / 2**30:.2f} GiB with steps of "
+            f"one replica of {model.kind} needs about {predicted.of(1) / 2**30:.2f} GiB with steps of "
             f"{strategy.rows_per_step(data.population.row_count)} rows, and {free / 2**30:.2f} GiB may be used; "
             "use smaller batches, or the accumulated strategy with smaller portions."
         )
-    return min(trials, free // needed)
+    return min(trials, (free - predicted.fixed) // predicted.per_replica)
 
 
-def bytes_per_replica(data: TrainingData, model: Model, strategy: Strategy, plan: Plan, device: torch.device) -> int:
-    """Return the predicted peak bytes that each replica adds: weights and their copies, and what a micro-batch leaves for the backward
-    pass (nothing in the kernels, which take blocks that fit the cache)."""
+def footprint(data: TrainingData, model: Model, strategy: Strategy, plan: Plan, device: torch.device) -> Footprint:
+    """Predict from the number of weights and their copies and, for torch, from what a row leaves for the backward pass.
+
+    The kernels leave nothing: they take blocks that fit the cache.
+    """
     network = seeded_network(model, (data.features.shape[1], data.output_count), 0)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     number = data.features.element_size()
     if uses_kernels(model, plan, device):
         # current and previous, the optimizer's, the kept and two copies at an evaluation; initial ones; results in float64
-        return parameters * (number * (5 + plan.optimizer.slots) + 4 + 8)
-    portion = largest_portion(strategy, data)
+        return Footprint(0, parameters * (number * (5 + plan.optimizer.slots) + 4 + 8))
     # current, gradient, its part, updated, the optimizer's temporaries; the kept, initial and results as above
     of_weights = parameters * (number * (10 + 2 * plan.optimizer.slots) + 4 + 8)
-    return of_weights + portion * saved_bytes_per_row(network, data.features[:2].float()) * number // 4
+    of_row = saved_bytes_per_row(network, data.features[:2].float()) * number // 4
+    return Footprint(EVALUATED_AT_ONCE * of_row, of_weights + 2 * largest_portion(strategy, data) * of_row)
 
 
 def largest_portion(strategy: Strategy, data: TrainingData) -> int:
@@ -55,17 +70,17 @@ def largest_portion(strategy: Strategy, data: TrainingData) -> int:
 
 
 def saved_bytes_per_row(network: torch.nn.Module, rows: Tensor) -> int:
-    """Return the bytes that one float32 row keeps alive in a forward and backward pass: what autograd saves, thrice for what it makes."""
-    sizes = []
+    """Return the bytes that one float32 row keeps alive for the backward pass, as autograd saves them; the row itself included."""
+    sizes = {rows.data_ptr(): rows.nbytes}
 
     def seen(tensor: Tensor) -> Tensor:
         if tensor.ndim and tensor.shape[0] == len(rows):
-            sizes.append(tensor.nbytes)
+            sizes[tensor.data_ptr()] = tensor.nbytes
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(seen, lambda tensor: tensor):
         network(rows).sum()
-    return 3 * sum(sizes) // len(rows) + rows.shape[1] * 4
+    return sum(sizes.values()) // len(rows)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -1,7 +1,6 @@
 """The steps of a whole training as runs: stretches of steps between two looks at the losses, made by the backend in one go."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -60,16 +59,6 @@ def runs(strategy: Strategy, population: Population, seeds: Sequence[int], plan:
         yield replace(held, evaluated=True)
 
 
-def ahead(made: Iterator[Run]) -> Iterator[Run]:
-    """Yield what `made` yields, the next one being drawn on another core while the caller works, where the drawing and
-    the work let Python's lock go."""
-    with ThreadPoolExecutor(1) as worker:
-        waiting = worker.submit(next, made, None)
-        while (run := waiting.result()) is not None:
-            waiting = worker.submit(next, made, None)
-            yield run
-
-
 def _stretches(strategy: Strategy, population: Population, seeds: Sequence[int], plan: Plan, most_rows: int) -> Iterator[Run]:
     marks = np.linspace(0, planned_rows(strategy, population.row_count, plan), plan.evaluations + 1)[1:]
     most_steps = plan.epochs * population.row_count if plan.max_steps is None else plan.max_steps
@@ -78,12 +67,10 @@ def _stretches(strategy: Strategy, population: Population, seeds: Sequence[int],
         if waiting.steps_planned == most_steps:
             break
         orders = [strategy.order(population, seed, epoch) for seed in seeds]
-        rows, portions, steps = (
-            (orders[0].rows[None] if len(orders) == 1 else np.stack([order.rows for order in orders])),
-            orders[0].portions,
-            orders[0].steps,
-        )
-        start, steps = 0, steps[: most_steps - waiting.steps_planned]
+        rows = orders[0].rows[None] if len(orders) == 1 else np.stack([order.rows for order in orders])
+        rows = rows.astype(np.int32 if population.row_count < 2**31 else np.int64, copy=False)
+        portions, steps = orders[0].portions, orders[0].steps[: most_steps - waiting.steps_planned]
+        start = 0
         while len(steps):
             seen = waiting.rows_planned
             mark = marks[min(int(np.searchsorted(marks, seen, side="right")), len(marks) - 1)]

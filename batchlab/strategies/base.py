@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from batchlab.errors import BadInput
 from batchlab.records import Record
 
-Indices = NDArray[np.int64]
+Indices = NDArray[np.integer]
 Step = list[Indices]
 """One update of the weights: the row indices of its micro-batches, whose gradient is summed."""
 
@@ -80,9 +80,10 @@ def permutation(row_count: int, seed: int, epoch: int) -> Indices:
     """Return the order of all rows in one epoch, a pure function of its arguments."""
     import torch
 
-    # torch's shuffle takes half the time of numpy's
+    # torch's shuffle takes half the time of numpy's, and short numbers a third of what follows
     stream = torch.Generator().manual_seed(int(generator(seed, epoch).integers(2**63)))
-    return torch.randperm(row_count, generator=stream).numpy()
+    number = torch.int32 if row_count < 2**31 else torch.int64
+    return torch.randperm(row_count, generator=stream, dtype=number).numpy()
 
 
 def generator(seed: int, epoch: int) -> np.random.Generator:

@@ -21,9 +21,6 @@ class Backend(ABC):
     """Trains replicas side by side. A replica whose loss or weights stop being finite has diverged: it keeps its last finite weights
     and leaves, the others go on. Weights are flat, `[replicas, parameters]`, in the order of the network's parameters."""
 
-    draws_ahead = False
-    """Whether the next run's order of rows may be drawn on another thread meanwhile (docs/adr/0006 says why torch's work may not)."""
-
     def __init__(self, model: Model, shape: tuple[int, int], trials: Sequence[Trial]) -> None:
         networks = [seeded_network(model, shape, trial.seed) for trial in trials]
         self.network = networks[0]

@@ -23,7 +23,7 @@ from batchlab.strategies import Population
 BLOCK_ROWS, SMALLEST_BLOCK, LARGEST_PRODUCT = 192, 96, 1_000_000
 """Rows a block: what the nearest caches hold, and fewer (but not under SMALLEST_BLOCK) where rows × width × width passes what BLAS's
 small-matrix paths take."""
-SHARED_WORK = 100_000
+SHARED_WORK = 40_000
 """Rows × parameters from which a step is worth waking the other cores for."""
 EVALUATION_PORTIONS = 16
 """Losses of all rows are summed in so many portions, always the same, so that several cores share them."""
@@ -31,8 +31,6 @@ EVALUATION_PORTIONS = 16
 
 class NumbaCpu(Backend):
     """Trains in float32 or float64. The same numbers come out, bit for bit, whatever the number of cores and of other replicas."""
-
-    draws_ahead = True
 
     def __init__(
         self, model: Linear | Mlp, shape: tuple[int, int], loss: Loss, optimizer: Optimizer, trials: Sequence[Trial], data: TrainingData
@@ -141,7 +139,7 @@ def warm(precision: Precision = "float32") -> None:
     rows = torch.zeros(2, 1, dtype=torch.float64 if precision == "float64" else torch.float32)
     data = TrainingData(rows, rows[:, 0], rows, rows[:, 0], Population(2), output_count=1)
     backend = NumbaCpu(Linear(), (1, 1), Loss("mse"), Sgd(), [Trial(0.1, 0)], data)
-    backend.train(Run(np.zeros((1, 2), np.int64), np.array([2]), np.array([2]), first_step=1, rows_before=0, evaluated=True), None)
+    backend.train(Run(np.zeros((1, 2), np.int32), np.array([2]), np.array([2]), first_step=1, rows_before=0, evaluated=True), None)
     backend.losses()
 
 
@@ -149,7 +147,9 @@ def _delivered(batches: list[Batch]) -> Rows:
     """Return one step's rows as tables of their own, one a seed."""
     features, target = (torch.cat(parts, dim=1).numpy() for parts in zip(*batches, strict=True))
     seeds, count = target.shape
-    return Rows(features, target.astype(features.dtype, copy=False), np.tile(np.arange(count), (seeds, 1)), np.array([count]))
+    return Rows(
+        features, target.astype(features.dtype, copy=False), np.tile(np.arange(count, dtype=np.int32), (seeds, 1)), np.array([count])
+    )
 
 
 def layer_widths(model: Linear | Mlp, shape: tuple[int, int]) -> NDArray[np.int64]:
