@@ -16,7 +16,7 @@ from batchlab.engine.records import Precision, Trial
 from batchlab.engine.schedule import Run
 from batchlab.models import Model
 
-EVALUATED_AT_ONCE = 2**16
+EVALUATED_AT_ONCE = 2**14
 """Rows × replicas evaluated at once, so that evaluation's memory does not grow with the data."""
 
 
