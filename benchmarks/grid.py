@@ -19,8 +19,8 @@ def cells(quick: bool) -> list[Work]:
     for replicas in (1, 8) if quick else (1, 8, 64):
         for model in MODELS:
             for batch in (32, 2048) if quick else (32, 256, 2048, FULL):
-                epochs = (5 if batch == FULL else 2) if isinstance(model, Mlp) else (20 if replicas == 1 else 5)
-                works.append(Work(model, batch, replicas, 1 if quick and replicas == 1 else epochs))
+                epochs = (5 if batch == FULL else 4 if replicas == 1 else 2) if isinstance(model, Mlp) else (20 if replicas == 1 else 5)
+                works.append(Work(model, batch, replicas, 2 if quick and replicas == 1 else epochs))
     return [*works, Work(MODELS[0], 1, epochs=2)]
 
 

@@ -75,6 +75,10 @@ class Work:
         with torch.no_grad():
             return float(nn.functional.mse_loss(network(features)[:, 0], target))
 
+    @property
+    def widest(self) -> int:
+        return max(self.model.widths) if isinstance(self.model, Mlp) else 0
+
     def flops_per_row(self) -> int:
         """Return the floating-point operations of a row's forward and backward pass: its matrix products."""
         widths = [self.features, *(self.model.widths if isinstance(self.model, Mlp) else ()), 1]

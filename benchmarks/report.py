@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from batchlab.models.mlp import Mlp
 from benchmarks.measuring import LOOSE_TOLERANCE, LOSS_TOLERANCE
+from benchmarks.problems import Work
 
 HERE = Path(__file__).parent
 PAGE, FIGURE, DATA = HERE.parent / "docs" / "benchmarks.md", HERE.parent / "docs" / "benchmarks.png", HERE / "results.json"
@@ -53,7 +55,7 @@ def page(results: Results) -> Iterator[str]:
     yield f"The notebook's own problem (a line, 100 rows, batches of 10, 1,000 epochs), {engine * 1e3:.0f} ms here: {ratios}."
     yield ""
     yield from _sweep(results["sweep"])
-    yield from _growth(results["growth"])
+    yield from _growth(results["growth"], machine["gflops"])
 
 
 def _sweep(sweep: Results) -> Iterator[str]:
@@ -70,7 +72,15 @@ def _sweep(sweep: Results) -> Iterator[str]:
     yield ""
 
 
-def _growth(growth: Results) -> Iterator[str]:
+def _growth(growth: Results, peak: float) -> Iterator[str]:
+    yield "## Widths: share of the matrix peak, 8 replicas, batch 256"
+    yield ""
+    yield "| width of both hidden layers | kernels | torch |"
+    yield "|---|---|---|"
+    for (width, kernels), (_, torch) in zip(*growth["widths"].values(), strict=True):
+        flops = Work(Mlp(widths=(width, width)), 256).flops_per_row() * 1e6
+        yield f"| {width} | {flops / kernels / 1e9 / peak:.0%} | {flops / torch / 1e9 / peak:.0%} |"
+    yield ""
     yield "## Cores"
     yield ""
     yield "| work | speed-up on all cores | share of linear |"
@@ -104,7 +114,7 @@ def _millions(cell: Results) -> str:
 def figure(results: Results) -> Any:
     """Draw how the cost of a million replica-rows grows along every axis."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import ScalarFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     drawn = Figure(figsize=(14, 3.6), layout="constrained")
     panels = drawn.subplots(1, 4)
@@ -117,7 +127,8 @@ def figure(results: Results) -> Any:
         panel.set(xscale="log", yscale="log", xlabel=label)
         panel.grid(alpha=0.3)
         panel.legend(frameon=False)
-        panel.yaxis.set_major_formatter(ScalarFormatter())
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.yaxis.set_minor_formatter(NullFormatter())
     panels[0].set_ylabel("seconds a million rows and replicas")
     drawn.suptitle("How the cost grows: mlp 64-64 and linear, batch 256", fontsize=11)
     return drawn

@@ -2,8 +2,10 @@
 
 import itertools
 import math
+import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numba
@@ -14,6 +16,7 @@ from torch import nn
 
 from batchlab.engine import memory
 from batchlab.engine.activations import ACTIVATIONS
+from batchlab.engine.backends import torch_stacked
 from batchlab.engine.backends.choice import WIDE, uses_kernels
 from batchlab.engine.data import TrainingData
 from batchlab.engine.kernels import compiled
@@ -111,6 +114,32 @@ def test_your_own_module_is_that_of_plain_pytorch_with_every_loss_and_optimizer(
         np.testing.assert_allclose(flat(result), expected, rtol=0, atol=1e-10, err_msg=f"{loss} {optimizer!r}")
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler (Debian: g++), and there is none here")
+def test_compiled_steps_of_your_own_module_are_those_of_plain_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_stacked, "COMPILING_STEPS", 30)
+    model, strategy, data = Custom(factory=f"{__name__}:residual"), MiniBatch(batch_rows=32), rows("mse")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="torch.compile failed")
+        (result,) = trained(model, "mse", strategy, [Trial(0.003, 1)], data)
+    torch.manual_seed(1)
+    network = model.network(6, 1).double()
+    expected = by_hand(network, "mse", strategy, torch.optim.SGD(network.parameters(), lr=0.003), data, seed=1)
+    np.testing.assert_allclose(flat(result), expected, rtol=0, atol=1e-10)
+
+
+def test_without_a_compiler_your_own_module_trains_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import torch._inductor.config as inductor
+
+    monkeypatch.setattr(torch_stacked, "COMPILING_STEPS", 30)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()
+    with inductor.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.warns(UserWarning, match="torch.compile failed, so the steps run"):
+        (result,) = trained(
+            Custom(factory=f"{__name__}:residual"), "huber", MiniBatch(batch_rows=32), [Trial(0.003, 1)], rows("huber"), epochs=4
+        )
+    assert result.steps == 40
+
+
 @pytest.mark.parametrize("name", list(ACTIVATIONS))
 def test_an_activations_value_and_slope_belong_together(name: str) -> None:
     activation = ACTIVATIONS[name]  # type: ignore[index]
@@ -203,12 +232,13 @@ def test_a_trial_that_has_learnt_nothing_by_a_quarter_of_its_rows_leaves() -> No
 
 
 def test_wide_networks_go_to_torch_and_kernels_refuse_what_they_cannot_run() -> None:
-    assert uses_kernels(Mlp(widths=(64, 64)), Plan(), CPU)
-    assert not uses_kernels(Mlp(widths=(WIDE, WIDE)), Plan(), CPU)
-    assert uses_kernels(Mlp(widths=(WIDE,)), Plan(backend="kernels"), CPU)
+    assert uses_kernels(Mlp(widths=(64, 64)), Plan(), CPU, WIDE)
+    assert uses_kernels(Mlp(widths=(WIDE, WIDE)), Plan(), CPU, WIDE - 1)
+    assert not uses_kernels(Mlp(widths=(WIDE, WIDE)), Plan(), CPU, WIDE)
+    assert uses_kernels(Mlp(widths=(WIDE,)), Plan(backend="kernels"), CPU, WIDE)
     for model, plan in ((Custom(factory="a:b"), Plan(backend="kernels")), (Linear(), Plan(backend="kernels", precision="bf16"))):
         with pytest.raises(BadInput, match="runs linear and mlp on the CPU"):
-            uses_kernels(model, plan, CPU)
+            uses_kernels(model, plan, CPU, 32)
 
 
 def test_bf16_rounds_products_and_keeps_float32_weights() -> None:

@@ -64,7 +64,7 @@ def _train_tile(
 ) -> list[TrialResult]:
     """Train trials that fit into memory together."""
     rows_total = planned_rows(strategy, data.population.row_count, plan)
-    backend = chosen_backend(data, model, trials, plan, loss, device)
+    backend = chosen_backend(data, model, strategy, trials, plan, loss, device)
     recorder = Recorder(backend, plan, data.population.row_count, rows_total)
     most_rows = max(1, min(RUN_ROWS, RUN_WORK // backend.initial.numel()))
 

@@ -54,7 +54,7 @@ def footprint(data: TrainingData, model: Model, strategy: Strategy, plan: Plan, 
     network = seeded_network(model, (data.features.shape[1], data.output_count), 0)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     number = data.features.element_size()
-    if uses_kernels(model, plan, device):
+    if uses_kernels(model, plan, device, strategy.rows_per_step(data.population.row_count)):
         # current and previous, the optimizer's, the kept and two copies at an evaluation; initial ones; results in float64
         return Footprint(0, parameters * (number * (5 + plan.optimizer.slots) + 4 + 8))
     # current, gradient, its part, updated, the optimizer's temporaries; the kept, initial and results as above

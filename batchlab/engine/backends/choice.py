@@ -8,19 +8,21 @@ import torch
 from batchlab.engine.backends.base import Backend
 from batchlab.engine.losses import Loss
 from batchlab.engine.records import Plan, Trial
+from batchlab.engine.schedule import planned_rows
 from batchlab.errors import BadInput
 from batchlab.models import Model
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
+from batchlab.strategies import Strategy
 
 if TYPE_CHECKING:
     from batchlab.engine.data import TrainingData
 
-WIDE = 512
-"""From this width of every hidden layer on, torch's products on all cores are ahead of a replica a core: benchmarks/ measures it."""
+WIDE = 1024
+"""Where every hidden layer is this wide and a step has this many rows, torch's products on all cores are ahead: see docs/adr/0007."""
 
 
-def uses_kernels(model: Model, plan: Plan, device: torch.device) -> bool:
+def uses_kernels(model: Model, plan: Plan, device: torch.device, step_rows: int) -> bool:
     """Whether the CPU kernels run this training; raises BadInput where the plan asks for them and they cannot."""
     can = device.type == "cpu" and isinstance(model, Linear | Mlp) and plan.precision in ("float32", "float64")
     if plan.backend == "kernels" and not can:
@@ -28,17 +30,21 @@ def uses_kernels(model: Model, plan: Plan, device: torch.device) -> bool:
             f"train.backend 'kernels' runs linear and mlp on the CPU in float32 or float64, not {model.kind} on {device.type} in "
             f"{plan.precision}; use train.backend=auto."
         )
-    wide = isinstance(model, Mlp) and min(model.widths) >= WIDE
+    wide = isinstance(model, Mlp) and min(*model.widths, step_rows) >= WIDE
     return can and (plan.backend == "kernels" or (plan.backend == "auto" and not wide))
 
 
-def chosen_backend(data: "TrainingData", model: Model, trials: Sequence[Trial], plan: Plan, loss: Loss, device: torch.device) -> Backend:
+def chosen_backend(
+    data: "TrainingData", model: Model, strategy: Strategy, trials: Sequence[Trial], plan: Plan, loss: Loss, device: torch.device
+) -> Backend:
     """Return the backend for these trials, at its first step: the kernels where they can run it and are ahead, else torch."""
     shape = (data.features.shape[1], data.output_count)
-    if uses_kernels(model, plan, device) and isinstance(model, Linear | Mlp):
+    if uses_kernels(model, plan, device, strategy.rows_per_step(data.population.row_count)) and isinstance(model, Linear | Mlp):
         from batchlab.engine.backends.numba_cpu import NumbaCpu
 
         return NumbaCpu(model, shape, loss, plan.optimizer, trials, data)
     from batchlab.engine.backends.torch_stacked import TorchStacked
 
-    return TorchStacked(model, shape, loss, plan.optimizer, trials, data, device, plan.precision)
+    row_count = data.population.row_count
+    steps = planned_rows(strategy, row_count, plan) // strategy.rows_per_step(row_count)
+    return TorchStacked(model, shape, loss, plan.optimizer, trials, data, device, plan.precision, steps)

@@ -60,9 +60,9 @@ class NumbaCpu(Backend):
         )
         self.kernel_order = self._kernel_order()
         self.replicas.weights[0, :, : self.task.parameters] = self.initial.numpy()[:, self.kernel_order]
-        self.features = data.features  # no array of it is kept: a DataLoader's workers move it into shared memory
+        self.features = data.features.contiguous()  # no array of it is kept: a DataLoader's workers move it into shared memory
         self.target = data.target.numpy().astype(real)
-        self.validation = data.validation_features.numpy(), data.validation_target.numpy().astype(real)
+        self.validation = data.validation_features.contiguous().numpy(), data.validation_target.numpy().astype(real)
         self.blocks = np.zeros((self.threads, padded(block_scratch(widths))), real)
         self.scratch: dict[bool, Scratch] = {}
 
@@ -82,7 +82,7 @@ class NumbaCpu(Backend):
         lanes = lane_count.py_func(int(rows.ends[0]))
         together = self._had_better_share(len(active), lanes, int(rows.ends[0]))
         threads = min(self.threads, len(active) * lanes if together else len(active))
-        compiled.call("train", rows, self.replicas, self.task, active, together, threads, self._scratch(len(active), together))
+        compiled.call("train", threads, rows, self.replicas, self.task, active, together, self._scratch(len(active), together))
 
     def _had_better_share(self, replicas: int, lanes: int, step_rows: int) -> bool:
         """Whether replicas alone would leave a fifth of the cores idle while a step is long enough to be shared."""
@@ -110,7 +110,7 @@ class NumbaCpu(Backend):
     def _mean_losses(self, features: NDArray[Any], target: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float64]:
         sums = np.zeros((len(weights), min(EVALUATION_PORTIONS, len(target))))
         if len(weights):
-            compiled.call("summed_losses", features, target, weights, self.task, self.threads, self.blocks, sums)
+            compiled.call("summed_losses", self.threads, features, target, weights, self.task, self.blocks, sums)
         means = np.full(len(self.active), np.nan)
         means[self.active] = sums.sum(axis=1) / len(target)
         return means

@@ -1,5 +1,6 @@
 """The torch backend: all replicas in one launch, for a GPU, for your own modules, and for very wide networks on a CPU."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -19,6 +20,9 @@ from batchlab.models import Model
 EVALUATED_AT_ONCE = 2**14
 """Rows × replicas evaluated at once, so that evaluation's memory does not grow with the data."""
 
+COMPILING_STEPS = 100_000
+"""Steps from which torch.compile is earned back: it takes 2–20 s and saves 0.4–1 ms of a step of 0.6–2.5 ms (2 cores, own modules)."""
+
 
 class TorchStacked(Backend):
     """Trains on any device that torch knows. Everything stays there: no step waits for a number to come back to Python.
@@ -36,6 +40,7 @@ class TorchStacked(Backend):
         data: TrainingData,
         device: torch.device,
         precision: Precision,
+        steps_planned: int,
     ) -> None:
         super().__init__(model, shape, trials)
         self.model, self.loss, self.optimizer, self.device, self.precision = model, loss, optimizer, device, precision
@@ -52,6 +57,8 @@ class TorchStacked(Backend):
         self.made = torch.zeros(len(trials), dtype=torch.int64, device=device)
         self.step = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
         self.graph: _Graph | None = None
+        pays = device.type != "cuda" and steps_planned >= COMPILING_STEPS  # on CUDA a graph does more
+        self.compiled: Callable[[Tensor, Tensor, Tensor], Tensor] | None = torch.compile(self._plain_losses) if pays else None
 
     def train(self, run: Run, batches: Iterator[Batch] | None) -> None:
         before = self.moving.clone()
@@ -76,9 +83,7 @@ class TorchStacked(Backend):
         loss = torch.zeros_like(self.current[:, 0])
         for features, target in batches:
             leaf = self.current.detach().requires_grad_()
-            with self._rounding():
-                outputs = self.model.stacked(self.network, views(leaf, self.shapes), self._spread(features))
-            share = self.loss.per_row(outputs.to(leaf.dtype), self._spread(target)).sum(1) / rows
+            share = self._summed_losses(leaf, self._spread(features), self._spread(target)) / rows
             (part,) = torch.autograd.grad(share.sum(), leaf)
             gradient += part
             loss += share.detach()
@@ -88,6 +93,21 @@ class TorchStacked(Backend):
             self.moving &= torch.isfinite(loss) & torch.isfinite(updated).all(1)
             self.current.copy_(torch.where(self.moving[:, None], updated, self.current))
             self.made += self.moving
+
+    def _summed_losses(self, weights: Tensor, features: Tensor, target: Tensor) -> Tensor:
+        """Return the summed loss `[replicas]` of rows `[replicas, rows, features]`, compiled where that pays and can be done."""
+        if self.compiled is not None:
+            try:
+                return self.compiled(weights, features, target)
+            except Exception as error:  # no C++ compiler here, or a module that cannot be traced
+                warnings.warn(f"torch.compile failed, so the steps run without it: {type(error).__name__}: {error}", stacklevel=2)
+                self.compiled = None
+        return self._plain_losses(weights, features, target)
+
+    def _plain_losses(self, weights: Tensor, features: Tensor, target: Tensor) -> Tensor:
+        with self._rounding():
+            outputs = self.model.stacked(self.network, views(weights, self.shapes), features)
+        return self.loss.per_row(outputs.to(weights.dtype), target).sum(1)
 
     def _graph_of(self, rows: int) -> "_Graph | None":
         """Return the graph of a step of `rows` rows; None off CUDA, for rows on the host, and for a size other than the first."""

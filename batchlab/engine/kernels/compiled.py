@@ -28,11 +28,15 @@ SOURCES = (
 _ONE_AT_A_TIME = threading.Lock()  # numba's own thread pool ends the process when two threads enter it at once
 
 
-def call(name: str, *arguments: Any) -> None:
-    """Run the kernel `name` of `training` on numpy arrays."""
-    kernel = _kernels()[name]
-    with _ONE_AT_A_TIME, _blas().limit(limits=1):
-        kernel(*arguments)
+def call(name: str, threads: int, *arguments: Any) -> None:
+    """Run the kernel `name` of `training` on numpy arrays with `threads` threads."""
+    kernel, available = _kernels()[name], numba.get_num_threads()
+    numba.set_num_threads(threads)
+    try:
+        with _ONE_AT_A_TIME, _blas().limit(limits=1):
+            kernel(threads, *arguments)
+    finally:
+        numba.set_num_threads(available)
 
 
 def cores() -> int:

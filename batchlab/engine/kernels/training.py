@@ -67,25 +67,20 @@ def lane_count(row_count):
 
 
 @njit(**PLAIN)
-def _gradient_of_lane(rows, replicas, task, replica, weights, start, end, lane, lanes, gradient, transposed, block):
-    """Write a lane's share of the mean loss's gradient over rows start..end of the run and return its share of the summed loss."""
-    seed = replicas.seed[replica]
-    table = min(seed, len(rows.features) - 1)
-    features, target = rows.features[table], rows.target[table]
+def _gradient_of_lane(features, target, order, task, weights, start, end, lane, lanes, gradient, transposed, block):
+    """Write a lane's share of the mean loss's gradient over rows start..end of the order and return its share of the summed loss."""
     scale = features.dtype.type(1 / (end - start))
     begin, finish = start + lane * (end - start) // lanes, start + (lane + 1) * (end - start) // lanes
     if len(task.widths) == 2:
-        order = rows.order[seed, begin:finish]
         outputs = block[: linear.GROUP * task.widths[1]].reshape(linear.GROUP, task.widths[1])
-        return linear.gradient_of_rows(features, target, order, task, scale, weights, gradient, outputs)
+        return linear.gradient_of_rows(features, target, order[begin:finish], task, scale, weights, gradient, outputs)
     if end - start < TRANSPOSING_ROWS:
         transposed = transposed[:0]
     blocks = (finish - begin - 1) // task.block_rows + 1
     total = 0.0
     for number in range(blocks):
-        order = rows.order[seed, begin + number * (finish - begin) // blocks : begin + (number + 1) * (finish - begin) // blocks]
-        first = number == 0
-        total += mlp.gradient_of_block(features, target, order, task, scale, weights, transposed, gradient, first, block)
+        first, last = begin + number * (finish - begin) // blocks, begin + (number + 1) * (finish - begin) // blocks
+        total += mlp.gradient_of_block(features, target, order[first:last], task, scale, weights, transposed, gradient, number == 0, block)
     return total
 
 
@@ -113,6 +108,9 @@ def _transpose(task, weights, row_count, transposed):
 def _train_replica(rows, replicas, task, scratch, replica, thread):
     """Make all steps of the run for one replica, on one core."""
     total, transposed, block = scratch.gradients[2 * thread, : task.parameters], scratch.transposed[thread], scratch.blocks[thread]
+    seed = replicas.seed[replica]
+    table = min(seed, len(rows.features) - 1)
+    features, target, order = rows.features[table], rows.target[table], rows.order[seed]
     start, made = np.int64(0), replicas.steps[replica]
     for end in rows.ends:
         weights = replicas.weights[made % 2, replica, : task.parameters]
@@ -120,7 +118,7 @@ def _train_replica(rows, replicas, task, scratch, replica, thread):
         lanes, loss = lane_count(end - start), 0.0
         for lane in range(lanes):
             gradient = scratch.gradients[2 * thread + min(lane, 1), : task.parameters]
-            loss += _gradient_of_lane(rows, replicas, task, replica, weights, start, end, lane, lanes, gradient, transposed, block)
+            loss += _gradient_of_lane(features, target, order, task, weights, start, end, lane, lanes, gradient, transposed, block)
             if lane > 0:
                 _add(total, gradient)
         if not _moves(replicas, task, replica, made, loss, total):
@@ -146,8 +144,11 @@ def _train_share(rows, replicas, task, active, scratch, thread, threads):
             if replicas.state[replica] == TRAINS:
                 weights = replicas.weights[replicas.steps[replica] % 2, replica, : task.parameters]
                 transposed, block = scratch.transposed[place], scratch.blocks[thread]
+                seed = replicas.seed[replica]
+                table = min(seed, len(rows.features) - 1)
+                features, target, order = rows.features[table], rows.target[table], rows.order[seed]
                 scratch.losses[job] = _gradient_of_lane(
-                    rows, replicas, task, replica, weights, start, end, lane, lanes, gradient, transposed, block
+                    features, target, order, task, weights, start, end, lane, lanes, gradient, transposed, block
                 )
         wait_for_all(scratch.meeting, threads)
         for place in range(thread, len(active), threads):
@@ -170,7 +171,7 @@ def _sum_lanes_and_move(replicas, task, scratch, replica, first, lanes):
 
 
 @njit(parallel=True, nogil=True, fastmath=FAST)
-def train(rows, replicas, task, active, together, threads, scratch):
+def train(threads, rows, replicas, task, active, together, scratch):
     """Make all steps of the run for the replicas numbered `active`: a replica a core, or `together`, every step's lanes spread over the
     cores; the same numbers. All `threads` must run at once, because in the latter case they wait for each other."""
     for thread in prange(threads):
@@ -188,7 +189,7 @@ def _add(total, part):
 
 
 @njit(parallel=True, nogil=True, fastmath=FAST)
-def summed_losses(features, target, weights, task, threads, blocks, losses):
+def summed_losses(threads, features, target, weights, task, blocks, losses):
     """Write `losses` [replicas, portions]: the summed loss of each equal portion of the rows under `weights` [replicas, parameters]."""
     replica_count, portions = losses.shape
     for thread in prange(threads):
