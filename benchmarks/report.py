@@ -114,7 +114,7 @@ def _millions(cell: Results) -> str:
 def figure(results: Results) -> Any:
     """Draw how the cost of a million replica-rows grows along every axis."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     drawn = Figure(figsize=(14, 3.6), layout="constrained")
     panels = drawn.subplots(1, 4)
@@ -128,7 +128,8 @@ def figure(results: Results) -> Any:
         panel.grid(alpha=0.3)
         panel.legend(frameon=False)
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.yaxis.set_minor_formatter(NullFormatter())
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_minor_locator(NullLocator())
     panels[0].set_ylabel("seconds a million rows and replicas")
     drawn.suptitle("How the cost grows: mlp 64-64 and linear, batch 256", fontsize=11)
     return drawn

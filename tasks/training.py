@@ -96,10 +96,10 @@ def _trial_row(experiment: Experiment, result: TrialResult) -> dict[str, Any]:
     return {
         "learning_rate": result.trial.learning_rate,
         "seed": result.trial.seed,
-        "status": "completed" if finite else "diverged",
+        "status": "diverged" if not finite else result.stopped or "completed",
         "validation_loss": result.validation_loss * experiment.loss_unit if finite else None,
         "steps": result.steps,
-        "reason": "" if finite else experiment.reason(result),
+        "reason": "" if finite and result.stopped is None else experiment.reason(result),
     }
 
 

@@ -11,7 +11,7 @@ from batchlab.engine.data import TrainingData
 from batchlab.engine.loop import train
 from batchlab.engine.losses import Loss
 from batchlab.engine.optimizers import Adam, AdamW, Optimizer, Sgd
-from batchlab.engine.records import Plan, Trial, TrialResult, best
+from batchlab.engine.records import Curve, Plan, Trial, TrialResult, best
 from batchlab.models import Model
 from batchlab.models.custom import Custom
 from batchlab.models.linear import Linear
@@ -197,6 +197,17 @@ def test_a_loss_that_is_finite_but_a_million_times_the_first_counts_as_diverged(
     (result,) = trained(Linear(), "mse", FullBatch(), [Trial(3.0, 0)], epochs=20, evaluations=5)
     assert result.diverged_at is not None
     assert np.isfinite(result.curve.train_loss).all()
+
+
+def test_a_rate_is_judged_by_the_last_tenth_of_its_evaluations_not_by_one_lucky_point() -> None:
+    def ended(rate: float, losses: list[float], diverged_at: int | None = None) -> TrialResult:
+        curve = Curve(validation_loss=losses)
+        return TrialResult(Trial(rate, 0), diverged_at, None, 20, 20, 1.0, 0.0, curve, len(losses) - 1, {})
+
+    steady, lucky, wild = ended(0.01, [1.0] * 20), ended(0.1, [2.0] * 19 + [0.9]), ended(1.0, [0.1] * 20, diverged_at=3)
+    assert lucky.validation_loss < steady.validation_loss
+    assert (steady.settled_loss, lucky.settled_loss, wild.settled_loss) == (1.0, 1.45, np.inf)
+    assert best([lucky, steady, wild]) is steady
 
 
 def test_training_leaves_torchs_own_generator_alone() -> None:
