@@ -17,6 +17,8 @@ $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@echo "Compiling the CPU kernels, about 20 s, unless they are on disk already"
+	@$(BIN)/python -c "from batchlab.engine.backends.numba_cpu import warm; warm()"
 	@touch $@
 
 demo: $(READY) ## Compare five strategies on the lesson's prices and on diabetes

@@ -43,8 +43,12 @@ class Experiment:
         seeded_network(self.profile.model, self.shape, self.profile.seed)
 
     def _refusal(self, strategy: str) -> BadInput | None:
+        from batchlab.engine.backends.choice import uses_kernels
+
+        chosen, population = self.profile.strategies[strategy], self.data.population
         try:
-            self.profile.strategies[strategy].check(self.data.population)
+            chosen.check(population)
+            uses_kernels(self.profile.model, self.profile.train, self.device, chosen.rows_per_step(population.row_count))
         except BadInput as error:
             return error
         return None

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numba
@@ -25,6 +26,7 @@ from batchlab.engine.losses import LOSSES, Loss
 from batchlab.engine.optimizers import Adam, AdamW, Optimizer, Sgd
 from batchlab.engine.records import Plan, Trial, TrialResult
 from batchlab.errors import BadInput
+from batchlab.experiment import Experiment
 from batchlab.models import Model
 from batchlab.models.custom import Custom
 from batchlab.models.linear import Linear
@@ -68,7 +70,7 @@ def rows(loss: str, count: int = 300, precision: torch.dtype = torch.float64) ->
 def trained(
     model: Model, loss: str, strategy: Strategy, trials: list[Trial], data: TrainingData, bytes_allowed: int | None = None, **plan: object
 ) -> list[TrialResult]:
-    settings = Plan(**{"epochs": 3, "evaluations": 3, "hopeless_after": "never", **plan})  # type: ignore[arg-type]
+    settings = Plan(**{"epochs": 3, "evaluations": 3, "hopeless_after": 1, **plan})  # type: ignore[arg-type]
     return train(data, model, strategy, trials, settings, Loss(loss, 0.7), CPU, memory_bytes=bytes_allowed)  # type: ignore[arg-type]
 
 
@@ -178,7 +180,7 @@ def test_tiles_change_nothing(backend: str) -> None:
     together = trained(model, "mse", strategy, trials, data, backend=backend)
     predicted = memory.footprint(data, model, strategy, Plan(backend=backend), CPU)  # type: ignore[arg-type]
     told: list[float] = []
-    settings = Plan(epochs=3, evaluations=3, hopeless_after="never", backend=backend)  # type: ignore[arg-type]
+    settings = Plan(epochs=3, evaluations=3, hopeless_after=1, backend=backend)  # type: ignore[arg-type]
     tiled = train(
         data, model, strategy, trials, settings, Loss("mse"), CPU, lambda progress: told.append(progress.rows_seen), predicted.of(3)
     )
@@ -239,6 +241,11 @@ def test_wide_networks_go_to_torch_and_kernels_refuse_what_they_cannot_run() -> 
     for model, plan in ((Custom(factory="a:b"), Plan(backend="kernels")), (Linear(), Plan(backend="kernels", precision="bf16"))):
         with pytest.raises(BadInput, match="runs linear and mlp on the CPU"):
             uses_kernels(model, plan, CPU, 32)
+
+
+def test_kernels_that_cannot_run_a_profile_are_refused_before_anything_trains(experiment: Callable[..., Experiment]) -> None:
+    with pytest.raises(BadInput, match="runs linear and mlp on the CPU"):
+        experiment("quick", strategies=["mini_batch"], overrides=["train.backend=kernels", "train.precision=bf16"])
 
 
 def test_bf16_rounds_products_and_keeps_float32_weights() -> None:

@@ -18,7 +18,7 @@ def chosen_device(choice: DeviceChoice, precision: str = "float32") -> "torch.de
     import torch
 
     if precision == "tf32" and not torch.cuda.is_available():
-        raise BadInput("train.precision 'tf32' is a format of CUDA devices, and torch sees none here; use float32 or bf16.")
+        raise BadInput("train.precision 'tf32' is a format of CUDA devices, and torch sees none here; use float32.")
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available() and precision != "float64", "cpu": True}
     if choice == "auto":
         return torch.device(next(name for name, there in present.items() if there))

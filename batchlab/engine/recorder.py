@@ -17,12 +17,12 @@ class Recorder:
     """The memory of one training.
 
     With `plan.patience` a replica keeps its best weights and stops after that many evaluations without a lower validation loss; without
-    it, it keeps its last weights. One that has learnt nothing by `plan.hopeless_after` of its rows stops, too.
+    it, it keeps its last weights. One that has learnt nothing by `plan.hopeless_after` of its rows stops, too (1: never).
     """
 
     def __init__(self, backend: Backend, plan: Plan, row_count: int, rows_planned: int) -> None:
         self.backend, self.patience, self.row_count = backend, plan.patience, row_count
-        self.rows_of_grace = np.inf if plan.hopeless_after == "never" else plan.hopeless_after * rows_planned
+        self.rows_of_grace, self.rows_planned = plan.hopeless_after * rows_planned, rows_planned
         count = len(backend.active)
         self.curves = [Curve() for _ in range(count)]
         self.kept = np.zeros(count, np.int64)
@@ -47,7 +47,7 @@ class Recorder:
         first = np.array([curve.train_loss[0] for curve in self.curves])
         # A loss that is still finite but far beyond where it began: more epochs would overflow it.
         self.backend.diverge(active & ~(train_loss <= EXPLODED * first))
-        if rows_seen >= self.rows_of_grace:
+        if self.rows_of_grace <= rows_seen < self.rows_planned:
             self._stop(self.backend.active & ~(train_loss < first), "hopeless")
 
     def _keep(self, active: NDArray[np.bool_], validation_loss: NDArray[np.float64]) -> None:

@@ -33,7 +33,7 @@ class Plan(Record):
     huber_delta: PositiveFloat = 1.0
     evaluations: PositiveInt = 50
     patience: PositiveInt | None = None
-    hopeless_after: Annotated[float, Field(gt=0, lt=1)] | Literal["never"] = 0.25
+    hopeless_after: Annotated[float, Field(gt=0, le=1)] = 0.25
     precision: Precision = "float32"
     backend: Literal["auto", "kernels", "torch"] = "auto"
 
