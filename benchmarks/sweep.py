@@ -1,5 +1,6 @@
 """The sweep that a comparison is made of: 8 learning rates × 8 seeds, batch 256, 20,000 rows, and who gets it done when."""
 
+import os
 import statistics
 import subprocess
 import sys
@@ -87,8 +88,6 @@ def fresh_process(seeds: int, cache: str | None) -> float:
     """Return the seconds of the sweep's call in a process of its own, importing apart; with `cache` cold it compiles first."""
     code = f"from benchmarks.sweep import engine; import torch, numba, scipy; print(engine({seeds}))"
     with tempfile.TemporaryDirectory() as empty:
-        import os
-
         environment = {**os.environ, **({"NUMBA_CACHE_DIR": empty} if cache == "cold" else {})}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])

@@ -87,7 +87,7 @@ class NumbaCpu(Backend):
     def _had_better_share(self, replicas: int, lanes: int, step_rows: int) -> bool:
         """Whether replicas alone would leave a fifth of the cores idle while a step is long enough to be shared."""
         rounds = -(-replicas // self.threads)
-        return replicas < 0.8 * rounds * self.threads and lanes >= self.threads and step_rows * self.task.parameters >= SHARED_WORK
+        return replicas < 0.8 * rounds * self.threads and lanes > 1 and step_rows * self.task.parameters >= SHARED_WORK
 
     def _scratch(self, replicas: int, together: bool) -> Scratch:
         if together not in self.scratch:
