@@ -15,13 +15,11 @@ SLOW = (
 )
 
 
-def compile_kernels() -> threading.Thread:
+def compile_kernels() -> None:
     """Start to compile the CPU kernels, or to load them from disk, in the background; training waits for them by itself."""
     from batchlab.engine.backends.numba_cpu import warm
 
-    thread = threading.Thread(target=warm, name="kernels", daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=warm, name="kernels", daemon=True).start()
 
 
 def import_all() -> None:

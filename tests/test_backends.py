@@ -36,6 +36,7 @@ from batchlab.strategies.full_batch import FullBatch
 from batchlab.strategies.mini_batch import MiniBatch
 
 CPU = torch.device("cpu")
+RESIDUAL = "tests.test_models:residual"
 OPTIMIZERS: list[tuple[Optimizer, type[torch.optim.Optimizer], dict[str, object]]] = [
     (Sgd(weight_decay=0.01), torch.optim.SGD, {"weight_decay": 0.01}),
     (Sgd(momentum=0.9), torch.optim.SGD, {"momentum": 0.9}),
@@ -43,18 +44,6 @@ OPTIMIZERS: list[tuple[Optimizer, type[torch.optim.Optimizer], dict[str, object]
     (Adam(), torch.optim.Adam, {}),
     (AdamW(weight_decay=0.1), torch.optim.AdamW, {"weight_decay": 0.1}),
 ]
-
-
-def residual(features: int, outputs: int) -> nn.Module:
-    class Residual(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner, self.outer, self.norm = nn.Linear(features, features), nn.Linear(features, outputs), nn.LayerNorm(features)
-
-        def forward(self, rows: torch.Tensor) -> torch.Tensor:
-            return self.outer(rows + nn.functional.gelu(self.inner(self.norm(rows))))
-
-    return Residual()
 
 
 def rows(loss: str, count: int = 300, precision: torch.dtype = torch.float64) -> TrainingData:
@@ -106,7 +95,7 @@ def test_every_activation_loss_and_optimizer_is_that_of_plain_pytorch(backend: s
 
 
 def test_your_own_module_is_that_of_plain_pytorch_with_every_loss_and_optimizer() -> None:
-    model, strategy = Custom(factory=f"{__name__}:residual"), MiniBatch(batch_rows=32)
+    model, strategy = Custom(factory=RESIDUAL), MiniBatch(batch_rows=32)
     for loss, (optimizer, kind, settings) in itertools.product(LOSSES, OPTIMIZERS):
         data = rows(loss)
         (result,) = trained(model, loss, strategy, [Trial(0.003, 1)], data, optimizer=optimizer)
@@ -119,7 +108,7 @@ def test_your_own_module_is_that_of_plain_pytorch_with_every_loss_and_optimizer(
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler (Debian: g++), and there is none here")
 def test_compiled_steps_of_your_own_module_are_those_of_plain_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_stacked, "COMPILING_STEPS", 30)
-    model, strategy, data = Custom(factory=f"{__name__}:residual"), MiniBatch(batch_rows=32), rows("mse")
+    model, strategy, data = Custom(factory=RESIDUAL), MiniBatch(batch_rows=32), rows("mse")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="torch.compile failed")
         (result,) = trained(model, "mse", strategy, [Trial(0.003, 1)], data)
@@ -136,9 +125,7 @@ def test_without_a_compiler_your_own_module_trains_all_the_same(monkeypatch: pyt
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.compiler.reset()
     with inductor.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.warns(UserWarning, match="torch.compile failed, so the steps run"):
-        (result,) = trained(
-            Custom(factory=f"{__name__}:residual"), "huber", MiniBatch(batch_rows=32), [Trial(0.003, 1)], rows("huber"), epochs=4
-        )
+        (result,) = trained(Custom(factory=RESIDUAL), "huber", MiniBatch(batch_rows=32), [Trial(0.003, 1)], rows("huber"), epochs=4)
     assert result.steps == 40
 
 

@@ -8,7 +8,7 @@ from numba import njit, prange
 from batchlab.engine.kernels import linear, mlp
 from batchlab.engine.kernels.parts import FAST, PLAIN, update, wait_for_all
 
-TRAINS, STOPPED, DIVERGED = 0, 1, 2
+TRAINS, DIVERGED = 0, 1
 LANE_ROWS, MOST_LANES = 128, 16
 """A step's rows are cut into lanes of about this many rows, at most so many: cores may share a step lane by lane, and the sum over
 lanes has one order whoever computed them, so that results are the same for any number of threads."""
