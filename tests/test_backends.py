@@ -46,6 +46,18 @@ OPTIMIZERS: list[tuple[Optimizer, type[torch.optim.Optimizer], dict[str, object]
 ]
 
 
+seen: list[str] = []
+
+
+def watching(features: int, outputs: int) -> nn.Module:
+    class Watching(nn.Linear):
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.backends.cuda.matmul.fp32_precision)
+            return super().forward(rows)
+
+    return Watching(features, outputs)
+
+
 def rows(loss: str, count: int = 300, precision: torch.dtype = torch.float64) -> TrainingData:
     generator = torch.Generator().manual_seed(2)
     features = torch.randn(count, 6, generator=generator, dtype=torch.float64).to(precision)
@@ -241,6 +253,15 @@ def test_bf16_rounds_products_and_keeps_float32_weights() -> None:
     (rounded,) = trained(Mlp(widths=(16,)), "mse", MiniBatch(batch_rows=30), [Trial(0.05, 0)], data, epochs=20, precision="bf16")
     assert flat(exact).tolist() != flat(rounded).tolist()
     assert rounded.validation_loss == pytest.approx(exact.validation_loss, rel=0.1)
+
+
+def test_tf32_is_on_while_it_trains_and_off_again_after() -> None:
+    seen.clear()
+    before = torch.backends.cuda.matmul.fp32_precision
+    data = rows("mse", precision=torch.float32)
+    trained(Custom(factory=f"{__name__}:watching"), "mse", MiniBatch(batch_rows=30), [Trial(0.05, 0)], data, precision="tf32")
+    assert seen[-1] == "tf32"
+    assert torch.backends.cuda.matmul.fp32_precision == before != "tf32"
 
 
 def test_a_source_of_the_kernels_that_changes_compiles_them_anew() -> None:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -62,6 +62,14 @@ class TorchStacked(Backend):
 
     def train(self, run: Run, batches: Iterator[Batch] | None) -> None:
         before = self.moving.clone()
+        with _tf32_products(self.precision == "tf32"):
+            self._make_steps(run, batches)
+        made, diverged = self.steps.copy(), np.zeros_like(self.active)
+        made[self.carried] = self.made.cpu().numpy()
+        diverged[self.carried] = (before & ~self.moving).cpu().numpy()
+        self._count(run, made, diverged)
+
+    def _make_steps(self, run: Run, batches: Iterator[Batch] | None) -> None:
         features, target = self.data
         order = torch.from_numpy(run.rows).to(features.device)
         for spans in run.spans():
@@ -72,10 +80,6 @@ class TorchStacked(Backend):
                 graph.replay(order[:, spans[0]])
             else:
                 self._step(((features[order[:, span]].to(self.device), target[order[:, span]].to(self.device)) for span in spans), rows)
-        made, diverged = self.steps.copy(), np.zeros_like(self.active)
-        made[self.carried] = self.made.cpu().numpy()
-        diverged[self.carried] = (before & ~self.moving).cpu().numpy()
-        self._count(run, made, diverged)
 
     def _step(self, batches: Iterator[Batch], rows: int) -> None:
         """Make one update with the gradient of `rows` rows, summed over micro-batches; all state is changed in place."""
@@ -128,7 +132,8 @@ class TorchStacked(Backend):
 
     @torch.no_grad()
     def losses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return self._mean_losses(*self.data), self._mean_losses(*self.validation)
+        with _tf32_products(self.precision == "tf32"):
+            return self._mean_losses(*self.data), self._mean_losses(*self.validation)
 
     def _mean_losses(self, features: Tensor, target: Tensor) -> NDArray[np.float64]:
         count, weights = len(self.carried), views(self.current, self.shapes)
@@ -193,6 +198,18 @@ class _Graph:
         """Make one step with the rows `block` `[seeds, rows]`."""
         self.block.copy_(block)
         self.graph.replay()
+
+
+@contextmanager
+def _tf32_products(wanted: bool) -> Iterator[None]:
+    """Let CUDA round what goes into float32 matrix products, forward and backward, to TF32 inside the block."""
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    products.fp32_precision = "tf32" if wanted else before
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
 
 
 def resident(features: Tensor, target: Tensor, device: torch.device) -> Batch:
