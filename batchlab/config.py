@@ -18,6 +18,7 @@ from batchlab.errors import BadInput, UnknownName
 from batchlab.models import MODELS
 from batchlab.models.linear import Linear
 from batchlab.records import Record
+from batchlab.search.rule import SearchRule
 from batchlab.sources import SOURCES, located
 from batchlab.sources.bundled import Bundled
 from batchlab.split import SplitRule
@@ -50,6 +51,7 @@ class Profile(Record):
     scale: bool = True
     model: AnyModel = Linear()
     train: Plan = Plan()
+    search: SearchRule = SearchRule()
     strategies: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")], AnyStrategy] = Field(min_length=1)
 
     @model_validator(mode="before")

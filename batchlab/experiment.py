@@ -1,12 +1,15 @@
 """A comparison without Prefect or MLflow: settle the profile, the rows and the scaling, then train and ship each strategy."""
 
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchlab.analysis.stability import divergence_reason, largest_stable_rate
 from batchlab.config import Profile
@@ -87,12 +90,27 @@ class Experiment:
         return self.scaling.target_scale**2
 
     def train(self, strategy: str, on_progress: OnProgress = lambda progress: None) -> list[TrialResult]:
-        """Train the named strategy with every learning rate of the profile, stacked."""
+        """Train the named strategy with every learning rate of the profile (without any, a coarse grid), stacked, one seed each."""
         from batchlab.engine.loop import train
+        from batchlab.search.rates import coarse
 
         profile = self.profile
-        trials = [Trial(rate, profile.seed) for rate in profile.train.learning_rate]
+        rates = profile.train.learning_rate or coarse(profile.train.optimizer, profile.search.rates)
+        trials = [Trial(rate, profile.seed) for rate in rates]
         return train(self.data, profile.model, profile.strategies[strategy], trials, profile.train, self.loss, self.device, on_progress)
+
+    def test_losses(self, results: Sequence[TrialResult]) -> NDArray[np.float64]:
+        """Return the mean loss `[results]` on the test rows, in the target's unit; infinite for a diverged trial."""
+        found = [math.inf if result.diverged_at is not None else self._test_loss(result) for result in results]
+        return np.array(found)
+
+    def _test_loss(self, result: TrialResult) -> float:
+        from batchlab.evaluation import mean_loss
+        from batchlab.shipping import predicted
+
+        rows = self.split.test
+        outputs = predicted(self.ship(result), self.table.features, rows)
+        return mean_loss(self.table.target[rows], outputs, self.loss, self.scaling.target_scale)
 
     def ship(self, result: TrialResult) -> "ShippedModel":
         """Return the trial's model with its scaling inside: raw columns in, prediction in the target's unit out."""
@@ -101,14 +119,11 @@ class Experiment:
         return shipped(self.profile.model, self.shape, result.weights, self.scaling, self.loss.name == "cross_entropy")
 
     def reason(self, result: TrialResult) -> str | None:
-        """Say why the trial ended as it did, and whether its learning rate is at the edge of those tried; None for nothing to say."""
+        """Say why the trial ended as it did; None for nothing to say."""
         if result.diverged_at is not None:
             return divergence_reason(
                 result.diverged_at, result.trial.learning_rate, self.stable_rate, self.profile.scale, self.loss.name == "mse"
             )
-        return "; ".join(filter(None, (self._cut_short(result), self._at_the_edge(result)))) or None
-
-    def _cut_short(self, result: TrialResult) -> str | None:
         plan = self.profile.train
         if result.stopped == "hopeless":
             first, last = (loss * self.loss_unit for loss in (result.curve.train_loss[0], result.curve.train_loss[-1]))
@@ -117,13 +132,6 @@ class Experiment:
             return f"stopped early after step {result.steps}; kept the weights of step {result.curve.step[result.kept]}"
         if result.steps == plan.max_steps and result.epochs < plan.epochs:
             return f"reached max_steps {plan.max_steps} after {result.epochs:.3g} of {plan.epochs} epochs"
-        return None
-
-    def _at_the_edge(self, result: TrialResult) -> str | None:
-        rates, rate = self.profile.train.learning_rate, result.trial.learning_rate
-        if len(rates) > 1 and rate in (min(rates), max(rates)):
-            edge, further = ("lowest", "lower") if rate == min(rates) else ("highest", "higher")
-            return f"learning rate {rate:g} is the {edge} of those tried; a {further} one may do better"
         return None
 
     @cached_property

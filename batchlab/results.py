@@ -1,7 +1,6 @@
 """What a comparison found: the records behind the JSON, the tables and the report."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ConfigDict
 
@@ -23,19 +22,42 @@ class RowCounts(Result):
     test: int
 
 
-class StrategyResult(Result):
-    """How one strategy did with its best learning rate. Losses are in the target's unit squared for MSE; None for a diverged one.
+Status = Literal["reached", "not_reached", "diverged"]
+Interval = tuple[float, float | None]
+"""A 95% confidence interval; None where the data do not bound it."""
 
-    `train_seconds` is what all its learning rates took together, trained side by side, without evaluation.
+
+class StrategyResult(Result):
+    """One setting with its best learning rate. Losses are in the target's unit squared for MSE; None for a diverged one.
+
+    `steps_to_target`, `rows_to_target` and `seconds_to_target` are geometric means over seeds, None unless every seed reached the
+    target; their intervals then hold a lower bound only. Losses and `metrics` are those of the saved model: of the seed of median
+    speed, at its lowest validation loss. `train_seconds` is what all trials of the setting took together. `share_of_step` says how much
+    of a step is `delivery` and how much `compute`.
     """
 
     name: str
+    label: str
     kind: str
     batch_rows: int
     optimizer: str
     learning_rate: float
-    status: Literal["completed", "diverged"]
+    status: Status
     reason: str | None
+    seeds: int
+    seeds_reached: int
+    steps_to_target: float | None
+    steps_to_target_ci: Interval
+    rows_to_target: float | None
+    rows_to_target_ci: Interval
+    seconds_to_target: float | None
+    seconds_to_target_ci: Interval
+    seconds_per_step: float
+    seconds_per_step_ci: Interval
+    delivery_share: float
+    peak_bytes: float | None
+    noise_scale: float | None
+    noise_scale_ci: Interval | None
     train_loss: float | None
     validation_loss: float | None
     test_loss: float | None
@@ -45,6 +67,35 @@ class StrategyResult(Result):
     rows_seen: int
     train_seconds: float
     mlflow_run_id: str
+
+
+class Verdict(Result):
+    """The recommendation. `value` and `ci` are in seconds, rows, bytes or loss, as `objective` says; `ratio` is the runner-up's value over
+    the recommended one's with its 97.5% interval, `full_batch_ratio` full batch's. `ties` cannot be told from the recommendation."""
+
+    strategy: str | None
+    batch_rows: int | None
+    learning_rate: float | None
+    objective: str
+    value: float | None
+    ci: Interval | None
+    one_training_ci: Interval | None
+    runner_up: str | None
+    ratio: float | None
+    ratio_ci: Interval | None
+    detectable: bool
+    ties: tuple[str, ...]
+    full_batch_ratio: float | None
+    full_batch_ratio_ci: Interval | None
+    critical_batch: float | None
+    critical_batch_ci: Interval | None
+    throughput_knee: float | None
+    memory_ceiling: int
+    target_loss: float | None
+    trials: int
+    search_seconds: float
+    notes: tuple[str, ...]
+    text: str
 
 
 class ComparisonFacts(Result):
@@ -63,41 +114,6 @@ class Comparison(Result):
     """The whole result, as `--json` writes it."""
 
     comparison: ComparisonFacts
+    verdict: Verdict
     strategies: tuple[StrategyResult, ...]
-
-
-SHOWN_METRICS = {"regression": ("rmse", "mae", "r2"), "binary": ("accuracy", "roc_auc"), "multiclass": ("accuracy", "roc_auc")}
-
-
-SPARED = ("train loss", "status", "test mae", "steps", "epochs")
-
-
-def table(task: Task, strategies: Sequence[StrategyResult]) -> tuple[list[str], list[list[str]]]:
-    """Return headings and rows of the table of results as text, one row a strategy, in the order they were trained.
-
-    What is in `SPARED` may be left out where there is little room.
-    """
-    metrics = SHOWN_METRICS[task]
-    headings = ["strategy", "batch rows", "rate", "status", "train loss", "validation loss", "test loss"]
-    headings += [f"test {name}" for name in metrics] + ["steps", "epochs", "seconds"]
-    rows = [
-        [item.name, f"{item.batch_rows:,}", f"{item.learning_rate:g}", item.status]
-        + [_shown(loss) for loss in (item.train_loss, item.validation_loss, item.test_loss)]
-        + [_shown(item.metrics.get(name)) for name in metrics]
-        + [f"{item.steps:,}", f"{item.epochs:.4g}", f"{item.train_seconds:.2f}"]
-        for item in strategies
-    ]
-    return headings, rows
-
-
-def remarks(strategies: Sequence[StrategyResult]) -> list[str]:
-    """Return what has to be said beside the table: why a strategy diverged or ended as it did, equal reasons together."""
-    said: dict[str, list[str]] = {}
-    for item in strategies:
-        if item.reason:
-            said.setdefault(item.reason, []).append(item.name)
-    return [f"{', '.join(names)}: {reason}" for reason, names in said.items()]
-
-
-def _shown(value: Any) -> str:
-    return "–" if value is None else f"{value:.6g}"
+    typed: tuple[StrategyResult, ...] = ()

@@ -202,7 +202,7 @@ def test_a_loss_that_is_finite_but_a_million_times_the_first_counts_as_diverged(
 def test_a_rate_is_judged_by_the_last_tenth_of_its_evaluations_not_by_one_lucky_point() -> None:
     def ended(rate: float, losses: list[float], diverged_at: int | None = None) -> TrialResult:
         curve = Curve(validation_loss=losses)
-        return TrialResult(Trial(rate, 0), diverged_at, None, 20, 20, 1.0, 0.0, curve, len(losses) - 1, {})
+        return TrialResult(Trial(rate, 0), diverged_at, None, 20, 20, 1.0, 0.0, 0.0, curve, len(losses) - 1, {})
 
     steady, lucky, wild = ended(0.01, [1.0] * 20), ended(0.1, [2.0] * 19 + [0.9]), ended(1.0, [0.1] * 20, diverged_at=3)
     assert lucky.validation_loss < steady.validation_loss

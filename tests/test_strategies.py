@@ -1,5 +1,7 @@
 """Contract of every strategy: pure in (seed, epoch), every row exactly once an epoch, ragged tails weighted by their rows."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from batchlab.strategies import STRATEGIES, Population, Strategy
 from batchlab.strategies.accumulated import Accumulated
 from batchlab.strategies.data_loader import DataLoader
 from batchlab.strategies.full_batch import FullBatch
+from batchlab.strategies.growing import Growing
 from batchlab.strategies.mini_batch import MiniBatch
 from batchlab.strategies.stochastic import Stochastic
 
@@ -22,7 +25,13 @@ def population(rows: int) -> Population:
 def variants(rows: int) -> list[Strategy]:
     """Every registered strategy with its defaults, and every way of sampling, with batches that leave a ragged tail."""
     made = [kind(batch_rows=rows) if "batch_rows" in kind.model_fields else kind() for kind in STRATEGIES.values()]
-    return [*made, Accumulated(portion_rows=7), MiniBatch(batch_rows=7), *(DataLoader(batch_rows=7, sampling=way) for way in SAMPLINGS)]
+    return [
+        *made,
+        Accumulated(portion_rows=7),
+        MiniBatch(batch_rows=7),
+        MiniBatch(batch_rows=7, shuffled=False),
+        *(DataLoader(batch_rows=7, sampling=way) for way in SAMPLINGS),
+    ]
 
 
 SAMPLINGS = ("shuffled", "sequential", "stratified")
@@ -94,3 +103,26 @@ def test_a_strategy_that_does_not_fit_the_rows_is_refused(strategy: Strategy, ex
     with pytest.raises(BadInput) as caught:
         strategy.check(Population(353))
     assert expected in str(caught.value)
+
+
+@given(rows=st.integers(7, 60), seed=st.integers(0, 100), epoch=st.integers(0, 20))
+def test_strategies_that_say_they_update_alike_make_the_same_steps(rows: int, seed: int, epoch: int) -> None:
+    for strategy in variants(rows):
+        own, shared = strategy.order(population(rows), seed, epoch), strategy.updates.order(population(rows), seed, epoch)
+        np.testing.assert_array_equal(own.rows, shared.rows)
+        np.testing.assert_array_equal(own.steps, shared.steps)
+
+
+def test_a_growing_batch_doubles_on_schedule_up_to_its_limit() -> None:
+    growing = Growing(batch_rows=4, growth="schedule", epochs=3, most_rows=20)
+    sizes = [int(growing.order(Population(100), 0, epoch).steps[0]) for epoch in range(12)]
+    assert sizes == [4] * 3 + [8] * 3 + [16] * 3 + [20] * 3
+    assert int(Growing(batch_rows=4, growth="schedule", epochs=1).order(Population(10), 0, 9).steps[0]) == 10
+
+
+@pytest.mark.parametrize(
+    ("noise", "expected"), [(3.0, 4), (7.9, 4), (8.0, 8), (100.0, 64), (math.inf, 512)], ids=["below", "almost", "twice", "far", "no end"]
+)
+def test_a_growing_batch_becomes_what_the_noise_asks_for(noise: float, expected: int) -> None:
+    assert Growing(batch_rows=4, most_rows=1000).adapted(noise).batch_rows == expected
+    assert Growing(batch_rows=64).adapted(3.0).batch_rows == 64

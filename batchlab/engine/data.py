@@ -1,6 +1,6 @@
 """Rows made ready to train on: split, scaled with statistics of the training rows only, as tensors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from batchlab.strategies import Population
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    LabelledRows = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,10 @@ class Scaling:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Scaled tensors of the training and validation rows: features `[rows, features]`, target `[rows]`; and what sampling may know."""
+    """Scaled tensors of the training and validation rows: features `[rows, features]`, target `[rows]`; and what sampling may know.
+
+    `sample` holds those training rows whose loss is evaluated, where that is not all of them.
+    """
 
     features: "Tensor"
     target: "Tensor"
@@ -35,6 +40,28 @@ class TrainingData:
     validation_target: "Tensor"
     population: Population
     output_count: int
+    sample: "LabelledRows | None" = None
+
+    @property
+    def evaluated(self) -> "tuple[LabelledRows, LabelledRows]":
+        """The training and the validation rows whose losses make the curves."""
+        return self.sample or (self.features, self.target), (self.validation_features, self.validation_target)
+
+    def thinned(self, train_rows: int, validation_rows: int, seed: int) -> "TrainingData":
+        """Return the same with evaluations of at most so many rows, drawn once, so that they do not cost more than training."""
+        import torch
+
+        rng = np.random.default_rng(seed)
+
+        def some(most: int, features: "Tensor", target: "Tensor") -> "LabelledRows":
+            if len(target) <= most:
+                return features, target
+            rows = torch.from_numpy(np.sort(rng.choice(len(target), most, replace=False)))
+            return features[rows], target[rows]
+
+        sample = some(train_rows, self.features, self.target)
+        validation = some(validation_rows, self.validation_features, self.validation_target)
+        return replace(self, sample=sample, validation_features=validation[0], validation_target=validation[1])
 
 
 def measured_scaling(table: PackedTable, split: Split, scale: bool) -> Scaling:

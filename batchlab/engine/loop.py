@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from batchlab.engine.backends.base import Batch
+from batchlab.engine.backends.base import Backend, Batch
 from batchlab.engine.backends.choice import chosen_backend
 from batchlab.engine.data import TrainingData
 from batchlab.engine.delivery import loaded
 from batchlab.engine.losses import Loss
 from batchlab.engine.memory import replicas_that_fit
-from batchlab.engine.recorder import Recorder
+from batchlab.engine.recorder import OnEvaluation, Recorder
 from batchlab.engine.records import OnProgress, Plan, Progress, Trial, TrialResult
 from batchlab.engine.schedule import planned_rows, runs
 from batchlab.models import Model
@@ -19,6 +19,9 @@ from batchlab.strategies import Indices, Strategy
 
 RUN_ROWS, RUN_WORK = 2**16, 2_000_000_000
 """A run is at most so many rows long, and rows × replicas × parameters: bounded memory, progress and Ctrl-C within a second or so."""
+
+ADAPTING_BATCHES = 32
+"""Small batches behind a noise scale that a strategy adapts to: good to a third or so, at the price of a few small steps."""
 
 
 def train(
@@ -31,14 +34,18 @@ def train(
     device: torch.device,
     on_progress: OnProgress = lambda progress: None,
     memory_bytes: int | None = None,
+    on_evaluation: OnEvaluation = lambda point: None,
+    weights: bool = True,
 ) -> list[TrialResult]:
-    """Train all `trials` of one strategy and return their results in the same order.
+    """Train all `trials` of one strategy and return their results in the same order, without `weights` where nobody will ask for them.
 
-    They train stacked, in tiles of as many as fit `memory_bytes` (by default, what is free on the device). A trial's numbers do not
-    depend on which others train beside it. Raises BadInput when the strategy does not fit the rows.
+    They train stacked, in tiles of as many as fit `memory_bytes` (by default, what is free on the device); those of a strategy that
+    adapts to what it measures, one by one. A trial's numbers do not depend on which others train beside it. Raises BadInput when the
+    strategy does not fit the rows.
     """
     strategy.check(data.population)
-    tile = replicas_that_fit(data, model, strategy, len(trials), plan, device, memory_bytes)
+    fitting = replicas_that_fit(data, model, strategy, len(trials), plan, device, memory_bytes)
+    tile = 1 if strategy.adapts else fitting
     rows_total = planned_rows(strategy, data.population.row_count, plan)
     results: list[TrialResult] = []
     for start in range(0, len(trials), tile):
@@ -47,31 +54,35 @@ def train(
         def tell(progress: Progress, done: int = done, share: float = share) -> None:
             on_progress(Progress(done + int(progress.rows_seen * share), rows_total))
 
-        results += _train_tile(data, model, strategy, trials[start : start + tile], plan, loss, device, tell)
+        chosen = trials[start : start + tile]
+        backend = chosen_backend(data, model, strategy, chosen, plan, loss, device)
+        recorder = Recorder(backend, plan, data.population.row_count, rows_total, on_evaluation)
+        _train_tile(data, strategy, backend, recorder, plan, device, tell)
+        results += recorder.results(chosen, weights)
     on_progress(Progress(rows_total, rows_total))
     return results
 
 
 def _train_tile(
     data: TrainingData,
-    model: Model,
     strategy: Strategy,
-    trials: Sequence[Trial],
+    backend: Backend,
+    recorder: Recorder,
     plan: Plan,
-    loss: Loss,
     device: torch.device,
     on_progress: OnProgress,
-) -> list[TrialResult]:
-    """Train trials that fit into memory together."""
-    rows_total = planned_rows(strategy, data.population.row_count, plan)
-    backend = chosen_backend(data, model, strategy, trials, plan, loss, device)
-    recorder = Recorder(backend, plan, data.population.row_count, rows_total)
+) -> None:
+    """Train the backend's trials, which fit into memory together."""
     most_rows = max(1, min(RUN_ROWS, RUN_WORK // backend.initial.numel()))
+    rows_total = planned_rows(strategy, data.population.row_count, plan)
+
+    def adapted(now: Strategy) -> Strategy:
+        return now.adapted(backend.noise_scale(0, data, ADAPTING_BATCHES).value)
 
     recorder.record(0, 0)
     batches = _loaded(data, strategy, backend.seeds, plan, most_rows, device)
     started = time.perf_counter()
-    for run in runs(strategy, data.population, backend.seeds, plan, most_rows):
+    for run in runs(strategy, data.population, backend.seeds, plan, most_rows, adapted):
         backend.train(run, batches)
         recorder.train_seconds += time.perf_counter() - started
         on_progress(Progress(run.rows_seen, rows_total))
@@ -80,7 +91,6 @@ def _train_tile(
         started = time.perf_counter()
         if not recorder.goes_on():
             break
-    return recorder.results(trials)
 
 
 def _loaded(

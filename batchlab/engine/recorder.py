@@ -1,6 +1,7 @@
 """Evaluates the replicas at the marks, keeps their curves and best weights, and says who goes on."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -8,6 +9,9 @@ from numpy.typing import NDArray
 
 from batchlab.engine.backends.base import Backend
 from batchlab.engine.records import Curve, Plan, Trial, TrialResult
+
+OnEvaluation = Callable[["Recorder"], None]
+"""Called after every evaluation, in no trial's time."""
 
 EXPLODED = 1e6
 """A training loss this many times the first one counts as diverged."""
@@ -20,7 +24,10 @@ class Recorder:
     it, it keeps its last weights. One that has learnt nothing by `plan.hopeless_after` of its rows stops, too (1: never).
     """
 
-    def __init__(self, backend: Backend, plan: Plan, row_count: int, rows_planned: int) -> None:
+    def __init__(
+        self, backend: Backend, plan: Plan, row_count: int, rows_planned: int, on_evaluation: OnEvaluation = lambda recorder: None
+    ) -> None:
+        self.on_evaluation = on_evaluation
         self.backend, self.patience, self.row_count = backend, plan.patience, row_count
         self.rows_of_grace, self.rows_planned = plan.hopeless_after * rows_planned, rows_planned
         count = len(backend.active)
@@ -29,11 +36,13 @@ class Recorder:
         self.kept_loss = np.full(count, np.inf)
         self.kept_weights = backend.weights()
         self.stopped: list[Literal["patience", "hopeless"] | None] = [None] * count
-        self.train_seconds = 0.0
+        self.train_seconds = self.evaluation_seconds = 0.0
 
     def record(self, step: int, rows_seen: int) -> None:
         """Evaluate after `step` updates and `rows_seen` rows; add a point to the curve of each replica that still trains."""
+        began = time.perf_counter()
         train_loss, validation_loss = self.backend.losses()
+        self.evaluation_seconds += time.perf_counter() - began
         active = self.backend.active.copy()
         for replica in np.flatnonzero(active):
             curve = self.curves[replica]
@@ -49,6 +58,7 @@ class Recorder:
         self.backend.diverge(active & ~(train_loss <= EXPLODED * first))
         if self.rows_of_grace <= rows_seen < self.rows_planned:
             self._stop(self.backend.active & ~(train_loss < first), "hopeless")
+        self.on_evaluation(self)
 
     def _keep(self, active: NDArray[np.bool_], validation_loss: NDArray[np.float64]) -> None:
         better = active if self.patience is None else active & (validation_loss < self.kept_loss)
@@ -68,8 +78,8 @@ class Recorder:
         """Whether any replica still trains."""
         return bool(self.backend.active.any())
 
-    def results(self, trials: Sequence[Trial]) -> list[TrialResult]:
-        """Return how each trial ended."""
+    def results(self, trials: Sequence[Trial], weights: bool) -> list[TrialResult]:
+        """Return how each trial ended, with its `weights` or, where nobody will ask for them, without."""
         steps, rows, diverged = self.backend.steps.tolist(), self.backend.rows_seen.tolist(), self.backend.diverged
         return [
             TrialResult(
@@ -80,9 +90,10 @@ class Recorder:
                 rows_seen=rows[replica],
                 epochs=rows[replica] / self.row_count,
                 train_seconds=self.train_seconds,
+                evaluation_seconds=self.evaluation_seconds,
                 curve=self.curves[replica],
                 kept=int(self.kept[replica]),
-                weights=self.backend.named(self.kept_weights[replica]),
+                weights=self.backend.named(self.kept_weights[replica]) if weights else {},
             )
             for replica, trial in enumerate(trials)
         ]

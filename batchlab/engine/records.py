@@ -22,16 +22,17 @@ def _as_tuple(value: Any) -> Any:
 
 
 class Plan(Record):
-    """How every strategy is trained. With several learning rates each strategy trains with all of them, stacked, and keeps the
-    one with the lowest validation loss, as a mean over the last tenth of its evaluations."""
+    """How every strategy is trained. Without `learning_rate` the search finds one; those given are the only ones tried."""
 
     epochs: PositiveInt = 100
     max_steps: PositiveInt | None = None
-    learning_rate: Annotated[tuple[PositiveFloat, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0.01,)
+    max_rows: PositiveInt | None = None
+    learning_rate: Annotated[tuple[PositiveFloat, ...], BeforeValidator(_as_tuple), Field(min_length=1)] | None = None
     optimizer: AnyOptimizer = Sgd()
     loss: LossChoice = "auto"
     huber_delta: PositiveFloat = 1.0
     evaluations: PositiveInt = 50
+    spacing: Literal["even", "geometric"] = "even"
     patience: PositiveInt | None = None
     hopeless_after: Annotated[float, Field(gt=0, le=1)] = 0.25
     precision: Precision = "float32"
@@ -74,7 +75,8 @@ class TrialResult:
     """How one trial ended. Losses are in the units that training saw; `diverged_at` is the step whose loss or weights were not finite.
 
     `stopped` says why a trial left before the plan's end, where it did. `kept` is the number of the curve's point whose weights were
-    kept; `weights` maps parameter names to arrays. `train_seconds` is of all trials that trained beside it, together.
+    kept; `weights` maps parameter names to arrays. `train_seconds` and `evaluation_seconds` are of all trials that trained beside it,
+    together.
     """
 
     trial: Trial
@@ -84,6 +86,7 @@ class TrialResult:
     rows_seen: int
     epochs: float
     train_seconds: float
+    evaluation_seconds: float
     curve: Curve
     kept: int
     weights: dict[str, NDArray[np.float64]]

@@ -1,13 +1,21 @@
 """The steps of a whole training as runs: stretches of steps between two looks at the losses, made by the backend in one go."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchlab.engine.records import Plan
 from batchlab.strategies import Indices, Population, Strategy
+
+FIRST_PART = 2000
+"""Geometric evaluations begin after so small a part of all rows."""
+LOOK_AGAIN = 1.5
+"""A strategy that adapts is asked again when the rows seen have grown so many times."""
+
+Adapt = Callable[[Strategy], Strategy]
 
 
 @dataclass(frozen=True)
@@ -40,50 +48,68 @@ class Run:
 
 
 def planned_rows(strategy: Strategy, row_count: int, plan: Plan) -> int:
-    """Return the rows that a training of `row_count` rows will see at most: all epochs, or as many steps as the plan allows."""
-    all_epochs = plan.epochs * row_count
-    return all_epochs if plan.max_steps is None else min(all_epochs, plan.max_steps * strategy.rows_per_step(row_count))
+    """Return the rows that a training of `row_count` rows will see at most: all epochs, or as many rows or steps as the plan allows."""
+    by_rows = min(plan.epochs * row_count, plan.max_rows or plan.epochs * row_count)
+    return by_rows if plan.max_steps is None else min(by_rows, plan.max_steps * strategy.rows_per_step(row_count))
 
 
-def runs(strategy: Strategy, population: Population, seeds: Sequence[int], plan: Plan, most_rows: int) -> Iterator[Run]:
+def marks(strategy: Strategy, row_count: int, plan: Plan) -> NDArray[np.float64]:
+    """Return after how many rows to evaluate: evenly, or geometrically from a `FIRST_PART`-th of all rows on."""
+    total = planned_rows(strategy, row_count, plan)
+    if plan.spacing == "geometric":
+        return np.geomspace(total / FIRST_PART, total, plan.evaluations)
+    return np.linspace(0, total, plan.evaluations + 1)[1:]
+
+
+def runs(
+    strategy: Strategy, population: Population, seeds: Sequence[int], plan: Plan, most_rows: int, adapt: Adapt = lambda strategy: strategy
+) -> Iterator[Run]:
     """Yield all runs of a training. A run ends with the step that reaches the next of the plan's evaluations, or `most_rows` rows.
 
-    The steps are the same wherever runs end; the last run is always evaluated.
+    The steps are the same wherever runs end; the last run is always evaluated. A strategy that adapts is replaced by what `adapt` makes
+    of it after an epoch, each time the rows seen have grown by half; all steps before are yielded, and so made, by then.
     """
-    held = None
-    for run in _stretches(strategy, population, seeds, plan, most_rows):
-        if held is not None:
-            yield held
-        held = run
-    if held is not None:
-        yield replace(held, evaluated=True)
-
-
-def _stretches(strategy: Strategy, population: Population, seeds: Sequence[int], plan: Plan, most_rows: int) -> Iterator[Run]:
-    marks = np.linspace(0, planned_rows(strategy, population.row_count, plan), plan.evaluations + 1)[1:]
-    most_steps = plan.epochs * population.row_count if plan.max_steps is None else plan.max_steps
-    waiting = _Waiting()
+    points = marks(strategy, population.row_count, plan)
+    waiting, looked_at = _Waiting(), 0
     for epoch in range(plan.epochs):
-        if waiting.steps_planned == most_steps:
-            break
+        if strategy.adapts and waiting.rows_planned >= LOOK_AGAIN * looked_at and epoch:
+            if waiting.row_count:
+                yield waiting.joined(evaluated=False)
+            strategy, looked_at = adapt(strategy), waiting.rows_planned
         orders = [strategy.order(population, seed, epoch) for seed in seeds]
         rows = orders[0].rows[None] if len(orders) == 1 else np.stack([order.rows for order in orders])
         rows = rows.astype(np.int32 if population.row_count < 2**31 else np.int64, copy=False)
-        portions, steps = orders[0].portions, orders[0].steps[: most_steps - waiting.steps_planned]
+        portions, steps = orders[0].portions, _allowed(orders[0].steps, waiting, plan)
+        ends_here = epoch == plan.epochs - 1 or _is_spent(steps, waiting, plan)
         start = 0
         while len(steps):
             seen = waiting.rows_planned
-            mark = marks[min(int(np.searchsorted(marks, seen, side="right")), len(marks) - 1)]
+            mark = points[min(int(np.searchsorted(points, seen, side="right")), len(points) - 1)]
             reach = start + min(mark - seen, most_rows - waiting.row_count)
             made = min(int(np.searchsorted(steps, reach)) + 1, len(steps))
             end = int(steps[made - 1])
             first, last = np.searchsorted(portions, (start, end), side="right")
             waiting.add(rows[:, start:end], portions[first:last] - start, steps[:made] - start)
             start, steps = end, steps[made:]
-            if waiting.rows_planned >= mark or waiting.row_count >= most_rows:
-                yield waiting.joined(evaluated=waiting.rows_planned >= mark)
-    if waiting.row_count:
-        yield waiting.joined(evaluated=True)
+            is_last = ends_here and not len(steps)
+            if waiting.rows_planned >= mark or waiting.row_count >= most_rows or is_last:
+                yield waiting.joined(evaluated=waiting.rows_planned >= mark or is_last)
+        if ends_here:
+            break
+
+
+def _allowed(steps: Indices, waiting: "_Waiting", plan: Plan) -> Indices:
+    """Return the epoch's steps that the plan still allows; the one that reaches `max_rows` is the last."""
+    most = len(steps) if plan.max_steps is None else plan.max_steps - waiting.steps_planned
+    if plan.max_rows is not None:
+        most = min(most, int(np.searchsorted(steps, plan.max_rows - waiting.rows_planned)) + 1)
+    return steps[:most]
+
+
+def _is_spent(steps: Indices, waiting: "_Waiting", plan: Plan) -> bool:
+    """Whether the plan allows no more after these steps."""
+    by_steps = plan.max_steps is not None and waiting.steps_planned + len(steps) >= plan.max_steps
+    return by_steps or (plan.max_rows is not None and waiting.rows_planned + int(steps[-1]) >= plan.max_rows)
 
 
 class _Waiting:

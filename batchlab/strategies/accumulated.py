@@ -4,6 +4,7 @@ import numpy as np
 from pydantic import PositiveInt
 
 from batchlab.strategies.base import Order, Population, Strategy, cuts
+from batchlab.strategies.full_batch import FullBatch
 
 
 class Accumulated(Strategy):
@@ -18,3 +19,7 @@ class Accumulated(Strategy):
 
     def rows_per_step(self, row_count: int) -> int:
         return row_count
+
+    @property
+    def updates(self) -> Strategy:
+        return FullBatch()

@@ -57,6 +57,30 @@ class Strategy(Record, ABC):
         """Rows behind one update, of `row_count` training rows; the last step of an epoch may have fewer."""
 
     @property
+    def adapts(self) -> bool:
+        """Whether `adapted` makes another strategy of this one as training goes on."""
+        return False
+
+    def adapted(self, noise_scale: float) -> "Strategy":
+        """Return the strategy to go on with, given the gradient noise scale in rows (infinite where noise is all there is)."""
+        return self
+
+    @property
+    def takes_grid(self) -> bool:
+        """Whether a search tries this strategy at every batch size of its grid: it has one, and nobody said which."""
+        return "batch_rows" in type(self).model_fields and "batch_rows" not in self.model_fields_set and not self.grows
+
+    @property
+    def grows(self) -> bool:
+        """Whether the batch changes from epoch to epoch."""
+        return False
+
+    @property
+    def updates(self) -> "Strategy":
+        """What decides the updates of the weights. Strategies with equal `updates` train alike and differ in delivery and memory."""
+        return self
+
+    @property
     def weighted_by(self) -> str | None:
         """The column that weighs the rows, which is then no feature."""
         return None

@@ -5,6 +5,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from batchlab.errors import BadInput
 from batchlab.strategies.base import Indices, Order, Population, Strategy, generator, in_batches, permutation
+from batchlab.strategies.mini_batch import MiniBatch
 
 Sampling = Literal["shuffled", "sequential", "weighted", "stratified"]
 
@@ -28,6 +29,12 @@ class DataLoader(Strategy):
 
     def rows_per_step(self, row_count: int) -> int:
         return self.batch_rows
+
+    @property
+    def updates(self) -> Strategy:
+        if self.sampling in ("weighted", "stratified"):
+            return self.model_copy(update={"workers": 0})
+        return MiniBatch(batch_rows=self.batch_rows, shuffled=self.sampling == "shuffled")
 
     @property
     def weighted_by(self) -> str | None:

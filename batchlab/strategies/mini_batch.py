@@ -1,18 +1,21 @@
 from typing import Literal
 
+import numpy as np
 from pydantic import PositiveInt
 
 from batchlab.strategies.base import Order, Population, Strategy, in_batches, permutation
 
 
 class MiniBatch(Strategy):
-    """One update per `batch_rows` shuffled rows; the last step may be short."""
+    """One update per `batch_rows` rows, shuffled anew every epoch or (`shuffled` false) as they stand; the last step may be short."""
 
     kind: Literal["mini_batch"] = "mini_batch"
     batch_rows: PositiveInt = 32
+    shuffled: bool = True
 
     def order(self, population: Population, seed: int, epoch: int) -> Order:
-        return in_batches(permutation(population.row_count, seed, epoch), self.batch_rows)
+        rows = permutation(population.row_count, seed, epoch) if self.shuffled else np.arange(population.row_count)
+        return in_batches(rows, self.batch_rows)
 
     def rows_per_step(self, row_count: int) -> int:
         return self.batch_rows

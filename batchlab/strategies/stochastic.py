@@ -1,6 +1,7 @@
 from typing import Literal
 
 from batchlab.strategies.base import Order, Population, Strategy, in_batches, permutation
+from batchlab.strategies.mini_batch import MiniBatch
 
 
 class Stochastic(Strategy):
@@ -13,3 +14,7 @@ class Stochastic(Strategy):
 
     def rows_per_step(self, row_count: int) -> int:
         return 1
+
+    @property
+    def updates(self) -> Strategy:
+        return MiniBatch(batch_rows=1)

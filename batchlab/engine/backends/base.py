@@ -1,13 +1,18 @@
 """What the one loop asks of a backend: it holds all replicas of a strategy and makes runs of steps."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from batchlab.analysis.estimates import Estimate
+from batchlab.analysis.noise import noise_scale
+from batchlab.engine.data import TrainingData
+from batchlab.engine.gradients import small_gradients
+from batchlab.engine.losses import Loss
 from batchlab.engine.records import Trial
 from batchlab.engine.schedule import Run
 from batchlab.models import Model
@@ -21,7 +26,8 @@ class Backend(ABC):
     """Trains replicas side by side. A replica whose loss or weights stop being finite has diverged: it keeps its last finite weights
     and leaves, the others go on. Weights are flat, `[replicas, parameters]`, in the order of the network's parameters."""
 
-    def __init__(self, model: Model, shape: tuple[int, int], trials: Sequence[Trial]) -> None:
+    def __init__(self, model: Model, shape: tuple[int, int], trials: Sequence[Trial], loss: Loss) -> None:
+        self.model, self.loss = model, loss
         networks = [seeded_network(model, shape, trial.seed) for trial in trials]
         self.network = networks[0]
         self.shapes = {name: tuple(parameter.shape) for name, parameter in self.network.named_parameters()}
@@ -45,6 +51,12 @@ class Backend(ABC):
     @abstractmethod
     def weights(self) -> NDArray[np.floating]:
         """Return a copy of all weights `[replicas, parameters]`."""
+
+    def noise_scale(self, replica: int, data: TrainingData, batches: int) -> Estimate:
+        """Return the replica's gradient noise scale at its weights now, from that many small batches of training rows."""
+        weights = torch.from_numpy(self.weights()[replica])
+        gradients, batch_rows = small_gradients(self.model, self.network, self.shapes, weights, data, self.loss, batches)
+        return noise_scale(gradients, batch_rows)
 
     def stop(self, replicas: Flags) -> None:
         """Take the marked replicas `[replicas]` out where they are; they have not diverged."""
@@ -74,9 +86,3 @@ def seeded_network(model: Model, shape: tuple[int, int], seed: int) -> nn.Module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return model.network(*shape)
-
-
-def views(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Return named views `[replicas, *shape]` of flat weights `[replicas, parameters]`."""
-    parts = torch.split(flat, [int(np.prod(shape)) for shape in shapes.values()], dim=1)
-    return {name: part.view(-1, *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}

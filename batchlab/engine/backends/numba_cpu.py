@@ -35,7 +35,7 @@ class NumbaCpu(Backend):
     def __init__(
         self, model: Linear | Mlp, shape: tuple[int, int], loss: Loss, optimizer: Optimizer, trials: Sequence[Trial], data: TrainingData
     ) -> None:
-        super().__init__(model, shape, trials)
+        super().__init__(model, shape, trials, loss)
         real = data.features.numpy().dtype
         widths = layer_widths(model, shape)
         self.threads = compiled.cores()
@@ -62,7 +62,8 @@ class NumbaCpu(Backend):
         self.replicas.weights[0, :, : self.task.parameters] = self.initial.numpy()[:, self.kernel_order]
         self.features = data.features.contiguous()  # no array of it is kept: a DataLoader's workers move it into shared memory
         self.target = data.target.numpy().astype(real)
-        self.validation = data.validation_features.contiguous().numpy(), data.validation_target.numpy().astype(real)
+        sample, validation = [(rows.contiguous().numpy(), truth.numpy().astype(real)) for rows, truth in data.evaluated]
+        self.validation, self.sample = validation, None if data.sample is None else sample
         self.blocks = np.zeros((self.threads, padded(block_scratch(widths))), real)
         self.scratch: dict[bool, Scratch] = {}
 
@@ -105,7 +106,8 @@ class NumbaCpu(Backend):
     def losses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         active = np.flatnonzero(self.active)
         weights = self._current()[active]
-        return self._mean_losses(self.features.numpy(), self.target, weights), self._mean_losses(*self.validation, weights)
+        sample = self.sample or (self.features.numpy(), self.target)
+        return self._mean_losses(*sample, weights), self._mean_losses(*self.validation, weights)
 
     def _mean_losses(self, features: NDArray[Any], target: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float64]:
         sums = np.zeros((len(weights), min(EVALUATION_PORTIONS, len(target))))

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from batchlab.engine.backends.base import Backend, Batch, Flags, views
+from batchlab.engine.backends.base import Backend, Batch, Flags
 from batchlab.engine.data import TrainingData
+from batchlab.engine.gradients import views
 from batchlab.engine.losses import Loss
 from batchlab.engine.optimizers import Optimizer
 from batchlab.engine.records import Precision, Trial
@@ -42,11 +43,12 @@ class TorchStacked(Backend):
         precision: Precision,
         steps_planned: int,
     ) -> None:
-        super().__init__(model, shape, trials)
-        self.model, self.loss, self.optimizer, self.device, self.precision = model, loss, optimizer, device, precision
+        super().__init__(model, shape, trials, loss)
+        self.optimizer, self.device, self.precision = optimizer, device, precision
         real = data.features.dtype
         self.data = (data.features, data.target) if device.type == "cpu" else resident(data.features, data.target, device)
-        self.validation = data.validation_features, data.validation_target
+        sample, self.validation = data.evaluated
+        self.sample = self.data if data.sample is None else sample
         self.carried = np.arange(len(trials))
         self.seed_of_carried = torch.from_numpy(self.seed_of_replica).to(device)
         self.left = self.initial.to(device, real)
@@ -133,7 +135,7 @@ class TorchStacked(Backend):
     @torch.no_grad()
     def losses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         with _tf32_products(self.precision == "tf32"):
-            return self._mean_losses(*self.data), self._mean_losses(*self.validation)
+            return self._mean_losses(*self.sample), self._mean_losses(*self.validation)
 
     def _mean_losses(self, features: Tensor, target: Tensor) -> NDArray[np.float64]:
         count, weights = len(self.carried), views(self.current, self.shapes)

@@ -1,0 +1,46 @@
+"""Gradients of many small batches at the same weights, for the noise scale."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from batchlab.engine.data import TrainingData
+from batchlab.engine.losses import Loss
+from batchlab.models import Model
+
+ROWS_A_BATCH, FEWEST_BATCHES = 16, 16
+MOST_NUMBERS = 2**24
+"""Gradients `[batches, parameters]` hold at most so many numbers."""
+
+
+def small_gradients(
+    model: Model,
+    network: nn.Module,
+    shapes: Mapping[str, tuple[int, ...]],
+    weights: Tensor,
+    data: TrainingData,
+    loss: Loss,
+    most_batches: int,
+) -> tuple[NDArray[np.float64], int]:
+    """Return the gradients `[batches, parameters]` of disjoint batches of a fixed random sample of training rows, and rows a batch.
+
+    `weights` is `[parameters]`. Every batch is a replica of the same weights, so that one backward pass serves all.
+    """
+    row_count = len(data.target)
+    batches = min(max(FEWEST_BATCHES, min(most_batches, MOST_NUMBERS // len(weights))), row_count)
+    batch_rows = min(row_count // batches, ROWS_A_BATCH)
+    rows = torch.from_numpy(np.random.default_rng(0).permutation(row_count)[: batches * batch_rows]).reshape(batches, batch_rows)
+    leaf = weights.to(data.features.dtype).expand(batches, -1).clone().requires_grad_()
+    outputs = model.stacked(network, views(leaf, shapes), data.features[rows])
+    mean_losses = loss.per_row(outputs, data.target[rows]).mean(1)
+    (gradients,) = torch.autograd.grad(mean_losses.sum(), leaf)
+    return gradients.double().numpy(), batch_rows
+
+
+def views(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Return named views `[replicas, *shape]` of flat weights `[replicas, parameters]`."""
+    parts = torch.split(flat, [int(np.prod(shape)) for shape in shapes.values()], dim=1)
+    return {name: part.view(-1, *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
