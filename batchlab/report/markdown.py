@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from batchlab.results import Comparison, remarks, table
+from batchlab.report.tables import remarks, table
+from batchlab.results import Comparison
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -20,15 +20,24 @@ def table(task: Task, strategies: Sequence[StrategyResult]) -> tuple[list[str], 
     metrics = SHOWN_METRICS[task]
     headings = ["strategy", "batch rows", "rate", "status", "steps", "seconds a step", "time to target", "95% CI", "peak", "noise scale"]
     headings += ["validation loss", "test loss", *(f"test {name}".replace("_", " ") for name in metrics)]
-    rows = [
-        [item.label, f"{item.batch_rows:,}", f"{item.learning_rate:g}", status(item)]
-        + [_to_target(item.steps_to_target, item.steps_to_target_ci, number), seconds(item.seconds_per_step)]
-        + [_to_target(item.seconds_to_target, item.seconds_to_target_ci, seconds), _interval(item)]
-        + ["–" if item.peak_bytes is None else memory(item.peak_bytes), "–" if item.noise_scale is None else number(item.noise_scale)]
-        + [_shown(item.validation_loss), _shown(item.test_loss), *(_shown(item.metrics.get(name)) for name in metrics)]
-        for item in strategies
+    return headings, [_cells(item) + [_shown(item.metrics.get(name)) for name in metrics] for item in strategies]
+
+
+def _cells(item: StrategyResult) -> list[str]:
+    return [
+        item.label,
+        f"{item.batch_rows:,}",
+        f"{item.learning_rate:g}",
+        status(item),
+        _to_target(item.steps_to_target, item.steps_to_target_ci, number),
+        seconds(item.seconds_per_step),
+        _to_target(item.seconds_to_target, item.seconds_to_target_ci, seconds),
+        _interval(item),
+        "–" if item.peak_bytes is None else memory(item.peak_bytes),
+        "–" if item.noise_scale is None else number(item.noise_scale),
+        _shown(item.validation_loss),
+        _shown(item.test_loss),
     ]
-    return headings, rows
 
 
 def status(item: StrategyResult) -> str:

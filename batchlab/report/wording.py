@@ -16,11 +16,11 @@ FASTER = {"time": "faster than", "rows": "fewer rows than", "memory": "less memo
 
 
 def number(value: float) -> str:
-    """Return three significant digits, thousands with commas, and M for millions."""
+    """Return three significant digits, thousands with commas, M for millions and G for billions."""
     if not math.isfinite(value):
         return "∞" if value > 0 else "–"
     if abs(value) >= 1e6:
-        return f"{value / 1e6:.3g}M"
+        return f"{value / 1e9:.3g}G" if abs(value) >= 1e9 else f"{value / 1e6:.3g}M"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -74,7 +74,7 @@ def _recommendation(found: "Findings") -> list[str]:
         reached, seeds = best.outcome.seeds_reached, len(best.outcome.steps)
         lines.append(
             f"No setting reached validation loss {found.target_loss:.4g} with every seed within {found.budget_rows:,} rows; "
-            f"this one did with {reached} of {seeds}{', and ended lowest' if reached == 0 else ''}. Train longer, or set a higher target_loss."
+            f"this one did with {reached} of {seeds}. Train longer, or set a higher target_loss."
         )
         return lines
     what = {
