@@ -89,6 +89,12 @@ class Experiment:
         """What a loss of the scaled target is multiplied by to be in the target's unit (squared, for MSE and Huber)."""
         return self.scaling.target_scale**2
 
+    @property
+    def loss_unit_name(self) -> str:
+        """The unit of losses for people."""
+        target = self.table.schema.target
+        return "nats" if target.classes else f"{target.name}²"
+
     def train(self, strategy: str, on_progress: OnProgress = lambda progress: None) -> list[TrialResult]:
         """Train the named strategy with every learning rate of the profile (without any, a coarse grid), stacked, one seed each."""
         from batchlab.engine.loop import train

@@ -44,11 +44,14 @@ def compare(
     profile: Annotated[str, typer.Option(help="lesson, lesson-raw, quick, full, or the path of a TOML file.")] = "quick",
     strategies: Annotated[str | None, typer.Option(help="Names of strategies, with commas between.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the profile, e.g. train.epochs=200.")] = None,
+    objective: Annotated[str | None, typer.Option(help="What to be best in: time (default), rows, memory or test_loss.")] = None,
+    target_loss: Annotated[float | None, typer.Option(help="The validation loss to reach; else chosen from the curves.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="End the search by then, with a verdict of what is known.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the split, the initial weights and the order of rows.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result there as JSON.")] = None,
     no_server: Annotated[bool, typer.Option("--no-server", help="Use Prefect's own temporary server (slower to start).")] = False,
 ) -> None:
-    """Train every strategy on the same rows and show what each gave and cost."""
+    """Find the strategy, batch size and learning rate to train with, and show the evidence."""
     from batchlab.config import load_profile
     from flows.display import console, show_result
 
@@ -58,7 +61,7 @@ def compare(
         "target": target,
         "task": task,
         "strategies": names,
-        "overrides": overrides or [],
+        "overrides": [*(overrides or []), *search_overrides(objective, target_loss, max_minutes)],
         "seed": seed,
     }
     settings = load_profile(profile, **arguments)
@@ -66,16 +69,22 @@ def compare(
     server = prepare_server(no_server)
     imports, waiting = warm_up(server)
     result, flow_seconds = run_flow(profile, arguments)
-    training = sum(item.train_seconds for item in result.strategies)
+    searching = result.verdict.search_seconds
     timing = (
         f"{time.perf_counter() - BEGAN:.1f} s in all: {imports:.1f} s imports, {waiting:.1f} s waiting for the Prefect server, "
-        f"{training:.1f} s training, {flow_seconds - training:.1f} s data, scores, models, pictures and records"
+        f"{searching:.1f} s search, {flow_seconds - searching:.1f} s data, scores, models, page and records"
     )
     show_result(console(), result, timing)
     if json_file is not None:
         draft = json_file.with_name(f".{json_file.name}.part")
         draft.write_text(result.model_dump_json(indent=2) + "\n")
         draft.replace(json_file)
+
+
+def search_overrides(objective: str | None, target_loss: float | None, max_minutes: float | None) -> list[str]:
+    """Return the options that are short for keys of the search, as key=value."""
+    given = {"objective": objective, "target_loss": target_loss, "max_minutes": max_minutes}
+    return [f"search.{key}={value}" for key, value in given.items() if value is not None]
 
 
 def check_early(settings: "Profile", json_file: Path | None) -> None:
@@ -146,12 +155,12 @@ def run_flow(profile: str, arguments: dict[str, Any]) -> tuple[Any, float]:
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.comparison import comparison
-    from flows.display import TrainingProgress, console
+    from flows.display import SearchProgress, console
     from tasks import progress
 
     began = time.perf_counter()
     # Nobody watches the heartbeats of a run at the command line, and ending their thread takes a second.
-    with TrainingProgress(console(stderr=True)) as bars, temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with SearchProgress(console(stderr=True)) as bars, temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         progress.listeners.append(bars)
         try:
             return comparison(profile=profile, **arguments), time.perf_counter() - began

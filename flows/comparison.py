@@ -1,14 +1,15 @@
-"""The main flow: bring in rows, split them, train every strategy, score what was saved, report."""
+"""The main flow: bring in rows, split them, search every strategy's best setting, score what was saved, report the verdict."""
 
-from prefect import flow, unmapped
+from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from batchlab.config import load_profile
 from batchlab.results import Comparison
 from tasks.data import divide, ingest
 from tasks.evaluation import evaluate
-from tasks.reporting import comparison_run, conclude, outcome
-from tasks.training import train
+from tasks.recording import record
+from tasks.reporting import comparison_run, conclude
+from tasks.searching import plan_search, work
 
 
 # One worker thread, and every task on it: strategies are timed, so none may train beside another, and torch work on a second
@@ -38,6 +39,9 @@ def comparison(
     table = ingest.submit(settings).result()
     parts = divide.submit(settings, table).result()
     with comparison_run(settings, table, parts) as run:
-        trained = train.map(list(settings.strategies), unmapped(run))
-        scored = evaluate.map(trained, unmapped(run))
-        return conclude.submit(run, [outcome(*futures) for futures in zip(trained, scored, strict=True)]).result()
+        search = plan_search.submit(run).result()
+        for part in search.parts():
+            work.submit(part, search).result()
+        recorded = [record.submit(label, search, run).result() for label in search.labels]
+        scored = [evaluate.submit(item, search).result() for item in recorded]
+        return conclude.submit(run, search, recorded, scored).result()

@@ -1,15 +1,17 @@
 """What the command line shows: progress while strategies train, the table of results, and where to look further."""
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from batchlab.engine.records import Progress as Trained
-from batchlab.results import SPARED, Comparison, remarks, table
+from batchlab.report.tables import SPARED, remarks, table
+from batchlab.results import Comparison, StrategyResult, Verdict
+from batchlab.target import Task
 
 PLAIN_WIDTH = 200
 SECONDS_BETWEEN_LINES = 10.0
@@ -21,86 +23,79 @@ def console(stderr: bool = False) -> Console:
     return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
 
 
-class TrainingProgress:
-    """Shows how far each strategy is: bars with time left in a terminal, else a line now and then."""
+class SearchProgress:
+    """Shows how far the search is: a bar with the time left in a terminal, else a line now and then."""
 
     def __init__(self, shown_on: Console) -> None:
         self.console = shown_on
-        self.bars = Progress(
-            TextColumn("{task.description:>14}"),
-            BarColumn(),
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
             TaskProgressColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
             console=shown_on,
             disable=not shown_on.is_terminal,
+            transient=True,
         )
-        self.tasks: dict[str, TaskID] = {}
-        self.began: dict[str, float] = {}
-        self.done: set[str] = set()
-        self.last_line = 0.0
+        self.task: TaskID | None = None
+        self.last_line = time.monotonic()
 
-    def __enter__(self) -> "TrainingProgress":
-        self.bars.start()
+    def __enter__(self) -> "SearchProgress":
+        self.bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.bars.stop()
+        self.bar.stop()
 
-    def __call__(self, strategy: str, progress: Trained) -> None:
-        """Take note of one strategy's progress; called from the thread that trains."""
-        if strategy in self.done:
-            return
-        if strategy not in self.tasks:
-            self.tasks[strategy] = self.bars.add_task(strategy, total=progress.rows_total)
-            self.began[strategy] = self.last_line = time.monotonic()
-        if progress.rows_seen >= progress.rows_total:
-            self.done.add(strategy)
-        self.bars.update(self.tasks[strategy], completed=progress.rows_seen)
-        if not self.console.is_terminal:
-            self._line(strategy, progress)
+    def moved(self, label: str, share: float) -> None:
+        """Take note of the part under way and of the share done; called from the thread that trains."""
+        if self.task is None:
+            self.task = self.bar.add_task(label, total=1.0)
+        self.bar.update(self.task, completed=share, description=f"{label:<40.40}")
+        if not self.console.is_terminal and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
+            self.last_line = time.monotonic()
+            self.console.print(f"{share:.0%}: {label}")
 
-    def _line(self, strategy: str, progress: Trained) -> None:
-        now, seconds = time.monotonic(), time.monotonic() - self.began[strategy]
-        if strategy in self.done:
-            self.console.print(f"{strategy}: trained, {seconds:.1f} s")
-        elif now - self.last_line >= SECONDS_BETWEEN_LINES:
-            self.last_line = now
-            share = progress.rows_seen / progress.rows_total
-            self.console.print(f"{strategy}: {share:.0%} trained, {seconds * (1 - share) / share:.0f} s left")
+    def announced(self, text: str) -> None:
+        """Print a sentence above the bar."""
+        self.console.print(text)
 
 
 def show_result(shown_on: Console, result: Comparison, timing: str) -> None:
-    """Print the table of results, the remarks, which strategy did best, and where to look further."""
-    facts = result.comparison
-    headings, rows = table(facts.task, result.strategies)
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    needed = sum(max(map(len, column)) + 2 for column in zip(headings, *rows, strict=True))
-    roomy = needed <= shown_on.width
-    shown = [place for place, heading in enumerate(headings) if roomy or heading not in SPARED]
+    """Print the table of settings, what people type, the remarks, the verdict, and where to look further."""
+    facts, sizes = result.comparison, result.comparison.rows
+    shown_on.print(f"\n{facts.task} on {facts.device}: {sizes.train:,} training, {sizes.validation:,} validation, {sizes.test:,} test rows")
+    shown_on.print(grid(facts.task, [*result.strategies, *result.typed], shown_on.width, result.verdict))
+    for remark in [*remarks([*result.strategies, *result.typed]), *result.verdict.notes]:
+        shown_on.print(f"• {remark}")
+    shown_on.print()
+    for number, line in enumerate(result.verdict.text.splitlines()):
+        shown_on.print(line, style="bold" if number < 2 else "")
+    shown_on.print(f"\n{timing}\nSee the page, every curve and model: batchlab ui   (MLflow run {facts.mlflow_run_id})", style="dim")
+
+
+def grid(task: Task, items: Sequence[StrategyResult], width: int, verdict: Verdict) -> Table:
+    """Return the table, without its least important columns where there is little room; the recommended setting is marked."""
+    headings, rows = table(task, items)
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    shown = _that_fit(headings, rows, width)
     for place in shown:
         words = headings[place] in ("strategy", "status")
-        heading = headings[place] if roomy else headings[place].replace(" ", "\n")
-        grid.add_column(heading, justify="left" if words else "right", no_wrap=True)
-    for row, item in zip(rows, result.strategies, strict=True):
-        grid.add_row(*[row[place] for place in shown], style="red" if item.status == "diverged" else "")
-    sizes = facts.rows
-    shown_on.print(f"\n{facts.task} on {facts.device}: {sizes.train:,} training, {sizes.validation:,} validation, {sizes.test:,} test rows")
-    shown_on.print(grid)
-    for remark in remarks(result.strategies):
-        shown_on.print(f"• {remark}")
-    shown_on.print(best_line(result), style="bold")
-    shown_on.print(f"{timing}\nSee every curve, plot and model: batchlab ui   (MLflow run {facts.mlflow_run_id})", style="dim")
+        made.add_column(headings[place].replace(" ", "\n"), justify="left" if words else "right", no_wrap=True)
+    for row, item in zip(rows, items, strict=True):
+        best = (item.name, item.batch_rows, item.learning_rate) == (verdict.strategy, verdict.batch_rows, verdict.learning_rate)
+        style = {"diverged": "red", "not_reached": "dim"}.get(item.status, "bold green" if best else "")
+        made.add_row(*[row[place] for place in shown], style=style)
+    return made
 
 
-def best_line(result: Comparison) -> str:
-    """Say which strategy ended with the lowest validation loss, and how far that may be trusted."""
-    finished = [item for item in result.strategies if item.validation_loss is not None]
-    if not finished:
-        return "Every strategy diverged."
-    best = min(finished, key=lambda item: float(f"{item.validation_loss:.6g}"))  # equal to six digits: the first in the table
-    return (
-        f"Lowest validation loss: {best.name}, batch_rows {best.batch_rows:,}, learning rate {best.learning_rate:g}. "
-        "One seed each, so a small lead may be chance."
-    )
+def _that_fit(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Return the places of the columns to show: all, or without those that may be spared, one after the other until the rest fits."""
+    spared: list[str] = []
+    for candidate in ("", *SPARED):
+        spared.append(candidate)
+        shown = [place for place, heading in enumerate(headings) if heading not in spared]
+        needed = sum(max(*(len(word) for word in headings[place].split()), *(len(row[place]) for row in rows)) + 2 for place in shown)
+        if needed <= width:
+            break
+    return shown

@@ -1,4 +1,4 @@
-"""The task that scores a trained strategy with the model that was saved, on rows it was not trained on."""
+"""The task that scores a recorded setting with the model that was saved, on rows it was not trained on."""
 
 from prefect import task
 
@@ -6,40 +6,42 @@ from batchlab.evaluation import mean_loss, scores
 from batchlab.experiment import Experiment
 from batchlab.report import figures
 from batchlab.results import StrategyResult
+from batchlab.search.records import to_target
+from batchlab.search.search import Search
 from tasks import store
-from tasks.data import opened
+from tasks.recording import Recorded
 from tasks.retrying import RETRIES
 from tasks.tracking import log_metrics, resumed_run
-from tasks.training import ComparisonRun, Trained
 
 
-@task(task_run_name="evaluate {trained.strategy}", **RETRIES)
-def evaluate(trained: Trained, comparison: ComparisonRun) -> StrategyResult:
-    """Load the strategy's saved model, score it, and record scores and picture in its run."""
-    experiment = opened(comparison.profile, comparison.table, comparison.split)
+@task(task_run_name="evaluate {recorded.label}", **RETRIES)
+def evaluate(recorded: Recorded, search: Search) -> StrategyResult:
+    """Load the setting's saved model, score it, and record scores and picture in its run."""
+    item, experiment = search.findings.of(recorded.label), search.experiment
     losses: dict[str, float | None] = {"train_loss": None, "validation_loss": None, "test_loss": None}
     metrics: dict[str, float | None] = {}
-    if trained.model_uri is not None:
-        with resumed_run(trained.run_id):
-            losses, metrics = _scored(trained, trained.model_uri, experiment)
+    if recorded.model_uri is not None:
+        with resumed_run(recorded.run_id):
+            losses, metrics = _scored(recorded, recorded.model_uri, experiment)
             final = {f"final_{key}" if key != "test_loss" else key: value for key, value in losses.items()}
-            log_metrics(trained.run_id, final | {f"test_{key}": value for key, value in metrics.items()}, trained.steps)
-    profile, strategy = comparison.profile, comparison.profile.strategies[trained.strategy]
+            log_metrics(recorded.run_id, final | {f"test_{key}": value for key, value in metrics.items()}, item.shown.steps)
+    candidate, shown = item.candidate, item.shown
     return StrategyResult(
-        name=trained.strategy,
-        kind=strategy.kind,
-        batch_rows=strategy.rows_per_step(len(experiment.split.train)),
-        optimizer=profile.train.optimizer.kind,
-        learning_rate=trained.learning_rate,
-        status="diverged" if trained.model_uri is None else "completed",
-        reason="; ".join(filter(None, (trained.reason, _unseen(experiment)))) or None,
+        name=candidate.name,
+        label=candidate.label,
+        kind=candidate.strategy.kind,
+        batch_rows=candidate.batch_rows,
+        optimizer=candidate.optimizer.kind,
+        learning_rate=item.learning_rate,
+        reason="; ".join(filter(None, (item.reason, _unseen(experiment)))) or None,
+        **to_target(item),
         **losses,
         metrics=metrics,
-        steps=trained.steps,
-        epochs=trained.epochs,
-        rows_seen=trained.rows_seen,
-        train_seconds=trained.train_seconds,
-        mlflow_run_id=trained.run_id,
+        steps=shown.steps,
+        epochs=shown.epochs,
+        rows_seen=shown.rows_seen,
+        train_seconds=search.seconds_of(recorded.label),
+        mlflow_run_id=recorded.run_id,
     )
 
 
@@ -52,7 +54,7 @@ def _unseen(experiment: Experiment) -> str | None:
     return f"no test row is of class {', '.join(unseen[:5])}{more}, so the test scores say little" if unseen else None
 
 
-def _scored(trained: Trained, model_uri: str, experiment: Experiment) -> tuple[dict[str, float | None], dict[str, float | None]]:
+def _scored(recorded: Recorded, model_uri: str, experiment: Experiment) -> tuple[dict[str, float | None], dict[str, float | None]]:
     """Return the losses of the three parts and the scores of the test rows; keep the picture of the test rows."""
     import mlflow
 
@@ -70,5 +72,5 @@ def _scored(trained: Trained, model_uri: str, experiment: Experiment) -> tuple[d
         figure, name = figures.confusion(truth, outputs["test_loss"], target.classes), "confusion_matrix.png"
     else:
         figure, name = figures.predicted_against_actual(truth, outputs["test_loss"], target.name), "predicted_against_actual.png"
-    store.client().log_figure(trained.run_id, figure, f"plots/{name}")
+    store.client().log_figure(recorded.run_id, figure, f"plots/{name}")
     return losses, scores(truth, outputs["test_loss"], target)

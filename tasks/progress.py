@@ -1,33 +1,61 @@
-"""How far the trainings are, told to whoever listens, and the way to stop them."""
+"""How far the search is, told to whoever listens, and the way to stop it."""
 
 import threading
 import time
-from collections.abc import Callable
+from typing import Protocol
 
-from batchlab.engine.records import OnProgress, Progress
+from batchlab.engine.records import Progress
 
 SECONDS_BETWEEN = 0.1
 
-Listener = Callable[[str, Progress], None]
+
+class Listener(Protocol):
+    """Is told how far the search is and what it has to say."""
+
+    def moved(self, label: str, share: float) -> None:
+        """Take note that the part `label` is under way and the whole search is done to `share`."""
+
+    def announced(self, text: str) -> None:
+        """Take note of a sentence for people."""
+
+
 listeners: list[Listener] = []
 stopping = threading.Event()
 
 
 class Stopped(BaseException):
-    """The comparison was interrupted while this strategy trained. No Exception, so that nothing mistakes it for a failure."""
+    """The comparison was interrupted while it trained. No Exception, so that nothing mistakes it for a failure."""
 
 
-def reporter(strategy: str) -> OnProgress:
-    """Return the callback of one strategy's training: tells the listeners now and then, and raises Stopped when asked to stop."""
-    last = 0.0
+class _Place:
+    """Which part is under way."""
 
-    def on_progress(progress: Progress) -> None:
-        nonlocal last
-        if stopping.is_set():
-            raise Stopped(strategy)
-        if time.monotonic() - last >= SECONDS_BETWEEN or progress.rows_seen >= progress.rows_total:
-            last = time.monotonic()
-            for listener in listeners:
-                listener(strategy, progress)
+    label, number, count, told = "", 0, 1, 0.0
 
-    return on_progress
+
+def begin(label: str, number: int, count: int) -> None:
+    """Tell the listeners that part `number` (from 0) of `count` begins; raises Stopped when asked to stop."""
+    if stopping.is_set():
+        raise Stopped(label)
+    _Place.label, _Place.number, _Place.count = label, number, count
+    _tell(0.0)
+
+
+def within(label: str, progress: Progress) -> None:
+    """Tell the listeners now and then how far the part is, and raise Stopped when asked to stop."""
+    if stopping.is_set():
+        raise Stopped(label)
+    if time.monotonic() - _Place.told >= SECONDS_BETWEEN:
+        _tell(progress.rows_seen / max(progress.rows_total, 1))
+
+
+def announce(text: str) -> None:
+    """Tell the listeners a sentence for people."""
+    for listener in listeners:
+        listener.announced(text)
+
+
+def _tell(share_of_part: float) -> None:
+    _Place.told = time.monotonic()
+    for listener in listeners:
+        listener.moved(_Place.label, (_Place.number + share_of_part) / _Place.count)

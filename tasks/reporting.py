@@ -3,15 +3,17 @@
 import os
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+from batchlab.report.page import page
+from batchlab.report.pictures import overview
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL
 
@@ -19,14 +21,17 @@ from batchlab.config import Profile
 from batchlab.experiment import Experiment
 from batchlab.report import figures
 from batchlab.report.markdown import report
-from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyResult, table
+from batchlab.report.tables import table
+from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyResult
+from batchlab.search.records import trials_frame, verdict_of
+from batchlab.search.search import Search
 from tasks import progress, store
 from tasks.data import opened
 from tasks.provenance import machine
+from tasks.recording import ComparisonRun, Recorded
 from tasks.tracking import end_abandoned_runs, log_dataset, log_metrics, log_params, recorded_run, settings_of
-from tasks.training import ComparisonRun, Trained
 
-CURVE_METRICS = ("train_loss", "validation_loss", "epoch", "rows_seen", "wall_seconds")
+PAGE = "verdict.html"
 
 
 @contextmanager
@@ -41,7 +46,7 @@ def comparison_run(profile: Profile, packed: Path, parts: Path) -> Iterator[Comp
     source = profile.source.name
     experiment_id = store.experiment_id(f"comparison-{source}")
     tags = {"batchlab.kind": "comparison", "prefect.flow_run_id": flow_run.id or "", "prefect.flow_run_url": _prefect_link() or ""}
-    with recorded_run(experiment_id, f"comparison of {len(profile.strategies)} strategies on {source}", tags) as run_id:
+    with recorded_run(experiment_id, f"verdict on {source}", tags) as run_id:
         # MLflow's UI opens in its GenAI view unless told otherwise.
         links = {"MLflow run": f"{mlflow_ui()}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"}
         if link := _prefect_link():
@@ -67,26 +72,47 @@ def _prefect_link() -> str | None:
     return f"{base}/runs/flow-run/{flow_run.id}" if base and flow_run.id else None
 
 
-def outcome(trained: PrefectFuture[Trained], scored: PrefectFuture[StrategyResult]) -> StrategyResult | BaseException:
-    """Wait for one strategy and return its result, or the error that ended its training or its scoring."""
-    first = trained.result(raise_on_failure=False)
-    return first if isinstance(first, BaseException) else scored.result(raise_on_failure=False)
-
-
 @task(cache_policy=NO_CACHE)
-def conclude(comparison: ComparisonRun, outcomes: Sequence[StrategyResult | BaseException]) -> Comparison:
-    """Write the report of the strategies that succeeded to MLflow and Prefect; then raise the first failure, if there was one."""
-    experiment = opened(comparison.profile, comparison.table, comparison.split)
-    strategies = tuple(outcome for outcome in outcomes if isinstance(outcome, StrategyResult))
-    result = Comparison(comparison=_facts(comparison, experiment), strategies=strategies)
+def conclude(comparison: ComparisonRun, search: Search, recorded: Sequence[Recorded], results: Sequence[StrategyResult]) -> Comparison:
+    """Write the verdict, its page and all trials to MLflow and Prefect, and return the whole result."""
+    experiment = search.experiment
+    typed = {item.candidate.label for item in search.findings.typed}
+    result = Comparison(
+        comparison=_facts(comparison, experiment),
+        verdict=verdict_of(search.findings),
+        strategies=tuple(item for item in results if item.label not in typed),
+        typed=tuple(item for item in results if item.label in typed),
+    )
     schema = experiment.table.schema
-    text = report(f"{schema.target.name} of {schema.source}: {len(strategies)} batching strategies", result, comparison.links)
-    _to_mlflow(comparison, experiment, result, text)
-    _to_prefect(comparison, result, text)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
+    title = f"{schema.target.name} of {schema.source}"
+    links = comparison.links | {"Report page": _page_link(comparison)}
+    text = report(title, result, links)
+    _to_mlflow(comparison, search, result, text, page_of(comparison, search, title, recorded))
+    _to_prefect(links, result, text)
     return result
+
+
+def page_of(comparison: ComparisonRun, search: Search, title: str, recorded: Sequence[Recorded]) -> str:
+    """Return the report page."""
+    experiment, schema = search.experiment, search.experiment.table.schema
+    sizes = experiment.split.sizes()
+    facts = {
+        "task": schema.target.task,
+        "rows": f"{sizes['train']:,} training, {sizes['validation']:,} validation, {sizes['test']:,} test",
+        "features": f"{len(schema.features):,}",
+        "model": f"{experiment.profile.model.kind}, {experiment.loss.name}, {experiment.profile.train.optimizer.kind}",
+        "device": f"{experiment.device}, {machine()['machine.cores']} cores, {machine()['machine.processor']}",
+        "split": experiment.split.digest,
+    }
+    tracking = {item.label: item.seconds for item in recorded}
+    return page(
+        search.findings, title=title, unit=experiment.loss_unit_name, facts=facts, tracking_seconds=tracking, links=comparison.links
+    )
+
+
+def _page_link(comparison: ComparisonRun) -> str:
+    """Return where the MLflow UI shows the page: MLflow serves artifacts of a run at their paths."""
+    return f"{comparison.links['MLflow run'].partition('?')[0]}/artifacts/{PAGE}?workflowType=machine_learning"
 
 
 def _facts(comparison: ComparisonRun, experiment: Experiment) -> ComparisonFacts:
@@ -101,33 +127,30 @@ def _facts(comparison: ComparisonRun, experiment: Experiment) -> ComparisonFacts
     )
 
 
-def _to_mlflow(comparison: ComparisonRun, experiment: Experiment, result: Comparison, text: str) -> None:
-    client, run_id, schema = store.client(), comparison.run_id, experiment.table.schema
+def _to_mlflow(comparison: ComparisonRun, search: Search, result: Comparison, text: str, html: str) -> None:
+    client, run_id, experiment = store.client(), comparison.run_id, search.experiment
+    verdict = result.verdict
     client.set_tag(run_id, "mlflow.note.content", text)
     client.log_text(run_id, text, "report.md")
+    client.log_text(run_id, html, PAGE)
     client.log_text(run_id, result.model_dump_json(indent=2), "comparison.json")
+    client.log_text(run_id, verdict.model_dump_json(indent=2), "verdict.json")
     client.log_figure(run_id, figures.data_overview(experiment.table, experiment.split), "plots/data.png")
-    unit = "nats" if schema.target.classes else f"{schema.target.name}²"
-    curves = {item.name: curve_of(item.mlflow_run_id) for item in result.strategies}
-    if curves:
-        client.log_figure(run_id, figures.loss_curves(curves, unit), "plots/loss_curves.png")
+    client.log_figure(run_id, overview(search.findings, experiment.loss_unit_name), "plots/verdict.png")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "trials.parquet"
+        trials_frame(search).to_parquet(path)
+        client.log_artifact(run_id, str(path))
+    recommended = {"strategy": verdict.strategy, "batch_rows": verdict.batch_rows, "learning_rate": verdict.learning_rate}
+    log_params(run_id, {f"verdict.{key}": value for key, value in recommended.items()})
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    seconds = sum(item.train_seconds for item in result.strategies)
-    log_metrics(run_id, {"strategies": len(result.strategies), "train_seconds": seconds, "peak_resident_bytes": peak_bytes})
+    numbers = ("value", "ratio", "full_batch_ratio", "critical_batch", "throughput_knee", "memory_ceiling", "target_loss", "trials")
+    log_metrics(run_id, {name: getattr(verdict, name) for name in (*numbers, "search_seconds")} | {"peak_resident_bytes": peak_bytes})
 
 
-def curve_of(run_id: str) -> dict[str, list[float]]:
-    """Return the curve that a child run recorded, by metric, in order of steps."""
-    client = store.client()
-    return {name: [point.value for point in client.get_metric_history(run_id, name)] for name in CURVE_METRICS} | {
-        "step": [float(point.step) for point in client.get_metric_history(run_id, "train_loss")]
-    }
-
-
-def _to_prefect(comparison: ComparisonRun, result: Comparison, text: str) -> None:
+def _to_prefect(links: Mapping[str, str], result: Comparison, text: str) -> None:
     headings, rows = table(result.comparison.task, result.strategies)
-    create_markdown_artifact(text, key="comparison-report", description="What was compared, and what came of it")
-    create_table_artifact(pd.DataFrame(rows, columns=headings).to_dict("records"), key="comparison-table", description="One row a strategy")
-    create_link_artifact(
-        comparison.links["MLflow run"], link_text="The comparison in MLflow (start its UI with `batchlab ui`)", key="mlflow-run"
-    )
+    create_markdown_artifact(text, key="comparison-report", description="The verdict and its table")
+    create_table_artifact(pd.DataFrame(rows, columns=headings).to_dict("records"), key="comparison-table", description="One row a setting")
+    create_link_artifact(links["MLflow run"], link_text="The comparison in MLflow (start its UI with `batchlab ui`)", key="mlflow-run")
+    create_link_artifact(links["Report page"], link_text="The verdict's page (start the MLflow UI with `batchlab ui`)", key="report-page")

@@ -3,14 +3,13 @@
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from batchlab.config import Profile
-from batchlab.engine.records import Curve
 from batchlab.experiment import Experiment
 from batchlab.packing import Schema
 from tasks import progress, store
@@ -105,24 +104,18 @@ def metric_names(keys: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def log_curve(run_id: str, curve: Curve, loss_unit: float, began: float) -> None:
-    """Write the losses with `step` = update, and `epoch`, `rows_seen`, `wall_seconds` beside them so that any can be the x-axis.
+def log_curve(run_id: str, curve: Mapping[str, Sequence[float]], began: float) -> None:
+    """Write every column of the curve as a metric at its `step`, so that any can be the x-axis of another.
 
-    `began` is when training began, in seconds since 1970; each point is stamped with the moment it was reached.
+    `began` is a moment in seconds since 1970; each point is stamped with the seconds of training after it.
     """
     from mlflow.entities import Metric
 
+    columns = {name: values for name, values in curve.items() if name != "step"}
     entities = []
-    for position, step in enumerate(curve.step):
-        moment = int((began + curve.wall_seconds[position]) * 1000)
-        point = {
-            "train_loss": curve.train_loss[position] * loss_unit,
-            "validation_loss": curve.validation_loss[position] * loss_unit,
-            "epoch": curve.epoch[position],
-            "rows_seen": curve.rows_seen[position],
-            "wall_seconds": curve.wall_seconds[position],
-        }
-        entities += [Metric(key, value, moment, step) for key, value in point.items()]
+    for position, step in enumerate(curve["step"]):
+        moment = int((began + curve["seconds"][position]) * 1000)
+        entities += [Metric(name, values[position], moment, int(step)) for name, values in columns.items()]
     for start in range(0, len(entities), METRICS_A_BATCH):
         store.client().log_batch(run_id, metrics=entities[start : start + METRICS_A_BATCH])
 

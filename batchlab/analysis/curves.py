@@ -6,8 +6,10 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike
 
-SETTLED, HELD = 5, 2
-"""A level is a mean over so many consecutive evaluations; a target is reached when so many consecutive evaluations are at or below it."""
+from batchlab.engine.records import SETTLED
+
+HELD = 2
+"""A target is reached when so many consecutive evaluations are at or below it."""
 SHARE_LEFT = 0.02
 """The target leaves so much of the best trial's way from its first loss to its lowest level."""
 

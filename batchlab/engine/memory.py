@@ -11,7 +11,7 @@ from batchlab.engine.backends.base import seeded_network
 from batchlab.engine.backends.choice import uses_kernels
 from batchlab.engine.backends.torch_stacked import EVALUATED_AT_ONCE
 from batchlab.engine.data import TrainingData
-from batchlab.engine.records import Plan
+from batchlab.engine.records import SETTLED, Plan
 from batchlab.errors import BadInput
 from batchlab.models import Model
 from batchlab.strategies import Strategy
@@ -54,11 +54,12 @@ def footprint(data: TrainingData, model: Model, strategy: Strategy, plan: Plan, 
     network = seeded_network(model, (data.features.shape[1], data.output_count), 0)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     number = data.features.element_size()
+    held = SETTLED + 1 if plan.keep == "settled" else 0
     if uses_kernels(model, plan, device, strategy.rows_per_step(data.population.row_count)):
         # current and previous, the optimizer's, the kept and two copies at an evaluation; initial ones; results in float64
-        return Footprint(0, parameters * (number * (5 + plan.optimizer.slots) + 4 + 8))
+        return Footprint(0, parameters * (number * (5 + plan.optimizer.slots + held) + 4 + 8))
     # current, gradient, its part, updated, the optimizer's temporaries; the kept, initial and results as above
-    of_weights = parameters * (number * (10 + 2 * plan.optimizer.slots) + 4 + 8)
+    of_weights = parameters * (number * (10 + 2 * plan.optimizer.slots + held) + 4 + 8)
     of_row = saved_bytes_per_row(network, data.features[:2].float()) * number // 4
     return Footprint(EVALUATED_AT_ONCE * of_row, of_weights + 2 * largest_portion(strategy, data) * of_row)
 

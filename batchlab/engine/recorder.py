@@ -1,6 +1,7 @@
 """Evaluates the replicas at the marks, keeps their curves and best weights, and says who goes on."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.engine.backends.base import Backend
-from batchlab.engine.records import Curve, Plan, Trial, TrialResult
+from batchlab.engine.records import SETTLED, Curve, Plan, Trial, TrialResult
 
 OnEvaluation = Callable[["Recorder"], None]
 """Called after every evaluation, in no trial's time."""
@@ -20,8 +21,9 @@ EXPLODED = 1e6
 class Recorder:
     """The memory of one training.
 
-    With `plan.patience` a replica keeps its best weights and stops after that many evaluations without a lower validation loss; without
-    it, it keeps its last weights. One that has learnt nothing by `plan.hopeless_after` of its rows stops, too (1: never).
+    With `plan.patience` a replica keeps its best weights and stops after that many evaluations without a lower validation loss; with
+    `plan.keep` "settled" it keeps the mean of its weights over those `SETTLED` consecutive evaluations whose mean validation loss is
+    lowest (Izmailov et al. 2018 average so); otherwise its last weights. One that has learnt nothing by `plan.hopeless_after` of its rows stops, too (1: never).
     """
 
     def __init__(
@@ -35,6 +37,9 @@ class Recorder:
         self.kept = np.zeros(count, np.int64)
         self.kept_loss = np.full(count, np.inf)
         self.kept_weights = backend.weights()
+        self.latest: deque[tuple[NDArray[np.floating], NDArray[np.float64]]] | None = (
+            deque(maxlen=SETTLED) if plan.keep == "settled" else None
+        )
         self.stopped: list[Literal["patience", "hopeless"] | None] = [None] * count
         self.train_seconds = self.evaluation_seconds = 0.0
 
@@ -61,11 +66,17 @@ class Recorder:
         self.on_evaluation(self)
 
     def _keep(self, active: NDArray[np.bool_], validation_loss: NDArray[np.float64]) -> None:
-        better = active if self.patience is None else active & (validation_loss < self.kept_loss)
+        weights = self.backend.weights()
+        if self.latest is not None:
+            self.latest.append((weights, validation_loss))
+            weights = np.mean([held for held, _ in self.latest], axis=0, dtype=weights.dtype)
+            validation_loss = np.mean([losses for _, losses in self.latest], axis=0)
+        keeps_best = self.patience is not None or self.latest is not None
+        better = active & (validation_loss < self.kept_loss) if keeps_best else active
         self.kept_loss = np.where(better, validation_loss, self.kept_loss)
         points = np.array([len(curve.step) - 1 for curve in self.curves])
         self.kept = np.where(better, points, self.kept)
-        self.kept_weights[better] = self.backend.weights()[better]
+        self.kept_weights[better] = weights[better]
         if self.patience is not None:
             self._stop(active & (points - self.kept >= self.patience), "patience")
 

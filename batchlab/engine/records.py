@@ -21,6 +21,10 @@ def _as_tuple(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else (value,)
 
 
+SETTLED = 5
+"""A level is a mean over so many consecutive evaluations: at a high learning rate a single one may be lucky."""
+
+
 class Plan(Record):
     """How every strategy is trained. Without `learning_rate` the search finds one; those given are the only ones tried."""
 
@@ -34,6 +38,7 @@ class Plan(Record):
     evaluations: PositiveInt = 50
     spacing: Literal["even", "geometric"] = "even"
     patience: PositiveInt | None = None
+    keep: Literal["last", "settled"] = "last"
     hopeless_after: Annotated[float, Field(gt=0, le=1)] = 0.25
     precision: Precision = "float32"
     backend: Literal["auto", "kernels", "torch"] = "auto"

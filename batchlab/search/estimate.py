@@ -37,5 +37,4 @@ def _of_group(search: "Search", item: "Progression") -> float:
     ordering = search.stopwatch.order_seconds(first) * len({trial.seed for trial in trials})
     moving = max(result.train_seconds - ordering, 0.0) * search.budget_rows / rows
     whole = moving + ordering * search.plan.epochs + result.evaluation_seconds / 3 * (search.plan.evaluations + 1) + fixed
-    tuned = 0 if first.typed else together + (rule.rounds * rule.finer_rates * rule.tuning_seeds if first.rates is None else 0)
-    return whole / count * (tuned + rule.seeds)
+    return whole / count * (search.planned_tuning(first) + rule.seeds)

@@ -25,6 +25,7 @@ def peaks(experiment: Experiment, candidates: Sequence[Candidate], plan: Plan) -
     found: dict[int, list[int]] = {}
     ascending = sorted(range(len(candidates)), key=lambda place: candidates[place].batch_rows)
     _trained(experiment, data, candidates[ascending[0]], plan)  # loads what is loaded once
+    gc.freeze()  # what there is now need not be looked through again
     for place in ascending:
         found[place] = [_peak(experiment, data, candidates[place], plan) for _ in range(TIMES)]
     return [found[place] for place in range(len(candidates))]

@@ -15,8 +15,10 @@ class SearchRule(Record):
     batch_rows: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
     rates: Annotated[int, Field(ge=3)] = 7
     finer_rates: Annotated[int, Field(ge=2, multiple_of=2)] = 4
-    rounds: Annotated[int, Field(ge=0)] = 2
+    rounds: Annotated[int, Field(ge=0)] = 1
     tuning_seeds: PositiveInt = 5
+    final_rates: PositiveInt = 3
+    final_seeds: PositiveInt = 10
     seeds: Annotated[int, Field(ge=2)] = 10
     timings: Annotated[int, Field(ge=4, multiple_of=2)] = 8
     max_minutes: PositiveFloat | None = None

@@ -4,6 +4,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,23 +18,28 @@ from batchlab.engine.recorder import Recorder
 from batchlab.engine.records import Plan, Progress, Trial, TrialResult
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
+from batchlab.report.wording import seconds
 from batchlab.search import rates
 from batchlab.search.apart import Apart, ApartFailed
 from batchlab.search.candidates import Candidate, Group, candidates, grouped
 from batchlab.search.loaders import Delivery
 from batchlab.search.timing import Stopwatch
-from batchlab.search.trials import best_rate, mean_levels, rows_to, summaries
+from batchlab.search.trials import mean_levels, ranked_rates, rows_to, summaries
 from batchlab.strategies import Population
 from batchlab.strategies.mini_batch import MiniBatch
+
+if TYPE_CHECKING:
+    from batchlab.search.findings import Findings
 
 TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED = 4096, 16_384
 """Losses of curves are means over at most so many rows, so that evaluating does not cost more than training."""
 NOISE_EVERY, NOISE_BATCHES = 4, 256
 """The noise scale is measured at every fourth evaluation of one seed, from so many small batches."""
-FRESH = 1_000_003
-"""Seeds of the confirmation are so far from those of the tuning."""
+FINAL, FRESH = 500_009, 1_000_003
+"""Seeds of the final rates and of the confirmation are so far from those of the first rounds."""
 LOADED_BATCH = 32
 """Loaders are compared at the batch size nearest to this one."""
+OTHER_PARTS = 7
 RESERVED = 0.3
 """Of a limited time, this share is kept for confirming and timing."""
 
@@ -52,6 +59,7 @@ class Part:
     """A stretch of the search: what it does, and how."""
 
     label: str
+    number: int
     run: Callable[[], None]
 
 
@@ -74,7 +82,7 @@ class OutOfTime(Exception):
 class Search:
     """Tunes every group's learning rate with the same number of trials, confirms the best with fresh seeds, and times each setting alone.
 
-    `parts` yields the work in its order; when it is exhausted, `findings.concluded` draws the verdict. After `max_minutes` no new
+    `parts` yields the work in its order; when it is exhausted, `findings` holds the verdict's evidence. After `max_minutes` no new
     tuning starts and what is known is confirmed.
     """
 
@@ -95,6 +103,7 @@ class Search:
         self.test_losses: dict[Group, NDArray[np.float64]] = {}
         self.sorted_of: Progression | None = None
         self.sorted_results: list[TrialResult] = []
+        self.findings: Findings
         self.notes: list[str] = []
         self.predicted_seconds = 0.0
         self.began = time.perf_counter()
@@ -122,36 +131,82 @@ class Search:
         """Yield all parts; each must have run before the next is asked for."""
         self.apart = Apart(self.experiment, self.candidates, self.plan)
         try:
-            yield from self._work()
+            for number, (label, run) in enumerate(self._work()):
+                yield Part(label, number, run)
         finally:
             self.apart.stop()
 
-    def _work(self) -> Iterator[Part]:
-        yield Part("estimate", self.estimate)
+    @property
+    def part_count(self) -> int:
+        """How many parts there will be."""
+        searched = sum(item.group.first.rates is None for item in self.groups.values())
+        given = sum(item.group.first.rates is not None and not item.group.first.typed for item in self.groups.values())
+        return OTHER_PARTS + given + searched * (2 + self.rule.rounds) + len(self.groups)
+
+    @property
+    def planned_trainings(self) -> int:
+        """How many trainings there will be, if time allows."""
+        tuned = sum(self.planned_tuning(item.group.first) for item in self.groups.values())
+        return tuned + len(self.groups) * self.rule.seeds
+
+    def planned_tuning(self, candidate: Candidate) -> int:
+        """How many trainings find one setting's rate."""
+        if candidate.typed:
+            return 0
+        if candidate.rates is not None:
+            return len(candidate.rates) * self.rule.tuning_seeds
+        rule = self.rule
+        return (rule.rates + rule.rounds * rule.finer_rates) * rule.tuning_seeds + rule.final_rates * rule.final_seeds
+
+    def predicted(self) -> str:
+        """Say how long the search should take."""
+        limit = "" if self.rule.max_minutes is None else f", and no longer than {self.rule.max_minutes:g} minutes"
+        return f"about {seconds(self.predicted_seconds)} at most{limit}"
+
+    def _work(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        yield "estimate", self.estimate
         searched = [item for item in self.groups.values() if item.group.first.rates is None]
         for item in searched:
-            yield Part(f"coarse {item.group.label}", lambda item=item: self._within_time(item, self._coarse))  # type: ignore[misc]
+            yield f"coarse rates of {item.group.label}", partial(self._within_time, item, self._coarse)
         for item in self.groups.values():
             if item.group.first.rates is not None and not item.group.first.typed:
-                yield Part(f"given rates {item.group.label}", lambda item=item: self._tune(item, item.group.first.rates))  # type: ignore[misc]
+                yield f"given rates of {item.group.label}", partial(self._tune, item, item.group.first.rates)
         self._aim()
         for number in range(self.rule.rounds):
             for item in searched:
-                yield Part(f"round {number + 1} {item.group.label}", lambda item=item: self._within_time(item, self._refine))  # type: ignore[misc]
+                yield f"finer rates of {item.group.label} ({number + 1})", partial(self._within_time, item, self._refine)
             self._aim()
+        for item in searched:
+            yield f"final rates of {item.group.label}", partial(self._within_time, item, self._play_off)
+        self._aim()
         self._settle()
-        yield Part("memory", self._await_memory)
-        yield Part("timing, first sitting", self._time)
+        yield "memory", self._await_memory
+        yield "timing, first sitting", self._time
         for item in self.known:
-            yield Part(f"confirm {item.group.label}", lambda item=item: self._confirm(item))  # type: ignore[misc]
-        yield Part("sorted order", self._train_sorted)
-        yield Part("timing, second sitting", self._time)
-        yield Part("loaders", self._measure_loaders)
+            yield f"confirm {item.group.label}", partial(self._confirm, item)
+        yield "sorted order", self._train_sorted
+        yield "timing, second sitting", self._time
+        yield "loaders", self._measure_loaders
+        yield "verdict", self._conclude
+
+    def _conclude(self) -> None:
+        from batchlab.search.findings import concluded
+
+        self.findings = concluded(self)
+
+    @property
+    def labels(self) -> list[str]:
+        """The settings that were confirmed, in the order of the profile."""
+        return [member.label for item in self.known for member in item.group.members]
 
     @property
     def known(self) -> list[Progression]:
         """The groups of which enough is known to confirm them."""
         return [item for item in self.groups.values() if item.rate is not None]
+
+    def seconds_of(self, label: str) -> float:
+        """Return the seconds that all trainings of the setting with this label took, together with those that share its trials."""
+        return next(item.seconds for item in self.groups.values() for member in item.group.members if member.label == label)
 
     def estimate(self) -> None:
         """Predict how long the search will take from a short look at every group; shrink every trial's rows alike where it may not."""
@@ -173,10 +228,15 @@ class Search:
     def _refine(self, item: Progression) -> None:
         if item.tuned:
             tried = [result.trial.learning_rate for result in item.tuned]
-            self._tune(item, rates.further(sorted(set(tried)), self._best(item), self.rule.finer_rates))
+            self._tune(item, rates.further(sorted(set(tried)), self._ranked(item)[0], self.rule.finer_rates))
 
-    def _tune(self, item: Progression, chosen: Sequence[float]) -> None:
-        seeds = [self.profile.seed + number for number in range(self.rule.tuning_seeds)]
+    def _play_off(self, item: Progression) -> None:
+        """Train the best few rates with many more seeds: what a few seeds flattered falls behind."""
+        if item.tuned:
+            self._tune(item, self._ranked(item)[: self.rule.final_rates], self.rule.final_seeds, first_seed=FINAL)
+
+    def _tune(self, item: Progression, chosen: Sequence[float], seed_count: int | None = None, first_seed: int = 0) -> None:
+        seeds = [self.profile.seed + first_seed + number for number in range(seed_count or self.rule.tuning_seeds)]
         trials = [Trial(rate, seed) for rate in chosen for seed in seeds]
         item.tuned += self._trained(item, trials, weights=False)
 
@@ -213,7 +273,8 @@ class Search:
             if tuning and self._is_late():
                 raise OutOfTime
 
-        plan = self.plan.model_copy(update={"optimizer": first.optimizer, "patience": self.plan.evaluations + 1 if weights else None})
+        changes = {"optimizer": first.optimizer, "patience": None, "keep": "settled" if weights else "last"}
+        plan = self.plan.model_copy(update=changes)
         exp = self.experiment
         results = train(
             self.data,
@@ -241,8 +302,8 @@ class Search:
             levels = [level for item in self.groups.values() for level in mean_levels(item.tuned)]
             self.target = target_loss(self.first_loss, levels)
 
-    def _best(self, item: Progression) -> float:
-        return best_rate(summaries(item.tuned, self.target), self.rule.objective == "test_loss" or self.target is None)
+    def _ranked(self, item: Progression) -> list[float]:
+        return ranked_rates(summaries(item.tuned, self.target), self.rule.objective == "test_loss" or self.target is None)
 
     def _settle(self) -> None:
         """Choose every group's rate; those that people type have theirs."""
@@ -251,7 +312,7 @@ class Search:
             if first.typed and first.rates is not None:
                 item.rate = first.rates[0]
             elif item.tuned:
-                item.rate = self._best(item)
+                item.rate = self._ranked(item)[0]
 
     def _confirm(self, item: Progression) -> None:
         """Train the best rate with fresh seeds, and measure the noise scale along the first of them."""

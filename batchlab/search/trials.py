@@ -74,12 +74,13 @@ def _summary(rate: float, group: Sequence[TrialResult], target: float | None) ->
     )
 
 
-def best_rate(found: Sequence[RateSummary], by_level: bool) -> float:
-    """Return the rate that brings most seeds to the target with the fewest rows for an unlucky one: high rates reach it by chance, now
-    early, now late. `by_level`, or where none gets there, the rate with the lowest level; where all diverge, the lowest rate."""
+def ranked_rates(found: Sequence[RateSummary], by_level: bool) -> list[float]:
+    """Return the learning rates, best first: those that bring most seeds to the target, with the fewest rows for an unlucky one (high
+    rates reach it by chance, now early, now late). `by_level`, and among those that never get there, the lowest level is best; where all
+    diverge, the lowest rate."""
 
     def rank(item: RateSummary) -> tuple[float, float, float, float]:
         rows = 0.0 if by_level or math.isnan(item.unlucky) else item.unlucky
-        return (0 if by_level else item.missed), rows, item.level, item.learning_rate
+        return 0 if by_level else item.missed / item.seeds, rows, item.level, item.learning_rate
 
-    return min(found, key=rank).learning_rate
+    return [item.learning_rate for item in sorted(found, key=rank)]

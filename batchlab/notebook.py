@@ -1,0 +1,151 @@
+"""The whole comparison from a notebook or a script: a data frame in, the verdict out, without Prefect or MLflow."""
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchlab.config import load_profile
+from batchlab.experiment import Experiment
+from batchlab.packing import pack
+from batchlab.results import Verdict
+from batchlab.search.records import to_target, trials_frame, verdict_of
+from batchlab.search.search import Search
+from batchlab.split import split
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found. In a notebook it shows itself; `verdict` is the same record that `--json` writes."""
+
+    search: Search
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """The recommendation with its evidence in numbers."""
+        return verdict_of(self.search.findings)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row a setting, those that people type by default last; losses are in the target's unit."""
+        import pandas as pd
+
+        found = self.search.findings
+        return pd.DataFrame(
+            {
+                "setting": item.candidate.label,
+                "strategy": item.candidate.name,
+                "batch_rows": item.candidate.batch_rows,
+                "optimizer": item.candidate.optimizer.kind,
+                "learning_rate": item.learning_rate,
+                **to_target(item),
+                "validation_loss": float(item.outcome.validation_loss.mean()),
+                "test_loss": float(item.outcome.test_loss.mean()),
+            }
+            for item in (*found.settings, *found.typed)
+        )
+
+    def trials(self) -> "pd.DataFrame":
+        """Return every training of the search, one row each, with its curve."""
+        return trials_frame(self.search)
+
+    def plot(self) -> "Figure":
+        """Draw the verdict: what each setting takes, and the curves behind it."""
+        from batchlab.report.pictures import overview
+
+        return overview(self.search.findings, self.search.experiment.loss_unit_name)
+
+    def page(self, path: str | Path | None = None) -> str:
+        """Return the whole report as one HTML page; with `path`, also write it there."""
+        from batchlab.report.page import page
+
+        experiment = self.search.experiment
+        schema, sizes = experiment.table.schema, experiment.split.sizes()
+        facts = {"task": schema.target.task, "device": str(experiment.device), **{part: f"{rows:,} rows" for part, rows in sizes.items()}}
+        title, unit = f"{schema.target.name} of {schema.source}", experiment.loss_unit_name
+        html = page(self.search.findings, title=title, unit=unit, facts=facts, tracking_seconds={}, links={})
+        if path is not None:
+            Path(path).write_text(html)
+        return html
+
+    def _repr_html_(self) -> str:
+        """Show the verdict and the table in a notebook."""
+        from html import escape
+
+        lines = self.verdict.text.splitlines()
+        shown = "<br>".join(f"<b>{escape(line)}</b>" if number < 2 else escape(line) for number, line in enumerate(lines))
+        columns = [
+            "setting",
+            "batch_rows",
+            "learning_rate",
+            "status",
+            "steps_to_target",
+            "seconds_to_target",
+            "validation_loss",
+            "test_loss",
+        ]
+        return f"<p>{shown}</p>{self.to_frame()[columns].to_html(index=False, float_format=lambda value: f'{value:.4g}', na_rep='–')}"
+
+    def __repr__(self) -> str:
+        return self.verdict.text
+
+
+def compare(
+    frame: "pd.DataFrame",
+    target: str,
+    *,
+    profile: str = "quick",
+    task: str | None = None,
+    strategies: Sequence[str] | None = None,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    progress: bool | None = None,
+) -> Comparison:
+    """Find the strategy, batch size and learning rate to train with on the rows of `frame`, and return the evidence.
+
+    `overrides` are settings as `key=value`, for example `"model.kind=mlp"` or `"search.max_minutes=2"`. `progress` shows a bar in the
+    cell or the terminal; left out, it does where there is one. Raises BadInput for a column, task or setting that does not fit.
+    """
+    with tempfile.TemporaryDirectory(prefix="batchlab-") as folder:
+        path = Path(folder) / "frame.parquet"
+        _written(frame, path)
+        settings = load_profile(profile, data=str(path), target=target, task=task, strategies=strategies, overrides=overrides, seed=seed)
+        table = pack(settings.source, settings.columns(), Path(folder) / "tables", settings.seed)
+        experiment = Experiment(settings, table, split(table, settings.split, settings.seed))
+        experiment.check()
+        _ = table.features, table.target, experiment.data  # what is memory-mapped stays readable when the folder is gone
+        return Comparison(_searched(experiment, progress))
+
+
+def _written(frame: "pd.DataFrame", path: Path) -> None:
+    """Write the frame where it can be packed; its index is no column."""
+    import pyarrow as pa
+
+    from batchlab.errors import BadInput
+
+    try:
+        frame.to_parquet(path, index=False)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise BadInput(f"the frame cannot be read as a table: {error}") from error
+
+
+def _searched(experiment: Experiment, progress: bool | None) -> Search:
+    """Run a search to its end, with a bar where somebody looks."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr="ipykernel" not in sys.modules)
+    shown = console.is_terminal or console.is_jupyter if progress is None else progress
+    search = Search(experiment)
+    with Progress(console=console, disable=not shown, transient=True) as bar:
+        task = bar.add_task("search", total=search.part_count)
+        for part in search.parts():
+            bar.update(task, description=f"{part.label:<36.36}", completed=part.number)
+            part.run()
+    return search

@@ -1,0 +1,146 @@
+"""The task that records one setting of a finished search: its child run with curves, numbers and model."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from batchlab.config import Profile
+from batchlab.engine.records import TrialResult
+from batchlab.experiment import Experiment
+from batchlab.records import Record
+from batchlab.search.findings import Finding, Findings
+from batchlab.search.records import to_target
+from batchlab.search.search import Search
+from tasks import store
+from tasks.tracking import log_curve, log_dataset, log_metrics, log_params, recorded_run, settings_of
+
+
+class ComparisonRun(Record):
+    """The comparison that a task works for: what it compares and where it is recorded."""
+
+    profile: Profile
+    table: Path
+    split: Path
+    experiment_id: str
+    run_id: str
+    links: dict[str, str]
+
+
+class Recorded(Record):
+    """One setting's child run, its model there (None when it diverged), and the seconds that recording took."""
+
+    label: str
+    run_id: str
+    model_uri: str | None
+    seconds: float
+
+
+@task(task_run_name="record {label}", cache_policy=NO_CACHE)
+def record(label: str, search: Search, comparison: ComparisonRun) -> Recorded:
+    """Record one setting in a child run: its best rate, its numbers with intervals, its curves over seeds, its model."""
+    found, experiment = search.findings, search.experiment
+    item, began = found.of(label), time.time()
+    tags = {"mlflow.parentRunId": comparison.run_id, "strategy": item.candidate.name}
+    tags |= {"batchlab.recommended": "yes"} if found.choice is not None and found.choice.label == label else {}
+    with recorded_run(comparison.experiment_id, label, tags) as run_id:
+        log_params(run_id, settings_of(experiment) | _own_params(item))
+        log_dataset(run_id, experiment.table.schema, experiment.profile, "training")
+        log_curve(run_id, curve_of(item, found), began)
+        log_metrics(run_id, _own_metrics(item), item.shown.steps)
+        rates = [{key: _plain(value) for key, value in vars(rate).items()} for rate in item.rates]
+        if rates:
+            store.client().log_table(run_id, {key: [row[key] for row in rates] for key in rates[0]}, "rates.json")
+        tracked = time.time() - began
+        model_uri = None if item.outcome.status == "diverged" else log_model(run_id, experiment, item.shown)
+    return Recorded(label=label, run_id=run_id, model_uri=model_uri, seconds=tracked)
+
+
+def _own_params(item: Finding) -> dict[str, Any]:
+    return {
+        "strategy": item.candidate.name,
+        "setting": item.candidate.label,
+        "batch_rows": item.candidate.batch_rows,
+        "learning_rate": item.learning_rate,
+        "optimizer": item.candidate.optimizer.kind,
+        "status": item.outcome.status,
+    }
+
+
+def _own_metrics(item: Finding) -> dict[str, float | None]:
+    """Return the numbers that the comparison view shows; `_low` and `_high` are the ends of the 95% intervals."""
+    metrics: dict[str, float | None] = {"batch_rows": item.candidate.batch_rows, "learning_rate": item.learning_rate}
+    for name, value in to_target(item).items():
+        if name.endswith("_ci"):
+            low, high = value or (None, None)
+            metrics |= {f"{name.removesuffix('_ci')}_low": low, f"{name.removesuffix('_ci')}_high": high}
+        elif name != "status":
+            metrics[name] = value
+    return metrics
+
+
+def _plain(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def curve_of(item: Finding, found: Findings) -> dict[str, list[float]]:
+    """Return the curve over seeds: mean losses with the lowest and highest of the seeds, in the target's unit, and every x-axis.
+
+    Seconds are steps × the undisturbed seconds of a step. Seeds that left early end the curve for all.
+    """
+    curves = [result.curve for result in item.results if result.diverged_at is None] or [item.shown.curve]
+    points = min(len(curve.step) for curve in curves)
+    columns = {"step": np.array([curve.step[:points] for curve in curves]).mean(0).round()}
+    columns |= {name: np.array([getattr(curve, name)[:points] for curve in curves]).mean(0) for name in ("epoch", "rows_seen")}
+    columns["seconds"] = columns["step"] * item.timings.step().value
+    for name in ("train_loss", "validation_loss"):
+        losses = np.array([getattr(curve, name)[:points] for curve in curves]) * found.loss_unit
+        columns |= {name: losses.mean(0), f"{name}_low": losses.min(0), f"{name}_high": losses.max(0)}
+    return {name: values.tolist() for name, values in columns.items()}
+
+
+def log_model(run_id: str, experiment: Experiment, result: TrialResult) -> str:
+    """Log the trial's model, which takes raw columns by name and holds no code, and return its address."""
+    import mlflow
+    import pandas as pd
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    from batchlab.shipping import export
+
+    schema = experiment.table.schema
+    types = {name: "int64" if integer else "float64" for name, integer in zip(schema.features, schema.integer, strict=True)}
+    example = pd.DataFrame(experiment.table.features[experiment.split.train[:5]], columns=list(schema.features)).astype(types)
+    inputs = [ColSpec(AnyType(), name) for name in types]  # any number: MLflow takes no int64 for a double, nor 2.5 for a long
+    outputs = [ColSpec("double", name) for name in (schema.target.classes or (schema.target.name,))]
+    with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id):
+        folder = Path(scratch) / "exported"
+        folder.mkdir()
+        export(experiment.ship(result), folder)
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            loader_module="mlflow.pytorch",  # MLflow's own loader of exported programs; the archive holds no pickle
+            data_path=str(folder),
+            signature=ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs)),
+            input_example=example,
+            pip_requirements=requirements(),
+            metadata={
+                "columns": types,
+                "classes": list(schema.target.classes),
+                "target": schema.target.name,
+                "table_digest": schema.digest,
+            },
+        )
+    return str(logged.model_uri)
+
+
+def requirements() -> list[str]:
+    """Return what a process needs to load the model: the versions at work here."""
+    from importlib.metadata import version
+
+    return [f"{name}=={version(name)}" for name in ("mlflow", "torch", "numpy", "pandas")]
