@@ -137,15 +137,15 @@ def _written(frame: "pd.DataFrame", path: Path) -> None:
 
 def _searched(experiment: Experiment, progress: bool | None) -> Search:
     """Run a search to its end, with a bar where somebody looks."""
-    from rich.console import Console
-    from rich.progress import Progress
+    from tqdm.auto import tqdm
 
-    console = Console(stderr="ipykernel" not in sys.modules)
-    shown = console.is_terminal or console.is_jupyter if progress is None else progress
     search = Search(experiment)
-    with Progress(console=console, disable=not shown, transient=True) as bar:
-        task = bar.add_task("search", total=search.part_count)
+    hidden = None if progress is None else not progress  # None: hidden where there is no terminal
+    if "ipykernel" in sys.modules:
+        hidden = progress is False
+    with tqdm(total=search.part_count, disable=hidden, leave=False, bar_format="{desc:<40.40} {percentage:3.0f}%|{bar}| {elapsed}") as bar:
         for part in search.parts():
-            bar.update(task, description=f"{part.label:<36.36}", completed=part.number)
+            bar.set_description_str(part.label)
             part.run()
+            bar.update()
     return search

@@ -41,7 +41,7 @@ def comparison(
     with comparison_run(settings, table, parts) as run:
         search = plan_search.submit(run).result()
         for part in search.parts():
-            work.submit(part, search).result()
+            work.submit(part, search, run).result()
         recorded = [record.submit(label, search, run).result() for label in search.labels]
         scored = [evaluate.submit(item, search).result() for item in recorded]
         return conclude.submit(run, search, recorded, scored).result()

@@ -95,7 +95,7 @@ def _that_fit(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int
     for candidate in ("", *SPARED):
         spared.append(candidate)
         shown = [place for place, heading in enumerate(headings) if heading not in spared]
-        needed = sum(max(*(len(word) for word in headings[place].split()), *(len(row[place]) for row in rows)) + 2 for place in shown)
+        needed = sum(max(*(len(word) for word in headings[place].split()), *(len(row[place]) for row in rows)) + 3 for place in shown)
         if needed <= width:
             break
     return shown

@@ -96,7 +96,7 @@ def curve_of(item: Finding, found: Findings) -> dict[str, list[float]]:
     points = min(len(curve.step) for curve in curves)
     columns = {"step": np.array([curve.step[:points] for curve in curves]).mean(0).round()}
     columns |= {name: np.array([getattr(curve, name)[:points] for curve in curves]).mean(0) for name in ("epoch", "rows_seen")}
-    columns["seconds"] = columns["step"] * item.timings.step().value
+    columns["wall_seconds"] = columns["step"] * item.timings.step().value
     for name in ("train_loss", "validation_loss"):
         losses = np.array([getattr(curve, name)[:points] for curve in curves]) * found.loss_unit
         columns |= {name: losses.mean(0), f"{name}_low": losses.min(0), f"{name}_high": losses.max(0)}

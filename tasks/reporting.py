@@ -3,7 +3,6 @@
 import os
 import resource
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,13 +22,13 @@ from batchlab.report import figures
 from batchlab.report.markdown import report
 from batchlab.report.tables import table
 from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyResult
-from batchlab.search.records import trials_frame, verdict_of
+from batchlab.search.records import verdict_of
 from batchlab.search.search import Search
 from tasks import progress, store
 from tasks.data import opened
 from tasks.provenance import machine
 from tasks.recording import ComparisonRun, Recorded
-from tasks.tracking import end_abandoned_runs, log_dataset, log_metrics, log_params, recorded_run, settings_of
+from tasks.tracking import end_abandoned_runs, log_dataset, log_metrics, log_params, log_trials, recorded_run, settings_of
 
 PAGE = "verdict.html"
 
@@ -137,10 +136,7 @@ def _to_mlflow(comparison: ComparisonRun, search: Search, result: Comparison, te
     client.log_text(run_id, verdict.model_dump_json(indent=2), "verdict.json")
     client.log_figure(run_id, figures.data_overview(experiment.table, experiment.split), "plots/data.png")
     client.log_figure(run_id, overview(search.findings, experiment.loss_unit_name), "plots/verdict.png")
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "trials.parquet"
-        trials_frame(search).to_parquet(path)
-        client.log_artifact(run_id, str(path))
+    log_trials(run_id, search)
     recommended = {"strategy": verdict.strategy, "batch_rows": verdict.batch_rows, "learning_rate": verdict.learning_rate}
     log_params(run_id, {f"verdict.{key}": value for key, value in recommended.items()})
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -7,6 +7,7 @@ from batchlab.search.search import Part, Search
 from tasks import progress
 from tasks.data import opened
 from tasks.recording import ComparisonRun
+from tasks.tracking import log_trials
 
 
 @task(cache_policy=NO_CACHE)
@@ -16,10 +17,14 @@ def plan_search(comparison: ComparisonRun) -> Search:
 
 
 @task(task_run_name="{part.label}", cache_policy=NO_CACHE)
-def work(part: Part, search: Search) -> None:
-    """Run one part of the search."""
+def work(part: Part, search: Search, comparison: ComparisonRun) -> None:
+    """Run one part of the search; when it is interrupted or fails, the trials so far are kept."""
     progress.begin(part.label, part.number, search.part_count)
-    part.run()
+    try:
+        part.run()
+    except BaseException:
+        log_trials(comparison.run_id, search)
+        raise
     if part.label == "estimate":
         text = f"{search.planned_trainings:,} trainings of {search.budget_rows:,} rows each: {search.predicted()}"
         get_run_logger().info(text)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +13,8 @@ from uuid import UUID
 from batchlab.config import Profile
 from batchlab.experiment import Experiment
 from batchlab.packing import Schema
+from batchlab.search.records import trials_frame
+from batchlab.search.search import Search
 from tasks import progress, store
 from tasks.provenance import OWNER, owner_is_gone, provenance
 
@@ -114,7 +117,7 @@ def log_curve(run_id: str, curve: Mapping[str, Sequence[float]], began: float) -
     columns = {name: values for name, values in curve.items() if name != "step"}
     entities = []
     for position, step in enumerate(curve["step"]):
-        moment = int((began + curve["seconds"][position]) * 1000)
+        moment = int((began + curve["wall_seconds"][position]) * 1000)
         entities += [Metric(name, values[position], moment, int(step)) for name, values in columns.items()]
     for start in range(0, len(entities), METRICS_A_BATCH):
         store.client().log_batch(run_id, metrics=entities[start : start + METRICS_A_BATCH])
@@ -167,3 +170,11 @@ def flattened(profile: Profile) -> dict[str, Any]:
 
     walk("", profile.model_dump(mode="json"))
     return flat
+
+
+def log_trials(run_id: str, search: Search) -> None:
+    """Write every trial that was trained so far as a Parquet table."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "trials.parquet"
+        trials_frame(search).to_parquet(path)
+        store.client().log_artifact(run_id, str(path))

@@ -62,6 +62,10 @@ def mlruns(store_template: Path, tmp_path: Path) -> Path:
     return folder
 
 
+SMALL = ("search.rates=3", "search.rounds=0", "search.tuning_seeds=2", "search.final_seeds=2", "search.seeds=3", "search.timings=4")
+"""Overrides that make a search small, where a test asks for something else than its verdict."""
+QUICKLY = [word for override in SMALL for word in ("--set", override)]
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

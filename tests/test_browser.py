@@ -17,7 +17,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.conftest import Command, command_path
+from tests.conftest import QUICKLY, Command, command_path
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here; `make browser` installs them")
@@ -67,17 +67,17 @@ def ui(mlruns: Path) -> Iterator[str]:
 def test_the_mlflow_ui_compares_the_child_runs_of_a_comparison(
     batchlab: Command, ui: str, browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
-    done = batchlab("compare", "--set", "train.epochs=10", "--strategies", "full_batch,mini_batch", "--json", "result.json")
+    done = batchlab("compare", "--set", "train.epochs=10", "--strategies", "full_batch,mini_batch", *QUICKLY, "--json", "result.json")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
     experiment = result["comparison"]["mlflow_experiment_id"]
     runs = urllib.parse.quote(json.dumps([item["mlflow_run_id"] for item in result["strategies"]]))
     browser.get(f"{ui}/#/compare-runs?runs={runs}&experiments={urllib.parse.quote(json.dumps([experiment]))}")
-    shown = _text_with(browser, "Comparing 2 Runs", "full_batch", "mini_batch", "learning_rate", "batch_rows", "test_r2")
+    shown = _text_with(browser, "Comparing 4 Runs", "full_batch", "mini_batch 8", "learning_rate", "seconds_to_target", "test_r2")
     assert all(word in shown for word in ("Parallel Coordinates Plot", "final_validation_loss", "rows_seen", "split_digest"))
     parent = result["comparison"]["mlflow_run_id"]
     browser.get(f"{ui}/#/experiments/{experiment}/runs/{parent}?workflowType=machine_learning")
-    shown = _text_with(browser, "comparison of 2 strategies on diabetes", "Finished", "batching strategies")
+    shown = _text_with(browser, "verdict on diabetes", "Finished", "Train with")
     assert "Playground" not in shown  # of MLflow's GenAI view
 
 

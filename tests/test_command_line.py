@@ -18,7 +18,7 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.local_server import LocalServer
-from tests.conftest import Command, command_path
+from tests.conftest import QUICKLY, Command, command_path
 
 
 def opened(mlruns: Path) -> MlflowClient:
@@ -46,54 +46,84 @@ def test_help_lists_the_commands() -> None:
     assert all(command in done.stdout for command in ("compare", "ui", "doctor", "server"))
 
 
-def test_a_comparison_prints_its_table_writes_its_json_and_records_every_strategy(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
-    done = batchlab("compare", "--profile", "lesson", "--set", "train.epochs=100", "--json", "result.json")
+def test_a_comparison_prints_its_verdict_writes_its_json_and_records_every_setting(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
+    done = batchlab("compare", "--profile", "lesson", "--set", "train.epochs=100", *QUICKLY, "--json", "result.json")
     assert done.returncode == 0, done.stderr
-    assert "Lowest validation loss: " in done.stdout
-    assert "mini_batch: trained, " in done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
-    facts, strategies = result["comparison"], result["strategies"]
-    assert [item["name"] for item in strategies] == ["full_batch", "accumulated", "mini_batch", "stochastic", "data_loader"]
+    facts, verdict, strategies = result["comparison"], result["verdict"], result["strategies"]
+    assert all(line in done.stdout for line in verdict["text"].splitlines())
+    assert "trainings of 10,000 rows each: about " in done.stderr
+    names = [item["name"] for item in strategies]
+    assert names == ["full_batch", "accumulated", *["mini_batch"] * 4, "stochastic", "data_loader", "growing"]
     assert (facts["rows"], facts["task"], facts["device"]) == ({"train": 100, "validation": 100, "test": 100}, "regression", "cpu")
     assert facts["prefect_flow_run_id"]
-    assert {item["steps"] for item in strategies} == {100, 1000, 10000}
+    _check_verdict(verdict, strategies)
     _check_parent(opened(mlruns), result)
-    for item in strategies:
+    for item in [*strategies, *result["typed"]]:
         _check_child(opened(mlruns), item, facts)
 
 
+def _check_verdict(verdict: dict[str, Any], strategies: list[dict[str, Any]]) -> None:
+    (best,) = [
+        item
+        for item in strategies
+        if (item["name"], item["batch_rows"], item["learning_rate"])
+        == (verdict["strategy"], verdict["batch_rows"], verdict["learning_rate"])
+    ]
+    assert (best["status"], verdict["objective"]) == ("reached", "time")
+    assert verdict["value"] == pytest.approx(best["seconds_to_target"])
+    assert verdict["value"] == pytest.approx(best["steps_to_target"] * best["seconds_per_step"])
+    assert verdict["ci"][0] <= verdict["value"] <= verdict["ci"][1]
+    assert verdict["value"] <= min(item["seconds_to_target"] for item in strategies if item["status"] == "reached")
+    assert verdict["runner_up"] in {item["label"] for item in strategies} - {best["label"]}
+    assert verdict["detectable"] is not (verdict["ratio_ci"][0] <= 1 <= verdict["ratio_ci"][1])
+    for item in strategies:
+        assert (item["steps_to_target"] is not None) is (item["status"] == "reached"), item["label"]
+        assert item["peak_bytes"] > 400  # the rows alone
+
+
 def _check_parent(client: MlflowClient, result: dict[str, Any]) -> None:
-    facts = result["comparison"]
+    facts, verdict = result["comparison"], result["verdict"]
     run = client.get_run(facts["mlflow_run_id"])
     assert run.info.status == "FINISHED"
     assert run.info.experiment_id == facts["mlflow_experiment_id"]
     resolved = {key: run.data.params[key] for key in ("train.epochs", "task", "target", "device", "train.loss")}
     assert resolved == {"train.epochs": "100", "task": "regression", "target": "price", "device": "cpu", "train.loss": "mse"}
     assert run.data.params["split_digest"] == facts["split_digest"]
+    assert (run.data.params["verdict.strategy"], run.data.metrics["value"]) == (verdict["strategy"], pytest.approx(verdict["value"]))
     assert run.data.tags["prefect.flow_run_id"] == facts["prefect_flow_run_id"]
-    assert facts["prefect_flow_run_id"] in run.data.tags["mlflow.note.content"]
-    assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"comparison.json", "report.md", "plots"}
-    assert {item.path for item in client.list_artifacts(run.info.run_id, "plots")} == {"plots/data.png", "plots/loss_curves.png"}
+    assert verdict["text"].splitlines()[0] in run.data.tags["mlflow.note.content"]
+    files = {"comparison.json", "report.md", "plots", "trials.parquet", "verdict.html", "verdict.json"}
+    assert {item.path for item in client.list_artifacts(run.info.run_id)} == files
+    assert {item.path for item in client.list_artifacts(run.info.run_id, "plots")} == {"plots/data.png", "plots/verdict.png"}
+    trials = pd.read_parquet(client.download_artifacts(run.info.run_id, "trials.parquet"))
+    assert (trials.groupby("settings").phase.value_counts().unstack().confirming == 3).all()
+    assert len(trials) <= verdict["trials"]
     assert run.inputs.dataset_inputs[0].dataset.name == "prices"
 
 
 def _check_child(client: MlflowClient, item: dict[str, Any], facts: dict[str, Any]) -> None:
     run = client.get_run(item["mlflow_run_id"])
     assert (run.info.status, run.data.tags["mlflow.parentRunId"]) == ("FINISHED", facts["mlflow_run_id"])
+    assert run.info.run_name == item["label"]
     assert run.data.params["batch_rows"] == str(item["batch_rows"])
-    histories = {name: client.get_metric_history(run.info.run_id, name) for name in ("train_loss", "epoch", "rows_seen", "wall_seconds")}
+    curves = ("train_loss", "validation_loss", "validation_loss_low", "validation_loss_high", "epoch", "rows_seen", "wall_seconds")
+    histories = {name: client.get_metric_history(run.info.run_id, name) for name in curves}
     assert all([point.step for point in history] == [point.step for point in histories["train_loss"]] for history in histories.values())
-    assert (histories["rows_seen"][-1].value, histories["train_loss"][-1].step) == (item["rows_seen"], item["steps"])
-    assert histories["train_loss"][-1].value == pytest.approx(item["train_loss"], rel=1e-4)
+    assert histories["rows_seen"][-1].value == item["rows_seen"]
+    ends = zip(histories["validation_loss_low"], histories["validation_loss"], histories["validation_loss_high"], strict=True)
+    assert all(low.value <= middle.value * 1.000001 and middle.value <= high.value * 1.000001 for low, middle, high in ends)
     assert run.data.metrics["test_rmse"] == pytest.approx(item["metrics"]["rmse"])
-    assert {item.path for item in client.list_artifacts(run.info.run_id)} >= {"trials.json", "plots"}
+    assert run.data.metrics["seconds_per_step"] == pytest.approx(item["seconds_per_step"])
+    assert {entry.path for entry in client.list_artifacts(run.info.run_id)} >= {"plots"}
 
 
 def test_the_saved_model_predicts_from_raw_columns_in_a_process_that_knows_no_batchlab(
     batchlab: Command, mlruns: Path, tmp_path: Path
 ) -> None:
     path = table_file(tmp_path, 500, 3, ".parquet")
-    done = batchlab("compare", "--data", path, "--target", "y", "--strategies", "mini_batch", "--json", "result.json")
+    fixed = ["--strategies", "mini_batch", "--set", "strategies.mini_batch.batch_rows=32", *QUICKLY]
+    done = batchlab("compare", "--data", path, "--target", "y", *fixed, "--json", "result.json")
     assert done.returncode == 0, done.stderr
     (item,) = json.loads((tmp_path / "result.json").read_text())["strategies"]
     code = """
@@ -124,19 +154,21 @@ except Exception as error:
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_file_of_a_hundred_thousand_rows_goes_through(batchlab: Command, tmp_path: Path, suffix: str) -> None:
     path = table_file(tmp_path, 100_000, 19, suffix)
-    limits = ["--set", "train.epochs=3", "--set", "train.max_steps=2000"]
+    limits = ["--set", "train.epochs=3", "--strategies", "full_batch,mini_batch", *QUICKLY]
     done = batchlab("compare", "--data", path, "--target", "y", *limits, "--json", "result.json")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["comparison"]["rows"] == {"train": 60_000, "validation": 20_000, "test": 20_000}
-    assert {item["name"]: item["metrics"]["r2"] > 0.9 for item in result["strategies"]}["mini_batch"]
-    assert "reached max_steps 2000" in {item["name"]: item["reason"] for item in result["strategies"]}["stochastic"]
+    best = next(item for item in result["strategies"] if item["status"] == "reached" and item["name"] == "mini_batch")
+    assert best["metrics"]["r2"] > 0.9
 
 
 def test_the_notebook_as_written_is_reported_diverged_and_that_is_no_failure(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
-    done = batchlab("compare", "--profile", "lesson-raw", "--json", "result.json")
+    done = batchlab("compare", "--profile", "lesson-raw", *QUICKLY, "--json", "result.json")
     assert done.returncode == 0, done.stderr
-    strategies = json.loads((tmp_path / "result.json").read_text())["strategies"]
+    result = json.loads((tmp_path / "result.json").read_text())
+    strategies = result["strategies"]
+    assert (result["verdict"]["strategy"], "Every setting diverged" in done.stdout) == (None, True)
     assert {item["status"] for item in strategies} == {"diverged"}
     assert all("times the largest stable one" in item["reason"] and item["train_loss"] is None for item in strategies)
     assert set(statuses(mlruns).values()) == {"FINISHED"}
@@ -145,7 +177,7 @@ def test_the_notebook_as_written_is_reported_diverged_and_that_is_no_failure(bat
 def test_without_a_server_prefects_own_mode_is_used(batchlab: Command, tmp_path: Path) -> None:
     home = str(tmp_path / "prefect-home")
     dead = "http://127.0.0.1:9/api"
-    done = batchlab("compare", "--no-server", "--strategies", "full_batch", PREFECT_HOME=home, PREFECT_API_URL=dead)
+    done = batchlab("compare", "--no-server", "--strategies", "full_batch", *QUICKLY, PREFECT_HOME=home, PREFECT_API_URL=dead)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "prefect-home" / "batchlab-server.json").exists()
 
@@ -245,7 +277,11 @@ def test_an_interrupted_comparison_leaves_its_runs_killed(how: signal.Signals, s
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted" in errors
-    assert _by_kind(mlruns) == {"comparison": "KILLED", "full_batch": "FINISHED", "stochastic": "KILLED"}
+    assert _by_kind(mlruns) == {"comparison": "KILLED"}
+    client = opened(mlruns)
+    (run,) = client.search_runs(["1"])
+    trials = pd.read_parquet(client.download_artifacts(run.info.run_id, "trials.parquet"))
+    assert (set(trials.settings), set(trials.phase)) == ({"full_batch"}, {"tuning"})
 
 
 def test_the_next_comparison_ends_the_runs_of_a_killed_one(batchlab: Command, server: LocalServer, mlruns: Path, tmp_path: Path) -> None:
@@ -253,8 +289,8 @@ def test_the_next_comparison_ends_the_runs_of_a_killed_one(batchlab: Command, se
     process.kill()
     process.wait(timeout=60)
     assert _by_kind(mlruns)["comparison"] == "RUNNING"
-    assert batchlab("compare", "--data", "wine", "--strategies", "full_batch").returncode == 0
-    assert _by_kind(mlruns) == {"comparison": "KILLED", "full_batch": "FINISHED", "stochastic": "KILLED"}
+    assert batchlab("compare", "--data", "wine", "--strategies", "full_batch", *QUICKLY).returncode == 0
+    assert _by_kind(mlruns) == {"comparison": "KILLED"}
     (parent,) = [run for run in opened(mlruns).search_runs(["1"]) if "prefect.flow_run_id" in run.data.tags]
     with urllib.request.urlopen(f"{server.api_url}/flow_runs/{parent.data.tags['prefect.flow_run_id']}", timeout=10) as reply:
         assert json.load(reply)["state_type"] == "CRASHED"
@@ -265,7 +301,7 @@ def test_odd_names_and_labels_go_through_with_every_class_counted(batchlab: Comm
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(200, 3)), columns=["a b", "\u5024|段", "kind"]).assign(status=labels)
     frame.to_csv(tmp_path / "odd $ name.csv", index=False)
-    arguments = ["--data", "odd $ name.csv", "--target", "status", "--strategies", "full_batch", "--set", "train.epochs=5"]
+    arguments = ["--data", "odd $ name.csv", "--target", "status", "--strategies", "full_batch", "--set", "train.epochs=5", *QUICKLY]
     done = batchlab("compare", *arguments, "--json", "result.json")
     assert done.returncode == 0, done.stderr
     (item,) = json.loads((tmp_path / "result.json").read_text())["strategies"]
@@ -302,14 +338,14 @@ def test_a_taken_port_is_refused_by_the_ui(batchlab: Command) -> None:
 
 
 def test_without_git_a_comparison_has_no_commit_and_still_runs(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
-    done = batchlab("compare", "--data", "wine", "--strategies", "full_batch", "--set", "train.epochs=2", PATH="/nowhere")
+    done = batchlab("compare", "--data", "wine", "--strategies", "full_batch", "--set", "train.epochs=2", *QUICKLY, PATH="/nowhere")
     assert done.returncode == 0, done.stderr
     assert set(statuses(mlruns).values()) == {"FINISHED"}
 
 
 def _comparison_in_training(mlruns: Path, folder: Path) -> "subprocess.Popen[str]":
-    """Start a comparison and return it once its second strategy trains."""
-    command = [command_path(), "compare", "--profile", "lesson", "--strategies", "full_batch,stochastic", "--set", "train.epochs=200000"]
+    """Start a comparison and return it once its second setting trains, which takes long."""
+    command = [command_path(), "compare", "--profile", "lesson", "--strategies", "full_batch,stochastic", "--set", "train.epochs=20000"]
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -319,12 +355,11 @@ def _comparison_in_training(mlruns: Path, folder: Path) -> "subprocess.Popen[str
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background inherits it ignored
     )
+    assert process.stderr is not None
     until = time.monotonic() + 120
-    while statuses(mlruns).get("stochastic") != "RUNNING":
+    while "coarse rates of stochastic" not in process.stderr.readline():
         assert time.monotonic() < until
         assert process.poll() is None
-        time.sleep(0.2)
-    time.sleep(1)
     return process
 
 

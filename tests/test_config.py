@@ -23,10 +23,10 @@ def test_every_shipped_profile_can_train_on_every_bundled_data_set(profile: str,
 
 def test_the_lesson_is_the_notebooks_problem() -> None:
     lesson, raw = load_profile("lesson"), load_profile("lesson-raw")
-    assert (lesson.source.model_dump()["rows"], lesson.train.epochs, lesson.train.learning_rate) == (100, 1000, (0.01,))
-    assert lesson.strategies["mini_batch"].rows_per_step(100) == 10
+    assert (lesson.source.model_dump()["rows"], lesson.train.epochs, raw.train.learning_rate) == (100, 1000, (0.01,))
+    assert (lesson.search.batch_rows, raw.strategies["mini_batch"].rows_per_step(100)) == ((5, 10, 25, 50), 10)
     assert lesson.split.kind == "in_sample"
-    assert lesson.model_copy(update={"scale": False}) == raw
+    assert (lesson.scale, raw.scale, lesson.train.optimizer, lesson.source) == (True, False, raw.train.optimizer, raw.source)
 
 
 def test_overrides_win_over_the_file_and_the_file_over_defaults(scratch: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_default_kind_takes_settings_without_naming_it() -> None:
 
 
 def test_strategies_are_chosen_by_name_from_the_profile_or_by_kind() -> None:
-    profile = load_profile("lesson", strategies=["mini_batch", "stochastic"])
+    profile = load_profile("lesson-raw", strategies=["mini_batch", "stochastic"])
     assert list(profile.strategies) == ["mini_batch", "stochastic"]
     assert profile.strategies["mini_batch"].rows_per_step(100) == 10
 

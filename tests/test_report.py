@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,31 +14,48 @@ from rich.console import Console
 from batchlab.columns import Columns
 from batchlab.experiment import Experiment
 from batchlab.packing import pack
-from batchlab.report import figures
+from batchlab.report import figures, wording
 from batchlab.report.markdown import report
-from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyResult, remarks, table
+from batchlab.report.tables import remarks, table
+from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyResult, Verdict
 from batchlab.sources.csv import Csv
 from batchlab.split import SplitRule, split
-from flows.display import best_line, show_result
+from flows.display import show_result
 from tasks.tracking import metric_names
 from tests.test_science import Make
 
-CURVE = ("step", "rows_seen", "wall_seconds", "epoch", "train_loss", "validation_loss")
 
-
-def result(name: str, loss: float | None, reason: str | None = None) -> StrategyResult:
+def result(label: str, seconds: float | None, reason: str | None = None) -> StrategyResult:
+    """A setting that takes so many seconds, or one that diverged."""
+    there = seconds is not None
+    loss = 1234.56789 if there else None
     return StrategyResult(
-        name=name,
-        kind=name,
+        name=label.split()[0],
+        label=label,
+        kind="mini_batch",
         batch_rows=1,
         optimizer="sgd",
         learning_rate=0.01,
-        status="completed" if loss is not None else "diverged",
+        status="reached" if there else "diverged",
         reason=reason,
+        seeds=10,
+        seeds_reached=10 if there else 0,
+        steps_to_target=1234.0 if there else None,
+        steps_to_target_ci=(1100.0, 1400.0 if there else None),
+        rows_to_target=1234.0 if there else None,
+        rows_to_target_ci=(1100.0, 1400.0 if there else None),
+        seconds_to_target=seconds,
+        seconds_to_target_ci=(0.9 * (seconds or 1), 1.2 * seconds if there else None),
+        seconds_per_step=1.5e-6,
+        seconds_per_step_ci=(1.4e-6, 1.6e-6),
+        delivery_share=0.25,
+        peak_bytes=2.5 * 2**20,
+        noise_scale=None,
+        noise_scale_ci=(12.0, None),
         train_loss=loss,
         validation_loss=loss,
         test_loss=loss,
-        metrics={} if loss is None else {"rmse": 1.5, "mae": float("nan"), "r2": None},
+        metrics={"rmse": 1.5, "mae": float("nan"), "r2": None} if there else {},
         steps=1234,
         epochs=2.0,
         rows_seen=1234,
@@ -56,7 +74,18 @@ def comparison(*strategies: StrategyResult) -> Comparison:
         rows=RowCounts(train=10, validation=3, test=3),
         split_digest="abc",
     )
-    return Comparison(comparison=facts, strategies=strategies)
+    empty: dict[str, None] = dict.fromkeys(Verdict.model_fields)
+    said = {
+        "objective": "time",
+        "detectable": False,
+        "ties": (),
+        "memory_ceiling": 9,
+        "trials": 5,
+        "search_seconds": 1.0,
+        "notes": ("moved",),
+    }
+    verdict = Verdict(**{**empty, **said, "text": "Train with a.\nReaches it.\nThe search itself: 5 trainings."})  # type: ignore[arg-type]
+    return Comparison(comparison=facts, verdict=verdict, strategies=strategies)
 
 
 def test_json_has_null_and_never_nan_for_what_is_missing() -> None:
@@ -75,31 +104,41 @@ def test_equal_remarks_are_said_once_for_all_their_strategies() -> None:
 def test_the_table_has_a_cell_for_every_heading() -> None:
     headings, rows = table("regression", [result("full_batch", 104.94761), result("stochastic", None)])
     assert {len(row) for row in rows} == {len(headings)}
-    assert dict(zip(headings, rows[0], strict=True))["train loss"] == "104.948"
-    assert dict(zip(headings, rows[1], strict=True))["test r2"] == "–"
+    first, second = (dict(zip(headings, row, strict=True)) for row in rows)
+    assert (first["time to target"], first["95% CI"], first["peak"]) == ("105 s", "94.5–126", "2.5 MiB")
+    assert (second["time to target"], second["test r2"], second["status"]) == ("> 900 ms", "–", "diverged")
 
 
-def test_the_markdown_report_links_and_escapes() -> None:
+def test_the_markdown_report_has_the_verdict_links_and_escapes() -> None:
     text = report("prices", comparison(result("a|b", 1.0)), {"MLflow run": "http://127.0.0.1:5000/x"})
     assert "a\\|b" in text
+    assert "> Train with a." in text
+    assert "- moved" in text
     assert "[MLflow run](http://127.0.0.1:5000/x)" in text
 
 
-@pytest.mark.parametrize("width", [80, 100, 160])
+@pytest.mark.parametrize("width", [80, 100, 170])
 def test_no_number_of_the_table_is_cut_on_a_narrow_terminal(width: int) -> None:
     shown_on = Console(width=width, record=True, file=io.StringIO())
-    show_result(shown_on, comparison(result("full_batch", 1234.56789), result("data_loader", None, "why")), "1 s")
+    show_result(shown_on, comparison(result("full_batch", 12.34), result("data_loader 262144", None, "why")), "1 s")
     text = shown_on.export_text()
     assert "…" not in text
-    assert all(word in text for word in ("1234.57", "0.01", "data_loader", "0.50", "seconds"))
-    assert ("1,234" in text) is (width >= 160)
+    assert all(word in text for word in ("0.01", "data_loader 262144", "12.3 s", "11.1–14.8", "Train with a.", "why"))
+    assert ("2.5 MiB" in text) is (width >= 160)
 
 
-def test_the_best_line_names_the_first_of_equals_and_admits_a_total_loss() -> None:
-    assert best_line(comparison(result("full_batch", 1.00000001), result("mini_batch", 1.0))).startswith(
-        "Lowest validation loss: full_batch"
-    )
-    assert best_line(comparison(result("full_batch", None))) == "Every strategy diverged."
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.000028, "28 µs"), (0.0123, "12.3 ms"), (9.84, "9.84 s"), (412.0, "412 s"), (3e-10, "0.3 ns")]
+)
+def test_durations_have_the_unit_that_fits(value: float, shown: str) -> None:
+    assert wording.seconds(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(1.234, "1.23"), (1234.0, "1,234"), (1.2e6, "1.2M"), (3e9, "3G"), (math.inf, "∞"), (math.nan, "–")]
+)
+def test_numbers_have_three_digits(value: float, shown: str) -> None:
+    assert wording.number(value) == shown
 
 
 @pytest.mark.parametrize("data", ["diabetes", "wine", "breast_cancer", "synthetic"])
@@ -117,15 +156,6 @@ def test_figures_are_drawn_for_every_task(experiment: Make, data: str) -> None:
         assert all(panel.get_xlabel() and panel.get_ylabel() for panel in figure.axes)
 
 
-def test_loss_curves_have_three_axes_and_name_the_diverged() -> None:
-    points = {name: [1.0, 10.0, 100.0] for name in CURVE}
-    cut = {name: values[:1] for name, values in points.items()}
-    figure = figures.loss_curves({"mini_batch": points, "stochastic": cut}, "price²")
-    assert [panel.get_xlabel() for panel in figure.axes] == ["updates", "rows seen", "seconds of training"]
-    assert [text.get_text() for text in figure.axes[2].get_legend().get_texts()] == ["mini_batch", "stochastic (diverged)"]
-    figures.loss_curves({"stochastic": cut}, "price²").canvas.draw()
-
-
 def test_figures_take_any_text_that_a_user_names_things(tmp_path: Path) -> None:
     pd.DataFrame({"x_$_y_$": np.arange(40.0), "price_$_per_$": np.arange(40.0) % 7}).to_csv(tmp_path / "a$b$.csv", index=False)
     table = pack(Csv(path=tmp_path / "a$b$.csv"), Columns(target="price_$_per_$", task="regression"), tmp_path)
@@ -133,7 +163,6 @@ def test_figures_take_any_text_that_a_user_names_things(tmp_path: Path) -> None:
         figures.data_overview(table, split(table, SplitRule(), 0)),
         figures.predicted_against_actual(table.target, table.target[:, None], "price_$_per_$"),
         figures.confusion(np.array([0, 1]), np.eye(2), ("$_a_$", "x" * 300)),
-        figures.loss_curves({"full_batch": {name: [1.0, 2.0] for name in CURVE}}, "price_$_per_$"),
     ):
         figure.canvas.draw()
 

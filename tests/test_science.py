@@ -27,7 +27,7 @@ Make = Callable[..., Experiment]
 
 
 def test_full_batch_reaches_the_least_squares_optimum_of_the_lesson(experiment: Make) -> None:
-    lesson = experiment("lesson")
+    lesson = experiment("lesson", overrides=["train.learning_rate=0.01"])
     (result,) = lesson.train("full_batch")
     outputs = predicted(lesson.ship(result), lesson.table.features, lesson.split.train)
     loss = mean_loss(lesson.table.target, outputs, lesson.loss, lesson.scaling.target_scale)

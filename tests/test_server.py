@@ -24,7 +24,7 @@ from batchlab.errors import BadInput
 from flows import local_server, local_worker
 from flows.local_server import LocalServer
 from tasks.retrying import may_pass
-from tests.conftest import CHECKOUT, Command, command_path
+from tests.conftest import CHECKOUT, SMALL, Command, command_path
 
 
 def test_many_that_ask_at_once_get_one_server(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_deployment_run_completes_on_a_real_worker_and_its_runs_are_in_mlflow(
         "--param",
         "profile=lesson",
         "--param",
-        'overrides=["train.epochs=20"]',
+        f"overrides={json.dumps(['train.epochs=20', *SMALL])}",
         "--watch",
     ]
     output = local_worker.prefect(server, *command)
@@ -90,10 +90,11 @@ def test_a_deployment_run_completes_on_a_real_worker_and_its_runs_are_in_mlflow(
     assert {run.info.status for run in runs} == {"FINISHED"}
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert parent.data.tags["prefect.flow_run_url"].startswith(server.ui_url)
-    assert len(runs) == 6
+    assert len(runs) == 12
     artifacts = {item["key"]: item["data"] for item in _of_flow_run(server, parent.data.tags["prefect.flow_run_id"])}
-    assert set(artifacts) == {"comparison-report", "comparison-table", "mlflow-run"}
+    assert set(artifacts) == {"comparison-report", "comparison-table", "mlflow-run", "report-page"}
     assert parent.info.run_id in artifacts["mlflow-run"]
+    assert artifacts["report-page"].count("verdict.html") == 1
     assert next(row["strategy"] for row in json.loads(artifacts["comparison-table"])) == "full_batch"
 
 
@@ -144,7 +145,7 @@ def test_status_and_stop_say_when_there_is_no_server(batchlab: Command, tmp_path
 
 
 def test_a_cancelled_deployment_run_leaves_its_runs_killed(server: LocalServer, worker: local_server.Process) -> None:
-    settings = ["--param", 'strategies=["stochastic"]', "--param", 'overrides=["train.epochs=20000", "train.max_steps=20000000"]']
+    settings = ["--param", 'strategies=["stochastic"]', "--param", 'overrides=["train.epochs=20000", "train.max_rows=20000000"]']
     local_worker.prefect(server, "deployment", "run", "comparison/default", "--param", "data=wine", *settings)
     client = MlflowClient(f"sqlite:///{Path(os.environ['BATCHLAB_MLRUNS']) / 'mlflow.db'}")
     runs = _wait_for(client, {"RUNNING"})
@@ -154,12 +155,12 @@ def test_a_cancelled_deployment_run_leaves_its_runs_killed(server: LocalServer, 
 
 
 def _wait_for(client: MlflowClient, expected: set[str]) -> list[Run]:
-    """Return the runs on wine, parent and child, once their statuses are as expected."""
+    """Return the run on wine once their statuses are as expected."""
     until = time.monotonic() + 90
     while True:
         experiment = client.get_experiment_by_name("comparison-wine")
         runs = list(client.search_runs([experiment.experiment_id])) if experiment else []
-        if len(runs) == 2 and {run.info.status for run in runs} == expected:
+        if len(runs) == 1 and {run.info.status for run in runs} == expected:
             return runs
         assert time.monotonic() < until, {run.info.run_name: run.info.status for run in runs}
         time.sleep(0.3)

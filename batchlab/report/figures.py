@@ -1,7 +1,7 @@
-"""The pictures of a comparison. Each function returns a matplotlib figure and draws on no global state."""
+"""Pictures of the rows and of predictions. Each function returns a matplotlib figure and draws on no global state."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,48 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS_AT_MOST = 2000
-LOG_FROM = 10
-"""Losses that differ by this factor are drawn on a logarithmic axis; within it, a linear one has the better labels."""
-Curves = Mapping[str, Mapping[str, Sequence[float]]]
-"""By strategy: `step`, `epoch`, `rows_seen`, `wall_seconds`, `train_loss`, `validation_loss`."""
-
-AXES = (("step", "updates"), ("rows_seen", "rows seen"), ("wall_seconds", "seconds of training"))
 
 
 def _figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
-
-
-def loss_curves(curves: Curves, unit: str) -> "Figure":
-    """Draw every strategy's validation loss (bold) and training loss (thin) against updates, rows seen and seconds.
-
-    A strategy that diverged before its first evaluation is named, not drawn.
-    """
-    figure = _figure(13, 4.2)
-    panels = figure.subplots(1, 3, sharey=True)
-    for position, (name, curve) in enumerate(curves.items()):
-        line = "--" if position % 2 else "-"
-        for panel, (axis, _) in zip(panels, AXES, strict=True):
-            panel.plot(curve[axis][1:], curve["train_loss"][1:], color=f"C{position}", linestyle=line, linewidth=0.6, alpha=0.7)
-            panel.plot(curve[axis][1:], curve["validation_loss"][1:], color=f"C{position}", linestyle=line, label=_label(name, curve))
-    lowest = min((min(curve["validation_loss"]) for curve in curves.values()), default=0.0)
-    for panel, (_, words) in zip(panels, AXES, strict=True):
-        panel.set_xlabel(words)
-        panel.grid(alpha=0.25)
-        if any(len(curve["step"]) > 1 for curve in curves.values()):
-            panel.set(xscale="log", yscale="log" if panel.get_ylim()[1] > LOG_FROM * max(lowest, 1e-12) else "linear")
-        else:
-            panel.set(xticks=[], yticks=[])
-            panel.text(0.5, 0.5, "diverged before the first evaluation", ha="center", transform=panel.transAxes)
-    panels[0].set_ylabel(f"loss ({_literal(unit)}): validation bold, training thin")
-    panels[2].legend(fontsize=8)
-    return figure
-
-
-def _label(name: str, curve: Mapping[str, Sequence[float]]) -> str:
-    return name if len(curve["step"]) > 1 else f"{name} (diverged)"
 
 
 def data_overview(table: PackedTable, split: Split) -> "Figure":

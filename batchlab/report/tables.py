@@ -11,7 +11,7 @@ from batchlab.target import Task
 SHOWN_METRICS = {"regression": ("rmse", "mae", "r2"), "binary": ("accuracy", "roc_auc"), "multiclass": ("accuracy", "roc_auc")}
 
 
-SPARED = ("test mae", "noise scale", "peak", "seconds a step", "test roc auc")
+SPARED = ("test mae", "noise scale", "test roc auc", "peak", "seconds a step", "batch rows", "steps", "test rmse", "validation loss")
 """Columns that may be left out where there is little room, the first ones first."""
 
 
