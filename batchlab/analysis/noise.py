@@ -8,6 +8,9 @@ from scipy import stats
 
 from batchlab.analysis.estimates import CONFIDENCE, Estimate
 
+NOTHING = 1e-9
+"""Noise below this part of the signal counts as so much: a noise scale of a billionth of a row is none."""
+
 
 def noise_scale(gradients: NDArray[np.floating], batch_rows: int, confidence: float = CONFIDENCE) -> Estimate:
     """Return the noise scale in rows, from the gradients `[batches, parameters]` of small batches of `batch_rows` rows each, all at the
@@ -24,6 +27,8 @@ def noise_scale(gradients: NDArray[np.floating], batch_rows: int, confidence: fl
     total = small.sum(0)
     squares, along = np.einsum("ij,ij->i", small, small), small @ total
     all_squares, all_total = squares.sum(), float(total @ total)
+    if all_squares == 0:  # nothing is left to learn, and nothing to compare
+        return Estimate(value=math.inf, low=0.0, high=math.inf)
     inverse = _signal_to_noise(all_total, all_squares, count, batch_rows)
     without = _signal_to_noise(all_total - 2 * along + squares, all_squares - squares, count - 1, batch_rows)
     pseudo = count * inverse - (count - 1) * without
@@ -36,7 +41,7 @@ def _signal_to_noise(total: "float | NDArray[np.float64]", squares: "float | NDA
     """Return ‖G‖²/tr Σ from ‖Σ g‖² and Σ ‖g‖² over `count` batches."""
     signal = (total - squares) / (count * (count - 1))
     noise = batch_rows * (squares - total / count) / (count - 1)
-    return signal / np.maximum(noise, np.finfo(np.float64).tiny)
+    return signal / np.maximum(noise, NOTHING * signal)
 
 
 def _inverted(signal_to_noise: float) -> float:

@@ -126,7 +126,7 @@ def concluded(search: "Search") -> Findings:
         budget_rows=search.budget_rows,
         trials=search.trial_count,
         seconds=search.seconds,
-        notes=[*search.notes, *_edge_notes(search)],
+        notes=[*search.notes, *_edge_notes(search), *_test_notes(found, best)],
     )
 
 
@@ -208,6 +208,20 @@ def _edge_notes(search: "Search") -> list[str]:
         if item.rate is not None and rates.at_edge(tried, item.rate):
             notes.append(f"{label}: the best rate, {item.rate:g}, is still at the edge of those tried; one beyond may do better")
     return notes
+
+
+def _test_notes(found: Sequence[Finding], best: Finding | None) -> list[str]:
+    """Say which setting does better on the test rows, where one detectably does."""
+    if best is None:
+        return []
+    others = [item for item in found if item is not best and item.outcome.status != "diverged"]
+    pairs = [(paired(item.outcome, best.outcome, "test_loss"), item) for item in others]
+    better = [(pair, item) for pair, item in pairs if pair.detectable and pair.ratio < 1]
+    if not better:
+        return []
+    _, item = min(better, key=lambda entry: entry[0].ratio)
+    own, its = best.outcome.test_loss.mean(), item.outcome.test_loss.mean()
+    return [f"on the test rows {item.candidate.label} does better: mean loss {its:.4g} against the recommended setting's {own:.4g}"]
 
 
 def _points(settings: Sequence[Finding]) -> list[Finding]:
