@@ -21,7 +21,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/python -c "from batchlab.engine.backends.numba_cpu import warm; warm()"
 	@touch $@
 
-demo: $(READY) ## Compare five strategies on the lesson's prices and on diabetes
+demo: $(READY) ## The verdict on the lesson's prices and on diabetes
 	$(BIN)/batchlab compare --profile lesson
 	$(BIN)/batchlab compare --data diabetes
 	@echo

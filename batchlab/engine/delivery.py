@@ -3,6 +3,7 @@
 The order of rows is the strategy's alone; delivery cannot change it.
 """
 
+import multiprocessing
 from collections.abc import Callable, Iterator
 
 import torch
@@ -19,6 +20,8 @@ Batch = tuple[Tensor, Tensor]
 def loaded(features: Tensor, target: Tensor, blocks: Blocks, device: torch.device, workers: int) -> Iterator[Batch]:
     """Yield the same batches through one DataLoader for the whole training, each fetched by one indexing, none collated row by row."""
     pinned = device.type == "cuda"
+    if workers:
+        preload_workers()
     loader: DataLoader[Batch] = DataLoader(
         _Rows(features, target),
         sampler=_BlockSampler(blocks),
@@ -30,6 +33,11 @@ def loaded(features: Tensor, target: Tensor, blocks: Blocks, device: torch.devic
     )
     for batch_features, batch_target in loader:
         yield batch_features.to(device, non_blocking=pinned), batch_target.to(device, non_blocking=pinned)
+
+
+def preload_workers() -> None:
+    """Let the process that workers are forked from import torch once, before its first start, instead of each worker by itself."""
+    multiprocessing.set_forkserver_preload(["torch", __name__])
 
 
 class _Rows(Dataset[Batch]):

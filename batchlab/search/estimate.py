@@ -8,7 +8,8 @@ from batchlab.engine.records import Trial
 from batchlab.search import rates
 
 if TYPE_CHECKING:
-    from batchlab.search.search import Progression, Search
+    from batchlab.search.progression import Progression
+    from batchlab.search.search import Search
 
 LOOKED_AT_STEPS, LOOKED_AT_ROWS = 4, 4096
 SECONDS_A_SETTING, SECONDS_APART = 0.4, 4.0

@@ -23,7 +23,8 @@ from batchlab.strategies.full_batch import FullBatch
 from batchlab.strategies.mini_batch import MiniBatch
 
 if TYPE_CHECKING:
-    from batchlab.search.search import NoisePoint, Progression, Search
+    from batchlab.search.progression import NoisePoint, Progression
+    from batchlab.search.search import Search
 
 Numbers = NDArray[np.float64]
 
@@ -101,7 +102,8 @@ class Findings:
 
 def concluded(search: "Search") -> Findings:
     """Draw the verdict from a search whose parts have all run."""
-    found = [_finding(search, item, member) for item in search.known for member in item.group.members]
+    by_label = {member.label: _finding(search, item, member) for item in search.known for member in item.group.members}
+    found = [by_label[label] for label in search.labels]
     settings = [item for item in found if not item.candidate.typed]
     typed = [item for item in found if item.candidate.typed]
     choice = chosen([item.outcome for item in settings], search.rule.objective)

@@ -1,6 +1,5 @@
 """Does a DataLoader pay, and do workers? Rows delivered a second: slices of the packed rows beside DataLoaders with 0, 1, … workers."""
 
-import multiprocessing
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from batchlab.engine.data import TrainingData
-from batchlab.engine.delivery import loaded
+from batchlab.engine.delivery import loaded, preload_workers
 from batchlab.strategies import Indices
 from batchlab.strategies.mini_batch import MiniBatch
 
@@ -45,7 +44,7 @@ def deliveries(data: TrainingData, batch_rows: int, seed: int) -> list[Delivery]
 
 def warm_workers() -> None:
     """Start the process that workers are forked from, with torch imported: then a worker starts at once."""
-    multiprocessing.set_forkserver_preload(["torch", "batchlab.engine.delivery"])
+    preload_workers()
     forkserver.ensure_running()
 
 

@@ -20,7 +20,7 @@ from batchlab.search.trials import rows_to
 from batchlab.strategies import Indices
 
 if TYPE_CHECKING:
-    from batchlab.search.search import Progression
+    from batchlab.search.progression import Progression
 
 LEAST_SECONDS = 0.03
 """A timing makes enough steps to take so long."""
