@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check ui server bench lock browser test-browser clean
+.PHONY: help setup demo test check ui server bench verdicts lock browser test-browser clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ browser: ## Install Chromium and its driver, for the browser tests (Debian, Ubun
 
 test-browser: $(READY) browser ## Install a browser and run the tests that need one
 	$(BIN)/python -m pytest tests/test_browser.py
+
+verdicts: $(READY) ## Make the verdict on six data sets and check each with fresh trainings; writes docs/verdicts.md
+	$(BIN)/python -m benchmarks.verdicts verdicts
 
 lock: $(READY) ## Resolve requirements.lock again from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \

@@ -40,7 +40,8 @@ class Experiment:
         from batchlab.engine.backends.base import seeded_network
 
         _ = self.loss, self.device
-        refused = [f"{name}: {error}" for name in self.profile.strategies if (error := self._refusal(name))]
+        named = [name for name, strategy in self.profile.strategies.items() if not strategy.takes_grid]
+        refused = [f"{name}: {error}" for name in named if (error := self._refusal(name))]
         if refused:
             raise BadInput(" ".join(refused))
         seeded_network(self.profile.model, self.shape, self.profile.seed)

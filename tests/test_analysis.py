@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -219,6 +220,18 @@ def test_equal_steps_and_seconds_are_a_tie() -> None:
     assert best is not None
     assert best.runner_up is not None
     assert (best.runner_up.ratio, best.runner_up.detectable, best.ties) == (1, False, ("twin",))
+
+
+def test_of_settings_that_step_alike_and_cannot_be_told_apart_the_first_is_recommended() -> None:
+    plain = outcome("plain", 100)
+    slightly_faster = replace(
+        plain, label="portions", seconds_per_step=plain.seconds_per_step * [0.9, 1.1, 0.95, 1.02, 0.9, 1.05, 1.0, 0.98]
+    )
+    much_faster = replace(plain, label="quick", seconds_per_step=plain.seconds_per_step / 2)
+    for items, expected in (([plain, slightly_faster], "plain"), ([slightly_faster, plain], "portions"), ([plain, much_faster], "quick")):
+        best = chosen(items)
+        assert best is not None
+        assert best.label == expected
 
 
 @pytest.mark.parametrize("scatter", [0.05, 0.3])

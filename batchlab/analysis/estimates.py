@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from batchlab.results import Result
 
 CONFIDENCE = 0.95
+Numbers = NDArray[np.float64]
 
 
 class Estimate(Result):
@@ -58,29 +59,40 @@ class LogMean:
         return self.variance**2 / lost if lost else math.inf
 
     def interval(self, confidence: float = CONFIDENCE) -> Estimate:
-        """Return the geometric mean with its t interval."""
+        """Return the geometric mean with its t interval; one without a finite mean is unbounded."""
+        if not math.isfinite(self.mean):
+            return Estimate(value=math.inf, low=0.0, high=math.inf)
         reach = float(stats.t.ppf(0.5 + confidence / 2, self.degrees)) * math.sqrt(self.variance) if self.variance else 0.0
         return Estimate(value=math.exp(self.mean), low=math.exp(self.mean - reach), high=math.exp(self.mean + reach))
 
     def of_one_more(self, sample_variance: float, confidence: float = CONFIDENCE) -> Estimate:
         """Return the interval in which one further draw falls, when single logarithms scatter by `sample_variance`."""
         total = self.variance + sample_variance
+        if not math.isfinite(self.mean + total):
+            return self.interval(confidence)
         reach = float(stats.t.ppf(0.5 + confidence / 2, max(self.degrees, 1.0))) * math.sqrt(total) if total else 0.0
         return Estimate(value=math.exp(self.mean), low=math.exp(self.mean - reach), high=math.exp(self.mean + reach))
 
 
 def log_mean(values: ArrayLike) -> LogMean:
     """Return the mean logarithm of independent positive `values` (two or more of them)."""
-    logs = np.log(np.asarray(values, np.float64))
-    return _mean_of(logs)
+    return _mean_of(_logarithms(values))
 
 
 def ratio(numerator: ArrayLike, denominator: ArrayLike) -> LogMean:
     """Return numerator / denominator of values that belong together pair by pair: the same seed, the same round of timing."""
-    return _mean_of(np.log(np.asarray(numerator, np.float64)) - np.log(np.asarray(denominator, np.float64)))
+    tops, bottoms = _logarithms(numerator), _logarithms(denominator)
+    return _mean_of(tops - np.where(np.isfinite(tops), bottoms, 0.0))
 
 
-def _mean_of(logs: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> LogMean:
+def _logarithms(values: ArrayLike) -> Numbers:
+    """Return logarithms; nothing is smaller than the smallest number that has one."""
+    return np.log(np.maximum(np.asarray(values, np.float64), np.finfo(np.float64).tiny))
+
+
+def _mean_of(logs: Numbers) -> LogMean:
     if len(logs) < 2:
         raise ValueError(f"an interval needs two values or more, got {len(logs)}")
+    if not np.isfinite(logs).all():
+        return LogMean(math.inf, (Spread(math.inf, 1),))
     return LogMean(float(logs.mean()), (Spread(float(logs.var(ddof=1) / len(logs)), len(logs) - 1),))

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.analysis.estimates import Estimate, LogMean, log_mean, ratio
+from batchlab.analysis.estimates import Estimate, LogMean, Spread, log_mean, ratio
 from batchlab.results import Result
 
 Objective = Literal["time", "rows", "memory", "test_loss"]
@@ -75,6 +75,9 @@ class Measure:
     needs_target: bool = True
 
 
+PAGES = LogMean(0.0, (Spread(0.01**2, math.inf),))
+"""Memory comes in pages: equal peaks are equal to a percent or so."""
+
 MEASURES: dict[Objective, Measure] = {
     "time": Measure(
         value=Outcome.seconds,
@@ -88,7 +91,7 @@ MEASURES: dict[Objective, Measure] = {
     ),
     "memory": Measure(
         value=lambda item: log_mean(item.peak_bytes),
-        over=lambda a, b: ratio(a.peak_bytes, b.peak_bytes),
+        over=lambda a, b: ratio(a.peak_bytes, b.peak_bytes).times(PAGES),
         rank=lambda item: log_mean(item.peak_bytes).mean,
     ),
     # Chosen by validation rows: to choose by test rows would be tuning on them.
@@ -131,12 +134,14 @@ class Choice(Result):
 
 def chosen(outcomes: Sequence[Outcome], objective: Objective = "time") -> Choice | None:
     """Return the best setting by the objective among those that every seed brought to the target (else by the most seeds), with its
-    paired comparisons. None when all diverged."""
+    paired comparisons. Of settings that make the same steps and cannot be told apart, the first one counts. None when all diverged."""
     measure = MEASURES[objective]
     ranked = sorted((item for item in outcomes if item.status != "diverged"), key=lambda item: _rank(item, measure))
     if not ranked:
         return None
-    best, others = ranked[0], ranked[1:]
+    best = _first_of_alike(ranked[0], outcomes, objective)
+    place = next(place for place, item in enumerate(ranked) if item is best)
+    others = ranked[:place] + ranked[place + 1 :]
     pairs = [paired(other, best, objective) for other in others]
     value = measure.value(best)
     return Choice(
@@ -157,8 +162,18 @@ def paired(other: Outcome, best: Outcome, objective: Objective) -> Pair:
     """Return how many times the best setting's value the other one's is."""
     measure = MEASURES[objective]
     found = measure.over(other, best).interval(PAIR_CONFIDENCE)
+    if not math.isfinite(found.value):  # a seed diverged, so there is no mean to compare
+        return Pair(label=other.label, ratio=math.inf, ratio_ci=(0.0, math.inf), at_least=False)
     bound = measure.needs_target and objective != "memory" and other.seeds_reached < len(other.steps)
     return Pair(label=other.label, ratio=found.value, ratio_ci=(found.low, math.inf if bound else found.high), at_least=bound)
+
+
+def _first_of_alike(best: Outcome, outcomes: Sequence[Outcome], objective: Objective) -> Outcome:
+    def steps_alike(item: Outcome) -> bool:
+        return np.array_equal(item.steps, best.steps) and np.array_equal(item.validation_loss, best.validation_loss)
+
+    alike = (item for item in outcomes if steps_alike(item))
+    return next((item for item in alike if item is best or not paired(item, best, objective).detectable), best)
 
 
 def _misses_more(item: Outcome, best: Outcome, measure: Measure) -> bool:
@@ -166,12 +181,15 @@ def _misses_more(item: Outcome, best: Outcome, measure: Measure) -> bool:
 
 
 def _rank(item: Outcome, measure: Measure) -> tuple[int, float]:
-    missed = len(item.steps) - item.seeds_reached if measure.needs_target else 0
-    return missed, measure.rank(item)
+    missed = len(item.steps) - item.seeds_reached if measure.needs_target else int((~np.isfinite(item.test_loss)).sum())
+    never = measure.needs_target and item.seeds_reached == 0
+    return missed, MEASURES["test_loss"].rank(item) if never else measure.rank(item)
 
 
 def _scatter(item: Outcome, objective: Objective) -> float:
     """Return the variance of one training's logarithm about the mean, seed by seed."""
     values = {"time": item.least_steps, "rows": item.least_rows, "memory": item.peak_bytes, "test_loss": item.test_loss}[objective]
-    scatter = float(np.log(values).var(ddof=1))
+    if not np.isfinite(values).all():
+        return math.inf
+    scatter = float(np.log(np.maximum(values, np.finfo(np.float64).tiny)).var(ddof=1))
     return scatter + (float(np.log(item.seconds_per_step).var(ddof=1)) if objective == "time" else 0.0)

@@ -77,7 +77,7 @@ def _train_tile(
     rows_total = planned_rows(strategy, data.population.row_count, plan)
 
     def adapted(now: Strategy) -> Strategy:
-        return now.adapted(backend.noise_scale(0, data, ADAPTING_BATCHES).value)
+        return now.adapted(backend.noise_scale(0, data, ADAPTING_BATCHES).low)  # what it surely is; few batches may say it has no end
 
     recorder.record(0, 0)
     batches = _loaded(data, strategy, backend.seeds, plan, most_rows, device)

@@ -23,7 +23,8 @@ class Recorder:
 
     With `plan.patience` a replica keeps its best weights and stops after that many evaluations without a lower validation loss; with
     `plan.keep` "settled" it keeps the mean of its weights over those `SETTLED` consecutive evaluations whose mean validation loss is
-    lowest (Izmailov et al. 2018 average so); otherwise its last weights. One that has learnt nothing by `plan.hopeless_after` of its rows stops, too (1: never).
+    lowest (Izmailov et al. 2018 average so); otherwise its last weights. One that has learnt nothing by `plan.hopeless_after` of its
+    rows stops, too (1: never).
     """
 
     def __init__(
@@ -67,13 +68,15 @@ class Recorder:
 
     def _keep(self, active: NDArray[np.bool_], validation_loss: NDArray[np.float64]) -> None:
         weights = self.backend.weights()
+        keeps_best = self.patience is not None
         if self.latest is not None:
             self.latest.append((weights, validation_loss))
+            keeps_best = len(self.latest) == SETTLED  # until then, the last weights
+        if self.latest is not None and keeps_best:
             weights = np.mean([held for held, _ in self.latest], axis=0, dtype=weights.dtype)
             validation_loss = np.mean([losses for _, losses in self.latest], axis=0)
-        keeps_best = self.patience is not None or self.latest is not None
         better = active & (validation_loss < self.kept_loss) if keeps_best else active
-        self.kept_loss = np.where(better, validation_loss, self.kept_loss)
+        self.kept_loss = np.where(better & keeps_best, validation_loss, self.kept_loss)
         points = np.array([len(curve.step) - 1 for curve in self.curves])
         self.kept = np.where(better, points, self.kept)
         self.kept_weights[better] = weights[better]

@@ -1,5 +1,6 @@
 """The steps of a whole training as runs: stretches of steps between two looks at the losses, made by the backend in one go."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 from batchlab.engine.records import Plan
 from batchlab.strategies import Indices, Population, Strategy
 
-FIRST_PART = 2000
+FIRST_PART = 20_000
 """Geometric evaluations begin after so small a part of all rows."""
-LOOK_AGAIN = 1.5
-"""A strategy that adapts is asked again when the rows seen have grown so many times."""
+FIRST_LOOK, LOOK_AGAIN = 4096, 1.5
+"""A strategy that adapts is asked after so many rows (at most an epoch), and again when the rows seen have grown so many times."""
 
 Adapt = Callable[[Strategy], Strategy]
 
@@ -56,7 +57,7 @@ def planned_rows(strategy: Strategy, row_count: int, plan: Plan) -> int:
 def marks(strategy: Strategy, row_count: int, plan: Plan) -> NDArray[np.float64]:
     """Return after how many rows to evaluate: evenly, or geometrically from a `FIRST_PART`-th of all rows on."""
     total = planned_rows(strategy, row_count, plan)
-    if plan.spacing == "geometric":
+    if plan.spacing == "geometric" and plan.evaluations > 1:
         return np.geomspace(total / FIRST_PART, total, plan.evaluations)
     return np.linspace(0, total, plan.evaluations + 1)[1:]
 
@@ -67,25 +68,30 @@ def runs(
     """Yield all runs of a training. A run ends with the step that reaches the next of the plan's evaluations, or `most_rows` rows.
 
     The steps are the same wherever runs end; the last run is always evaluated. A strategy that adapts is replaced by what `adapt` makes
-    of it after an epoch, each time the rows seen have grown by half; all steps before are yielded, and so made, by then.
+    of it, first after `FIRST_LOOK` rows or an epoch, then each time the rows seen have grown by half; all steps before are yielded, and
+    so made, by then. The rest of the epoch keeps its order and is cut anew.
     """
-    points = marks(strategy, population.row_count, plan)
-    waiting, looked_at = _Waiting(), 0
+    points = np.append(marks(strategy, population.row_count, plan), math.inf)
+    waiting, look = _Waiting(), min(FIRST_LOOK, population.row_count) if strategy.adapts else math.inf
     for epoch in range(plan.epochs):
-        if strategy.adapts and waiting.rows_planned >= LOOK_AGAIN * looked_at and epoch:
-            if waiting.row_count:
-                yield waiting.joined(evaluated=False)
-            strategy, looked_at = adapt(strategy), waiting.rows_planned
         orders = [strategy.order(population, seed, epoch) for seed in seeds]
         rows = orders[0].rows[None] if len(orders) == 1 else np.stack([order.rows for order in orders])
         rows = rows.astype(np.int32 if population.row_count < 2**31 else np.int64, copy=False)
-        portions, steps = orders[0].portions, _allowed(orders[0].steps, waiting, plan)
-        ends_here = epoch == plan.epochs - 1 or _is_spent(steps, waiting, plan)
+        before = waiting.rows_planned
+        portions, steps = orders[0].portions, _allowed(orders[0].steps, plan, before, waiting.steps_planned)
+        ends_here = epoch == plan.epochs - 1 or _is_spent(steps, plan, before, waiting.steps_planned)
         start = 0
         while len(steps):
             seen = waiting.rows_planned
-            mark = points[min(int(np.searchsorted(points, seen, side="right")), len(points) - 1)]
-            reach = start + min(mark - seen, most_rows - waiting.row_count)
+            if seen >= look:
+                if waiting.row_count:
+                    yield waiting.joined(evaluated=False)
+                strategy, look = adapt(strategy), LOOK_AGAIN * seen
+                cut = strategy.order(Population(rows.shape[1] - start), 0, epoch)
+                portions, steps = cut.portions + start, _allowed(cut.steps + start, plan, before, waiting.steps_planned)
+                ends_here = epoch == plan.epochs - 1 or _is_spent(steps, plan, before, waiting.steps_planned)
+            mark = points[int(np.searchsorted(points, seen, side="right"))]
+            reach = start + min(mark - seen, most_rows - waiting.row_count, look - seen)
             made = min(int(np.searchsorted(steps, reach)) + 1, len(steps))
             end = int(steps[made - 1])
             first, last = np.searchsorted(portions, (start, end), side="right")
@@ -98,18 +104,18 @@ def runs(
             break
 
 
-def _allowed(steps: Indices, waiting: "_Waiting", plan: Plan) -> Indices:
+def _allowed(steps: Indices, plan: Plan, rows_before: int, steps_before: int) -> Indices:
     """Return the epoch's steps that the plan still allows; the one that reaches `max_rows` is the last."""
-    most = len(steps) if plan.max_steps is None else plan.max_steps - waiting.steps_planned
+    most = len(steps) if plan.max_steps is None else plan.max_steps - steps_before
     if plan.max_rows is not None:
-        most = min(most, int(np.searchsorted(steps, plan.max_rows - waiting.rows_planned)) + 1)
+        most = min(most, int(np.searchsorted(steps, plan.max_rows - rows_before)) + 1)
     return steps[:most]
 
 
-def _is_spent(steps: Indices, waiting: "_Waiting", plan: Plan) -> bool:
+def _is_spent(steps: Indices, plan: Plan, rows_before: int, steps_before: int) -> bool:
     """Whether the plan allows no more after these steps."""
-    by_steps = plan.max_steps is not None and waiting.steps_planned + len(steps) >= plan.max_steps
-    return by_steps or (plan.max_rows is not None and waiting.rows_planned + int(steps[-1]) >= plan.max_rows)
+    by_steps = plan.max_steps is not None and steps_before + len(steps) >= plan.max_steps
+    return by_steps or (plan.max_rows is not None and rows_before + int(steps[-1]) >= plan.max_rows)
 
 
 class _Waiting:

@@ -127,7 +127,7 @@ def critical(found: "Findings") -> str:
     """Say the critical batch size at the target, or why there is none."""
     fit = found.frontier
     if fit is None:
-        return "No critical batch size: fewer than three batch sizes reached the target with every seed"
+        return "No critical batch size: fewer than three batch sizes reached the target with every seed in more than a step"
     size = fit.critical_batch
     if fit.poor:
         return f"The points do not follow a frontier (off by {math.expm1(fit.misfit):.0%}), so no critical batch size"
@@ -136,7 +136,7 @@ def critical(found: "Findings") -> str:
 
 
 def _typed(found: "Findings") -> list[str]:
-    if not found.against_typed or found.target_loss is None:
+    if not found.against_typed or found.target_loss is None or found.choice is None or not found.choice.sure:
         return []
     said = [f"{pair.label} takes {_times_as_long(pair)}" for pair in found.against_typed]
     return ["What people type: " + "; ".join(said) + "."]

@@ -19,7 +19,12 @@ SECONDS_A_SETTING, SECONDS_APART = 0.4, 4.0
 def predicted_seconds(search: "Search") -> float:
     """Return the seconds that the whole search should take, told from a few steps of every group's stacked trials."""
     trainings = sum(_of_group(search, item) for item in search.groups.values())
-    return trainings + SECONDS_A_SETTING * len(search.candidates) + SECONDS_APART
+    return trainings + fixed_seconds(search)
+
+
+def fixed_seconds(search: "Search") -> float:
+    """Return the seconds that do not depend on how many rows a trial sees."""
+    return SECONDS_A_SETTING * len(search.candidates) + SECONDS_APART
 
 
 def _of_group(search: "Search", item: "Progression") -> float:

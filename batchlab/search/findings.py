@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from batchlab.analysis.estimates import Estimate, log_mean
 from batchlab.analysis.frontier import Frontier, fitted
 from batchlab.analysis.throughput import throughput_knee
-from batchlab.analysis.verdict import Choice, Outcome, Pair, chosen, paired
+from batchlab.analysis.verdict import Choice, Objective, Outcome, Pair, chosen, paired
 from batchlab.engine.records import TrialResult
 from batchlab.search import rates
 from batchlab.search.candidates import Candidate
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from batchlab.search.search import Search
 
 Numbers = NDArray[np.float64]
+LEAST_LOSS = 1e-12
+"""Losses below this part of the first one count as so much: the rest is rounding."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def concluded(search: "Search") -> Findings:
     found = [by_label[label] for label in search.labels]
     settings = [item for item in found if not item.candidate.typed]
     typed = [item for item in found if item.candidate.typed]
-    choice = chosen([item.outcome for item in settings], search.rule.objective)
+    objective = _objective(search)
+    choice = chosen([item.outcome for item in settings], objective)
     best = next((item for item in settings if choice is not None and item.candidate.label == choice.label), None)
     unit = search.experiment.loss_unit
     against = [] if best is None else [paired(item.outcome, best.outcome, "time") for item in typed if item.outcome.status != "diverged"]
@@ -128,8 +131,16 @@ def concluded(search: "Search") -> Findings:
         budget_rows=search.budget_rows,
         trials=search.trial_count,
         seconds=search.seconds,
-        notes=[*search.notes, *_edge_notes(search), *_test_notes(found, best)],
+        notes=[*search.notes, *_odd_settings(search), *_edge_notes(search), *_test_notes(found, best)],
     )
+
+
+def _objective(search: "Search") -> Objective:
+    """Return what decides; time, where memory should and was not measured."""
+    if search.rule.objective == "memory" and not search.peak_bytes:
+        search.notes.append("memory could not decide, because it was not measured; time does")
+        return "time"
+    return search.rule.objective
 
 
 def _finding(search: "Search", item: "Progression", member: Candidate) -> Finding:
@@ -156,6 +167,7 @@ def outcome_of(search: "Search", item: "Progression", member: Candidate, results
     """Return the numbers that decide: of one setting, over the confirmed seeds. No training takes less than one step."""
     unit, target = search.experiment.loss_unit, search.target
     timings = search.stopwatch.timings[member]
+    floor = LEAST_LOSS * search.first_loss * unit
     return Outcome(
         label=member.label,
         name=member.name,
@@ -168,8 +180,8 @@ def outcome_of(search: "Search", item: "Progression", member: Candidate, results
         budget_rows=float(max(1, *(result.rows_seen for result in results))),
         seconds_per_step=np.array(timings.seconds_per_step),
         peak_bytes=np.array(search.peak_bytes.get(member, [np.nan, np.nan]), np.float64),
-        validation_loss=np.array([lowest(result) * unit for result in results]),
-        test_loss=search.test_losses[item.group],
+        validation_loss=np.maximum([lowest(result) * unit for result in results], floor),
+        test_loss=np.maximum(search.test_losses[item.group], floor),
     )
 
 
@@ -192,6 +204,21 @@ def _reason(search: "Search", item: "Progression", outcome: Outcome, shown: Tria
         lowest_of = f"the lowest validation loss was {ended:.6g} against {search.target * unit:.6g}"
         return f"{reached} of {seeds} seeds reached the target within {outcome.budget_rows:,.0f} rows; on average {lowest_of}"
     return None
+
+
+def _odd_settings(search: "Search") -> list[str]:
+    """Say where the user's settings make the comparison less than it could be."""
+    notes = []
+    given, first, unit = search.rule.target_loss, search.first_loss, search.experiment.loss_unit
+    if given is not None and given >= first * unit:
+        notes.append(
+            f"target_loss {given:g} is no lower than the first validation loss, {first * unit:.4g}: it is reached without training"
+        )
+    if search.plan.max_steps is not None:
+        notes.append(
+            f"train.max_steps {search.plan.max_steps:,} ends settings with small batches before the others' rows; better use train.max_rows"
+        )
+    return notes
 
 
 def _edge_notes(search: "Search") -> list[str]:
@@ -236,7 +263,8 @@ def _points(settings: Sequence[Finding]) -> list[Finding]:
 
 
 def _frontier(settings: Sequence[Finding]) -> Frontier | None:
-    reached = [item for item in _points(settings) if item.outcome.status == "reached"]
+    # Where some seed needs a single step, the steps say nothing about the batch size any more.
+    reached = [item for item in _points(settings) if item.outcome.status == "reached" and item.outcome.steps.min() > 1]
     return fitted([item.candidate.batch_rows for item in reached], [item.outcome.steps.tolist() for item in reached])
 
 

@@ -1,10 +1,10 @@
 """Does a DataLoader pay, and do workers? Rows delivered a second: slices of the packed rows beside DataLoaders with 0, 1, … workers."""
 
+import multiprocessing
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import forkserver
 
 import joblib
 import torch
@@ -45,7 +45,8 @@ def deliveries(data: TrainingData, batch_rows: int, seed: int) -> list[Delivery]
 def warm_workers() -> None:
     """Start the process that workers are forked from, with torch imported: then a worker starts at once."""
     preload_workers()
-    forkserver.ensure_running()
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:  # answers once everything is imported
+        pool.apply(int)
 
 
 def _blocks(data: TrainingData, batch_rows: int, seed: int) -> Iterator[Indices]:

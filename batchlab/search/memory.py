@@ -27,6 +27,7 @@ def peaks(experiment: Experiment, candidates: Sequence[Candidate], plan: Plan) -
     _trained(experiment, data, candidates[ascending[0]], plan)  # loads what is loaded once
     gc.freeze()  # what there is now need not be looked through again
     for place in ascending:
+        _trained(experiment, data, candidates[place], plan)  # and what this one is the first to load
         found[place] = [_peak(experiment, data, candidates[place], plan) for _ in range(TIMES)]
     return [found[place] for place in range(len(candidates))]
 

@@ -19,10 +19,12 @@ class NoisePoint:
 
 @dataclass
 class Progression:
-    """What is known of one group: all its tuning trials, its best rate, and that rate's trials with fresh seeds."""
+    """What is known of one group: all its tuning trials, those of the final rates' own seeds, its
+    best rate, and that rate's trials with fresh seeds."""
 
     group: Group
     tuned: list[TrialResult] = field(default_factory=list)
+    finals: list[TrialResult] = field(default_factory=list)
     rate: float | None = None
     confirmed: list[TrialResult] = field(default_factory=list)
     noise: list[NoisePoint] = field(default_factory=list)

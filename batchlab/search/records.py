@@ -18,7 +18,7 @@ from batchlab.search.trials import lowest, rows_to, steps_to
 def verdict_of(found: Findings) -> Verdict:
     """Return the verdict as one frozen record."""
     choice, best, fit = found.choice, found.best, found.frontier
-    up, full = (choice.runner_up, choice.full_batch) if choice is not None else (None, None)
+    up, full = (choice.runner_up, choice.full_batch) if choice is not None and choice.sure else (None, None)
     sound = fit is not None and not fit.poor
     return Verdict(
         strategy=None if best is None else best.candidate.name,
@@ -32,7 +32,7 @@ def verdict_of(found: Findings) -> Verdict:
         ratio=None if up is None else up.ratio,
         ratio_ci=None if up is None else _bounded(*up.ratio_ci),
         detectable=up is not None and up.detectable,
-        ties=() if choice is None else choice.ties,
+        ties=choice.ties if choice is not None and choice.sure else (),
         full_batch_ratio=None if full is None else full.ratio,
         full_batch_ratio_ci=None if full is None else _bounded(*full.ratio_ci),
         critical_batch=fit.critical_batch.value if fit is not None and sound else None,

@@ -121,7 +121,7 @@ class Search:
 
     def predicted(self) -> str:
         """Say how long the search should take."""
-        limit = "" if self.rule.max_minutes is None else f", and no longer than {self.rule.max_minutes:g} minutes"
+        limit = "" if self.rule.max_minutes is None else f", with {self.rule.max_minutes:g} minutes to end in"
         return f"about {seconds(self.predicted_seconds)} at most{limit}"
 
     def _work(self) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -131,7 +131,7 @@ class Search:
             yield f"coarse rates of {item.group.label}", partial(tuning.within_time, self, item, tuning.coarse)
         for item in self.groups.values():
             if item.group.first.rates is not None and not item.group.first.typed:
-                yield f"given rates of {item.group.label}", partial(tuning.tune, self, item, item.group.first.rates)
+                yield f"given rates of {item.group.label}", partial(tuning.within_time, self, item, tuning.given)
         tuning.aim(self)
         for number in range(self.rule.rounds):
             for item in searched:
@@ -172,12 +172,14 @@ class Search:
 
     def estimate(self) -> None:
         """Predict how long the search will take from a short look at every group; shrink every trial's rows alike where it may not."""
-        from batchlab.search.estimate import predicted_seconds
+        from batchlab.search.estimate import fixed_seconds, predicted_seconds
 
         self.predicted_seconds = predicted_seconds(self)
         allowed = None if self.rule.max_minutes is None else 60 * self.rule.max_minutes
         if allowed is not None and self.predicted_seconds > allowed:
-            rows = max(int(self.budget_rows * allowed / self.predicted_seconds), min(self.row_count, self.budget_rows))
+            fixed = fixed_seconds(self)
+            share = max(allowed - fixed, 0.0) / (self.predicted_seconds - fixed)
+            rows = max(int(self.budget_rows * share), min(self.row_count, self.budget_rows))
             if rows < self.budget_rows:
                 self.notes.append(
                     f"every trial sees {rows:,} rows instead of {self.budget_rows:,}, so that the search fits into {allowed / 60:g} minutes"

@@ -13,7 +13,7 @@ from batchlab.analysis.estimates import Estimate, log_mean
 from batchlab.engine.data import TrainingData
 from batchlab.engine.delivery import loaded
 from batchlab.engine.loop import train
-from batchlab.engine.records import Plan, Trial
+from batchlab.engine.records import Plan, Trial, TrialResult
 from batchlab.experiment import Experiment
 from batchlab.search.candidates import Candidate
 from batchlab.search.trials import rows_to
@@ -26,8 +26,7 @@ LEAST_SECONDS = 0.03
 """A timing makes enough steps to take so long."""
 MOST_STEPS = 200_000
 FETCHED_ROWS, ORDERS_DRAWN = 2**16, 5
-SETTLING_STEPS = 2
-"""A DataLoader's first steps wait for its workers to start; they are timed apart and left out."""
+FEWEST_STEPS, MOST_TRAININGS = 8, 20
 
 
 @dataclass
@@ -58,54 +57,67 @@ class Stopwatch:
 
     def sitting(self, known: "Sequence[Progression]", rounds: int, target: float | None, plan: Plan) -> None:
         """Time every member of the groups so many times. Two sittings, before and after other work, see how the machine drifts."""
+        timed = [(candidate, item.rate or 0.0) for item in known for candidate in item.group.members]
         for item in known:
             for candidate in item.group.members:
                 if candidate not in self.timings:
-                    self.timings[candidate] = Timings(self._enough_steps(candidate, item, target, plan))
+                    self.timings[candidate] = Timings(self._enough(candidate, item, target, plan))
         for number in range(rounds):
-            for item in known:
-                for candidate in item.group.members:
-                    self._time(candidate, item.rate or 0.0, self.timings[candidate], plan, with_delivery=number == 0)
+            for candidate, rate in timed[number:] + timed[:number]:
+                self._time(candidate, rate, self.timings[candidate], plan, with_delivery=number == 0)
 
-    def _enough_steps(self, candidate: Candidate, item: "Progression", target: float | None, plan: Plan) -> int:
-        """Return how many steps to time: enough to take `LEAST_SECONDS`; of a growing batch, those that it takes to the target."""
+    def _enough(self, candidate: Candidate, item: "Progression", target: float | None, plan: Plan) -> int:
+        """Return how many steps to time: enough to take `LEAST_SECONDS`; of a growing batch, the rows that it takes to the target."""
         if candidate.strategy.grows:
             of_rate = [result for result in item.tuned if result.trial.learning_rate == item.rate]
             reached = [rows for result in of_rate if np.isfinite(rows := rows_to(result, target))]
             return max(1, int(np.median(reached or [plan.max_rows or 1])))
-        steps = SETTLING_STEPS + 1
+        steps = FEWEST_STEPS
         while steps < MOST_STEPS:
-            seconds = self._trained(
-                candidate, item.rate or 0.0, plan, {"max_steps": steps, "max_rows": None, "epochs": 2**31}
-            ).train_seconds
+            seconds, _ = self._seconds(candidate, item.rate or 0.0, plan, steps)
             if seconds >= LEAST_SECONDS:
                 break
-            steps = int(steps * min(10.0, max(2.0, 1.2 * LEAST_SECONDS / seconds)))
+            steps = int(steps * min(10.0, max(2.0, 1.2 * LEAST_SECONDS / max(seconds, 1e-9))))
         return steps
 
     def _time(self, candidate: Candidate, rate: float, timings: Timings, plan: Plan, with_delivery: bool) -> None:
         if candidate.strategy.grows:
-            result = self._trained(candidate, rate, plan, {"max_rows": timings.steps})
-            epochs = result.rows_seen / self.data.population.row_count
-            unused = self.order_seconds(candidate) * (math.ceil(epochs) - epochs)  # of the last epoch's order only a part was used
-            timings.seconds_per_step.append(max(result.train_seconds - unused, 0.1 * result.train_seconds) / max(result.steps, 1))
-            timings.delivery_per_step.append(0.0)
-        else:
-            limits = {"max_rows": None, "epochs": 2**31}
-            result = self._trained(candidate, rate, plan, {"max_steps": timings.steps, **limits})
-            seconds, steps = result.train_seconds, max(result.steps, 1)
-            if candidate.strategy.loader_workers:
-                seconds -= self._trained(candidate, rate, plan, {"max_steps": SETTLING_STEPS, **limits}).train_seconds
-                steps = max(1, steps - SETTLING_STEPS)
-            ordering = self.order_seconds(candidate)
-            steps_an_epoch = -(-self.data.population.row_count // candidate.batch_rows)
-            too_many = -(-steps // steps_an_epoch) - steps / steps_an_epoch
-            timings.seconds_per_step.append(max(seconds - ordering * too_many, 0.1 * seconds) / steps)
-            if with_delivery:
-                timings.delivery_per_step.append(ordering / steps_an_epoch + self._fetch_seconds(candidate))
-        timings.seconds_per_evaluation.append(result.evaluation_seconds / 2)
+            self._time_growing(candidate, rate, timings, plan)
+            return
+        seconds, result = self._seconds(candidate, rate, plan, timings.steps)
+        steps = max(min(result.steps, timings.steps), 1)
+        ordering = self.order_seconds(candidate)
+        steps_an_epoch = -(-self.data.population.row_count // candidate.batch_rows)
+        too_many = -(-steps // steps_an_epoch) - steps / steps_an_epoch  # of the last epoch's order only a part was used
+        timings.seconds_per_step.append(max(seconds - ordering * too_many, 0.1 * seconds) / steps)
+        if with_delivery:
+            timings.delivery_per_step.append(ordering / steps_an_epoch + self._fetch_seconds(candidate))
+        timings.seconds_per_evaluation.append(result.evaluation_seconds / len(result.curve.step))
 
-    def _trained(self, candidate: Candidate, rate: float, plan: Plan, limits: dict[str, int | None]):  # type: ignore[no-untyped-def]
+    def _time_growing(self, candidate: Candidate, rate: float, timings: Timings, plan: Plan) -> None:
+        """Time whole trainings up to the target, as many as `LEAST_SECONDS` hold: their steps differ."""
+        seconds, steps, trainings = 0.0, 0, 0
+        while seconds < LEAST_SECONDS and trainings < MOST_TRAININGS:
+            result = self._trained(candidate, rate, plan, {"max_rows": timings.steps, "max_steps": None})
+            epochs = result.rows_seen / self.data.population.row_count
+            unused = self.order_seconds(candidate) * (math.ceil(epochs) - epochs)
+            seconds += max(result.train_seconds - unused, 0.1 * result.train_seconds)
+            steps, trainings = steps + max(result.steps, 1), trainings + 1
+        timings.seconds_per_step.append(seconds / steps)
+        timings.delivery_per_step.append(0.0)
+        timings.seconds_per_evaluation.append(result.evaluation_seconds / len(result.curve.step))
+
+    def _seconds(self, candidate: Candidate, rate: float, plan: Plan, steps: int) -> tuple[float, TrialResult]:
+        """Return the seconds of so many steps. With loader workers these follow as many others, in which the workers start."""
+        limits = {"max_rows": None, "epochs": 2**31}
+        if not candidate.strategy.loader_workers:
+            result = self._trained(candidate, rate, plan, {"max_steps": steps, **limits})
+            return result.train_seconds, result
+        result = self._trained(candidate, rate, plan, {"max_steps": 2 * steps, "evaluations": 2, **limits})
+        clock = result.curve.wall_seconds
+        return max(clock[-1] - clock[-2], 1e-9), result
+
+    def _trained(self, candidate: Candidate, rate: float, plan: Plan, limits: dict[str, int | None]) -> TrialResult:
         exp = self.experiment
         changes = {"evaluations": 1, "spacing": "even", "hopeless_after": 1.0, "patience": None, "optimizer": candidate.optimizer, **limits}
         trial = Trial(rate, exp.profile.seed)

@@ -36,12 +36,17 @@ def lowest(result: TrialResult) -> float:
 
 def rows_to(result: TrialResult, target: float | None) -> float:
     """Return the rows that the trial saw until it reached the target; NaN for never."""
-    return math.nan if target is None else crossing(result.curve.rows_seen, result.curve.validation_loss, target)
+    return math.nan if _never(result, target) else crossing(result.curve.rows_seen, result.curve.validation_loss, target or 0.0)
 
 
 def steps_to(result: TrialResult, target: float | None) -> float:
     """Return the steps that the trial made until it reached the target; NaN for never."""
-    return math.nan if target is None else crossing(result.curve.step, result.curve.validation_loss, target)
+    return math.nan if _never(result, target) else crossing(result.curve.step, result.curve.validation_loss, target or 0.0)
+
+
+def _never(result: TrialResult, target: float | None) -> bool:
+    """Whether there is nothing to reach, or a trial that diverged, be it after it had touched the target."""
+    return target is None or result.diverged_at is not None
 
 
 def by_rate(results: Iterable[TrialResult]) -> dict[float, list[TrialResult]]:

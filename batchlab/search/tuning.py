@@ -32,6 +32,11 @@ def coarse(search: "Search", item: Progression) -> None:
     tune(search, item, rates.coarse(item.group.first.optimizer, search.rule.rates))
 
 
+def given(search: "Search", item: Progression) -> None:
+    """Train the rates that the profile gives."""
+    tune(search, item, item.group.first.rates or ())
+
+
 def refine(search: "Search", item: Progression) -> None:
     """Train rates between the best one and its neighbours, or beyond it where it lies at the edge."""
     if item.tuned:
@@ -42,7 +47,9 @@ def refine(search: "Search", item: Progression) -> None:
 def play_off(search: "Search", item: Progression) -> None:
     """Train the best few rates with many more seeds: what a few seeds flattered falls behind."""
     if item.tuned:
+        before = len(item.tuned)
         tune(search, item, ranked(search, item)[: search.rule.final_rates], search.rule.final_seeds, first_seed=FINAL)
+        item.finals = item.tuned[before:]
 
 
 def tune(search: "Search", item: Progression, chosen: Sequence[float], seed_count: int | None = None, first_seed: int = 0) -> None:
@@ -113,8 +120,8 @@ def aim(search: "Search") -> None:
 
 
 def ranked(search: "Search", item: Progression) -> list[float]:
-    """Return the group's rates, best first."""
-    return ranked_rates(summaries(item.tuned, search.target), search.rule.objective == "test_loss" or search.target is None)
+    """Return the group's rates, best first; once there are final ones, those, by their own seeds."""
+    return ranked_rates(summaries(item.finals or item.tuned, search.target), search.rule.objective == "test_loss" or search.target is None)
 
 
 def settle(search: "Search") -> None:
@@ -125,3 +132,6 @@ def settle(search: "Search") -> None:
             item.rate = first.rates[0]
         elif item.tuned:
             item.rate = ranked(search, item)[0]
+    missing = [item.group.label for item in search.groups.values() if item.rate is None]
+    if missing:
+        search.notes.append(f"not tried, for lack of time: {', '.join(missing)}")

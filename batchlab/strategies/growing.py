@@ -9,8 +9,8 @@ class Growing(Strategy):
     """Mini-batches that grow, never shrink: small while any step helps, large once noise is what is left.
 
     With `growth` "noise" the batch becomes, whenever the noise scale is measured, the largest multiple `batch_rows` · factorᵏ that the
-    noise scale reaches (McCandlish et al. 2018, section 2.3); with "schedule" it is multiplied by `factor` every `epochs` epochs (Smith
-    et al. 2018). `most_rows` is the largest batch; without it, all training rows.
+    lower end of its interval reaches (McCandlish et al. 2018, section 2.3); with "schedule" it is multiplied by `factor` every `epochs`
+    epochs (Smith et al. 2018). `most_rows` is the largest batch; without it, all training rows.
     """
 
     kind: Literal["growing"] = "growing"

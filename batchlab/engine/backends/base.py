@@ -1,5 +1,6 @@
 """What the one loop asks of a backend: it holds all replicas of a strategy and makes runs of steps."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
@@ -20,6 +21,8 @@ from batchlab.models import Model
 Batch = tuple[Tensor, Tensor]
 """Features `[seeds, rows, features]` and target `[seeds, rows]` of one micro-batch."""
 Flags = NDArray[np.bool_]
+FEWEST_ROWS = 3
+"""Fewer training rows tell no noise from a gradient."""
 
 
 class Backend(ABC):
@@ -55,6 +58,8 @@ class Backend(ABC):
     def noise_scale(self, replica: int, data: TrainingData, batches: int) -> Estimate:
         """Return the replica's gradient noise scale at its weights now, from that many small batches of training rows."""
         weights = torch.from_numpy(self.weights()[replica])
+        if len(data.target) < FEWEST_ROWS:
+            return Estimate(value=math.inf, low=0.0, high=math.inf)
         gradients, batch_rows = small_gradients(self.model, self.network, self.shapes, weights, data, self.loss, batches)
         return noise_scale(gradients, batch_rows)
 

@@ -24,7 +24,7 @@ BLOCK_ROWS, SMALLEST_BLOCK, LARGEST_PRODUCT = 192, 96, 1_000_000
 """Rows a block: what the nearest caches hold, and fewer (but not under SMALLEST_BLOCK) where rows × width × width passes what BLAS's
 small-matrix paths take."""
 SHARED_WORK = 40_000
-"""Rows × parameters from which a step is worth waking the other cores for."""
+"""Rows × parameters from which a step, or a call, is worth waking the other cores for."""
 EVALUATION_PORTIONS = 16
 """Losses of all rows are summed in so many portions, always the same, so that several cores share them."""
 
@@ -82,8 +82,12 @@ class NumbaCpu(Backend):
             return
         lanes = lane_count.py_func(int(rows.ends[0]))
         together = self._had_better_share(len(active), lanes, int(rows.ends[0]))
-        threads = min(self.threads, len(active) * lanes if together else len(active))
+        threads = min(self._threads(len(active) * rows.order.shape[1]), len(active) * lanes if together else len(active))
         compiled.call("train", threads, rows, self.replicas, self.task, active, together, self._scratch(len(active), together))
+
+    def _threads(self, replica_rows: int) -> int:
+        """Return how many cores a call is worth waking: one where it is over before the others have come."""
+        return self.threads if replica_rows * self.task.parameters >= SHARED_WORK else 1
 
     def _had_better_share(self, replicas: int, lanes: int, step_rows: int) -> bool:
         """Whether replicas alone would leave a fifth of the cores idle while a step is long enough to be shared."""
@@ -112,7 +116,8 @@ class NumbaCpu(Backend):
     def _mean_losses(self, features: NDArray[Any], target: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float64]:
         sums = np.zeros((len(weights), min(EVALUATION_PORTIONS, len(target))))
         if len(weights):
-            compiled.call("summed_losses", self.threads, features, target, weights, self.task, self.blocks, sums)
+            threads = self._threads(len(weights) * len(target))
+            compiled.call("summed_losses", threads, features, target, weights, self.task, self.blocks, sums)
         means = np.full(len(self.active), np.nan)
         means[self.active] = sums.sum(axis=1) / len(target)
         return means
