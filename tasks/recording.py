@@ -50,8 +50,8 @@ def record(label: str, search: Search, comparison: ComparisonRun) -> Recorded:
     with recorded_run(comparison.experiment_id, label, tags) as run_id:
         log_params(run_id, settings_of(experiment) | _own_params(item))
         log_dataset(run_id, experiment.table.schema, experiment.profile, "training")
+        log_metrics(run_id, _own_metrics(item), item.shown.steps)  # first, so that the comparison view begins with them
         log_curve(run_id, curve_of(item, found), began)
-        log_metrics(run_id, _own_metrics(item), item.shown.steps)
         rates = [{key: _plain(value) for key, value in vars(rate).items()} for rate in item.rates]
         if rates:
             store.client().log_table(run_id, {key: [row[key] for row in rates] for key in rates[0]}, "rates.json")
@@ -72,15 +72,21 @@ def _own_params(item: Finding) -> dict[str, Any]:
 
 
 def _own_metrics(item: Finding) -> dict[str, float | None]:
-    """Return the numbers that the comparison view shows; `_low` and `_high` are the ends of the 95% intervals."""
-    metrics: dict[str, float | None] = {"batch_rows": item.candidate.batch_rows, "learning_rate": item.learning_rate}
+    """Return the numbers that the comparison view shows; `_low` and `_high` are the ends of the 95% intervals.
+
+    What it takes to reach the target is a lower bound where `status` says that not every seed did: MLflow compares runs by what they
+    all have.
+    """
+    metrics: dict[str, float | None] = {"seconds_to_target": None, "test_loss_over_seeds": float(item.outcome.test_loss.mean())}
     for name, value in to_target(item).items():
         if name.endswith("_ci"):
             low, high = value or (None, None)
             metrics |= {f"{name.removesuffix('_ci')}_low": low, f"{name.removesuffix('_ci')}_high": high}
         elif name != "status":
             metrics[name] = value
-    return metrics
+    for name, estimate in (("steps", item.steps), ("rows", item.rows), ("seconds", item.seconds)):
+        metrics[f"{name}_to_target"] = estimate.value
+    return {name: None if value is None else _plain(value) for name, value in metrics.items()}
 
 
 def _plain(value: float) -> float | None:

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
-from batchlab.report.page import page
-from batchlab.report.pictures import overview
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -20,6 +18,8 @@ from batchlab.config import Profile
 from batchlab.experiment import Experiment
 from batchlab.report import figures
 from batchlab.report.markdown import report
+from batchlab.report.page import page
+from batchlab.report.pictures import overview
 from batchlab.report.tables import table
 from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyResult
 from batchlab.search.records import verdict_of
@@ -141,7 +141,8 @@ def _to_mlflow(comparison: ComparisonRun, search: Search, result: Comparison, te
     log_params(run_id, {f"verdict.{key}": value for key, value in recommended.items()})
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     numbers = ("value", "ratio", "full_batch_ratio", "critical_batch", "throughput_knee", "memory_ceiling", "target_loss", "trials")
-    log_metrics(run_id, {name: getattr(verdict, name) for name in (*numbers, "search_seconds")} | {"peak_resident_bytes": peak_bytes})
+    metrics = {f"verdict_{name}": getattr(verdict, name) for name in numbers}
+    log_metrics(run_id, metrics | {"search_seconds": verdict.search_seconds, "peak_resident_bytes": peak_bytes})
 
 
 def _to_prefect(links: Mapping[str, str], result: Comparison, text: str) -> None:

@@ -138,12 +138,12 @@ def test_the_frontier_recovers_what_was_planted() -> None:
     assert (exact.smallest_steps, exact.smallest_rows, exact.critical_batch.value) == pytest.approx((50, 8000, 160), rel=1e-6)
     rng = np.random.default_rng(6)
     covered = 0
-    for _ in range(40):
+    for _ in range(20):
         noisy = fitted(sizes, [(50 + 8000 / size) * np.exp(0.15 * rng.normal(size=10)) for size in sizes])
         assert noisy is not None
         assert not noisy.poor
         covered += noisy.critical_batch.holds(160)
-    assert covered >= 34
+    assert covered >= 17
 
 
 def test_a_frontier_that_is_none_is_called_poor_and_two_points_are_no_frontier() -> None:

@@ -90,7 +90,10 @@ def _check_parent(client: MlflowClient, result: dict[str, Any]) -> None:
     resolved = {key: run.data.params[key] for key in ("train.epochs", "task", "target", "device", "train.loss")}
     assert resolved == {"train.epochs": "100", "task": "regression", "target": "price", "device": "cpu", "train.loss": "mse"}
     assert run.data.params["split_digest"] == facts["split_digest"]
-    assert (run.data.params["verdict.strategy"], run.data.metrics["value"]) == (verdict["strategy"], pytest.approx(verdict["value"]))
+    assert (run.data.params["verdict.strategy"], run.data.metrics["verdict_value"]) == (
+        verdict["strategy"],
+        pytest.approx(verdict["value"]),
+    )
     assert run.data.tags["prefect.flow_run_id"] == facts["prefect_flow_run_id"]
     assert verdict["text"].splitlines()[0] in run.data.tags["mlflow.note.content"]
     files = {"comparison.json", "report.md", "plots", "trials.parquet", "verdict.html", "verdict.json"}
@@ -345,7 +348,8 @@ def test_without_git_a_comparison_has_no_commit_and_still_runs(batchlab: Command
 
 def _comparison_in_training(mlruns: Path, folder: Path) -> "subprocess.Popen[str]":
     """Start a comparison and return it once its second setting trains, which takes long."""
-    command = [command_path(), "compare", "--profile", "lesson", "--strategies", "full_batch,stochastic", "--set", "train.epochs=20000"]
+    long = ["--strategies", "full_batch,stochastic", "--set", "train.epochs=200000", *QUICKLY]
+    command = [command_path(), "compare", "--profile", "lesson", *long]
     process = subprocess.Popen(
         command,
         cwd=folder,

@@ -107,6 +107,8 @@ def rate_sensitivity(found: Findings, unit: str) -> "Figure":
 def rates_on(panel: "Axes", found: Findings, unit: str, tuned: list[Line]) -> None:
     """Draw what every learning rate took, the chosen one ringed; a hollow dot stands for a rate that some seeds missed the target with."""
     by_rows = found.target_loss is not None
+    if not any(math.isfinite(_of_rate(rate, found, by_rows)) for line in tuned for rate in line.first.rates):
+        return nothing(panel, "no learning rate got anywhere")
     for line in tuned:
         points = [(rate, _of_rate(rate, found, by_rows)) for rate in line.first.rates]
         points = [(rate, value) for rate, value in points if math.isfinite(value)]
