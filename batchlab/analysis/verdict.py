@@ -136,7 +136,7 @@ def chosen(outcomes: Sequence[Outcome], objective: Objective = "time") -> Choice
     """Return the best setting by the objective among those that every seed brought to the target (else by the most seeds), with its
     paired comparisons. Of settings that make the same steps and cannot be told apart, the first one counts. None when all diverged."""
     measure = MEASURES[objective]
-    ranked = sorted((item for item in outcomes if item.status != "diverged"), key=lambda item: _rank(item, measure))
+    ranked = sorted((item for item in outcomes if item.status != "diverged"), key=lambda item: rank_of(item, objective))
     if not ranked:
         return None
     best = _first_of_alike(ranked[0], outcomes, objective)
@@ -180,7 +180,9 @@ def _misses_more(item: Outcome, best: Outcome, measure: Measure) -> bool:
     return measure.needs_target and item.seeds_reached < best.seeds_reached
 
 
-def _rank(item: Outcome, measure: Measure) -> tuple[int, float]:
+def rank_of(item: Outcome, objective: Objective) -> tuple[int, float]:
+    """Return what settings are sorted by: seeds that missed the target, then the measure; where none got there, the loss."""
+    measure = MEASURES[objective]
     missed = len(item.steps) - item.seeds_reached if measure.needs_target else int((~np.isfinite(item.test_loss)).sum())
     never = measure.needs_target and item.seeds_reached == 0
     return missed, MEASURES["test_loss"].rank(item) if never else measure.rank(item)

@@ -115,7 +115,7 @@ def _section(heading: str, body: str) -> str:
 def _sizes(found: Findings) -> str:
     fit, knee = found.frontier, found.throughput_knee
     if fit is None:
-        critical, why = "none", "Fewer than three batch sizes reached the target with every seed."
+        critical, why = "none", "Fewer than three batch sizes reached the target with every seed in more than a step."
     elif fit.poor:
         critical, why = "none", f"Poor fit: the points lie {math.expm1(fit.misfit):.0%} off the frontier."
     else:
@@ -161,10 +161,10 @@ def _method(found: Findings) -> str:
     rates = max((len(item.rates) for item in found.settings), default=0)
     target = "There is no target: no setting lowered the validation loss."
     if found.target_loss is not None:
+        rule = f"it leaves {SHARE_LEFT:.0%} of the best trial's way from its first loss ({found.first_loss:.4g}) to its lowest level"
         target = (
-            f"The target is validation loss {found.target_loss:.4g}. Unless it was set by hand, it leaves {SHARE_LEFT:.0%} of the best "
-            f"trial's way from its first loss ({found.first_loss:.4g}) to its lowest level. It is reached when {HELD} evaluations in a row "
-            "are at or below it."
+            f"The target is validation loss {found.target_loss:.4g}: {'it was given' if found.target_given else rule}. It is reached when "
+            f"{HELD} evaluations in a row are at or below it."
         )
     said = [
         f"Every training sees at most {found.budget_rows:,} rows, drawn from {found.row_count:,} training rows. Up to {rates} learning "

@@ -2,7 +2,7 @@
 
 import math
 
-from batchlab.analysis.verdict import MEASURES, Objective
+from batchlab.analysis.verdict import Objective, rank_of
 from batchlab.search.findings import Finding, Findings
 
 
@@ -15,14 +15,12 @@ def objective(found: Findings) -> Objective:
 
 def ranked(found: Findings) -> list[Finding]:
     """Return all settings, those that people type among them, best first; diverged ones last."""
-    measure = MEASURES[objective(found)]
 
     def rank(item: Finding) -> tuple[bool, bool, int, float]:
-        outcome = item.outcome
-        diverged = outcome.status == "diverged"
-        missed = len(outcome.steps) - outcome.seeds_reached if measure.needs_target else 0
-        value = math.inf if diverged else measure.rank(outcome)
-        return item is not found.best, diverged, missed, value if math.isfinite(value) else math.inf
+        if item.outcome.status == "diverged":
+            return True, True, 0, math.inf
+        missed, value = rank_of(item.outcome, objective(found))
+        return item is not found.best, False, missed, value if math.isfinite(value) else math.inf
 
     return sorted((*found.settings, *found.typed), key=rank)
 

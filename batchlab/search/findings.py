@@ -84,6 +84,7 @@ class Findings:
     sorted_order: Pair | None
     sorted_label: str
     target_loss: float | None
+    target_given: bool
     first_loss: float
     loss_unit: float
     row_count: int
@@ -125,6 +126,7 @@ def concluded(search: "Search") -> Findings:
         sorted_order=_sorted_order(search),
         sorted_label="" if search.sorted_of is None else search.sorted_of.group.label,
         target_loss=None if search.target is None else search.target * unit,
+        target_given=search.rule.target_loss is not None,
         first_loss=search.first_loss * unit,
         loss_unit=unit,
         row_count=search.row_count,
