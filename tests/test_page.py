@@ -18,7 +18,8 @@ from batchlab.report.ink import lines
 from batchlab.report.page import disagreements, page, plates
 from batchlab.report.page_tables import beaten, settings_table
 from batchlab.report.ranking import ranked
-from batchlab.search.findings import Finding, Findings, concluded
+from batchlab.search.concluding import concluded
+from batchlab.search.findings import Finding, Findings
 from batchlab.search.search import Search
 from batchlab.split import split
 

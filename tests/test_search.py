@@ -24,7 +24,8 @@ from batchlab.packing import pack
 from batchlab.search import rates, tuning
 from batchlab.search.apart import Apart, ApartFailed
 from batchlab.search.candidates import batch_grid, candidates, grouped
-from batchlab.search.findings import Findings, concluded
+from batchlab.search.concluding import concluded
+from batchlab.search.findings import Findings
 from batchlab.search.progression import Progression
 from batchlab.search.records import to_target, trials_frame, verdict_of
 from batchlab.search.search import Search
@@ -578,8 +579,8 @@ def test_geometric_evaluations_lie_at_equal_ratios_and_end_with_the_last_row() -
     plan = Plan(epochs=100, max_rows=15_000, evaluations=40, spacing="geometric")
     points = marks(MiniBatch(batch_rows=8), 200, plan)
     assert planned_rows(MiniBatch(batch_rows=8), 200, plan) == 15_000
-    np.testing.assert_allclose(np.diff(np.log(points)), np.log(2000) / 39)
-    assert (points[0], points[-1]) == (pytest.approx(7.5), pytest.approx(15_000))
+    np.testing.assert_allclose(np.diff(np.log(points)), np.log(20_000) / 39)
+    assert (points[0], points[-1]) == (pytest.approx(0.75), pytest.approx(15_000))
     (result,) = train(growing_rows(), Linear(), MiniBatch(batch_rows=1), [Trial(0.01, 0)], plan, Loss("mse"), CPU)
     assert result.curve.rows_seen == [0, *sorted({math.ceil(round(point, 6)) for point in points})]
 

@@ -151,7 +151,7 @@ class Search:
         yield "verdict", self._conclude
 
     def _conclude(self) -> None:
-        from batchlab.search.findings import concluded
+        from batchlab.search.concluding import concluded
 
         self.findings = concluded(self)
 

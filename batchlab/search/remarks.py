@@ -1,0 +1,63 @@
+"""What has to be said beside a verdict: odd settings, rates at the edge, and who does better on the test rows."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from batchlab.analysis.verdict import paired
+from batchlab.search import rates
+from batchlab.search.findings import Finding
+
+if TYPE_CHECKING:
+    from batchlab.search.search import Search
+
+
+def remarks_of(search: "Search", found: Sequence[Finding], best: Finding | None) -> list[str]:
+    """Return all remarks, one sentence each."""
+    return [*_odd_settings(search), *_edge_notes(search), *_test_notes(found, best)]
+
+
+def _odd_settings(search: "Search") -> list[str]:
+    """Say where the user's settings make the comparison less than it could be."""
+    notes = []
+    given, first, unit = search.rule.target_loss, search.first_loss, search.experiment.loss_unit
+    if given is not None and given >= first * unit:
+        notes.append(
+            f"target_loss {given:g} is no lower than the first validation loss, {first * unit:.4g}: it is reached without training"
+        )
+    if search.plan.max_steps is not None:
+        notes.append(
+            f"train.max_steps {search.plan.max_steps:,} ends settings with small batches before the others' rows; better use train.max_rows"
+        )
+    return notes
+
+
+def _edge_notes(search: "Search") -> list[str]:
+    """Say where the grid of rates was moved, and whose best rate is still at its edge."""
+    notes = []
+    for item in search.known:
+        tried = sorted({result.trial.learning_rate for result in item.tuned})
+        if item.group.first.rates is not None or not tried:
+            continue
+        grid = rates.coarse(item.group.first.optimizer, search.rule.rates)
+        label = item.group.label
+        if tried[0] < grid[0] or tried[-1] > grid[-1]:
+            notes.append(
+                f"{label}: the best rate lay at the edge of {grid[0]:g}–{grid[-1]:g}, so the grid moved to {tried[0]:g}–{tried[-1]:g}"
+            )
+        if item.rate is not None and rates.at_edge(tried, item.rate):
+            notes.append(f"{label}: the best rate, {item.rate:g}, is still at the edge of those tried; one beyond may do better")
+    return notes
+
+
+def _test_notes(found: Sequence[Finding], best: Finding | None) -> list[str]:
+    """Say which setting does better on the test rows, where one detectably does."""
+    if best is None:
+        return []
+    others = [item for item in found if item is not best and item.outcome.status != "diverged"]
+    pairs = [(paired(item.outcome, best.outcome, "test_loss"), item) for item in others]
+    better = [(pair, item) for pair, item in pairs if pair.detectable and pair.ratio < 1]
+    if not better:
+        return []
+    _, item = min(better, key=lambda entry: entry[0].ratio)
+    own, its = best.outcome.test_loss.mean(), item.outcome.test_loss.mean()
+    return [f"on the test rows {item.candidate.label} does better: mean loss {its:.4g} against the recommended setting's {own:.4g}"]
