@@ -40,8 +40,7 @@ class Experiment:
         from batchlab.engine.backends.base import seeded_network
 
         _ = self.loss, self.device
-        named = [name for name, strategy in self.profile.strategies.items() if not strategy.takes_grid]
-        refused = [f"{name}: {error}" for name in named if (error := self._refusal(name))]
+        refused = [f"{name}: {error}" for name in self.profile.strategies if (error := self._refusal(name))]
         if refused:
             raise BadInput(" ".join(refused))
         seeded_network(self.profile.model, self.shape, self.profile.seed)
@@ -51,7 +50,8 @@ class Experiment:
 
         chosen, population = self.profile.strategies[strategy], self.data.population
         try:
-            chosen.check(population)
+            if not chosen.takes_grid:  # a search finds sizes that fit
+                chosen.check(population)
             uses_kernels(self.profile.model, self.profile.train, self.device, chosen.rows_per_step(population.row_count))
         except BadInput as error:
             return error

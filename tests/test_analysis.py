@@ -105,7 +105,7 @@ def test_the_noise_scale_of_linear_regression_is_the_exact_one_and_its_interval_
     batches: int, batch_rows: int, sigma: float, squared: float
 ) -> None:
     rng, dimension, found = np.random.default_rng(3), 10, []
-    exact = dimension + 1 + dimension * sigma**2 / squared  # design: H = I
+    exact = dimension + 1 + dimension * sigma**2 / squared  # H = I
     for _ in range(500):
         rows = rng.normal(size=(batches, batch_rows, dimension))
         error = rows @ np.full(dimension, math.sqrt(squared / dimension)) - sigma * rng.normal(size=(batches, batch_rows))

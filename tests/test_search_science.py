@@ -71,7 +71,7 @@ def measured_steps(batch_rows: int, factors: tuple[float, ...], seeds: int) -> l
 
 @pytest.mark.parametrize(("batch_rows", "exact", "seeds"), [(1, 79.39, 1500), (4, 22.27, 600), (16, 7.69, 400), (64, 3.60, 400)])
 def test_steps_to_a_target_are_those_of_theory_at_every_batch_size(batch_rows: int, exact: float, seeds: int) -> None:
-    assert steps_in_theory(batch_rows) == pytest.approx(exact, abs=0.005)  # design.md, section 6
+    assert steps_in_theory(batch_rows) == pytest.approx(exact, abs=0.005)
     assert measured_steps(batch_rows, (1.0,), seeds)[0] == pytest.approx(exact, rel=0.05)
 
 
@@ -107,7 +107,7 @@ def test_a_backends_noise_scale_is_the_exact_one_of_linear_regression(model: Mod
 
 
 def exact_noise_scale(curvatures: NDArray[np.float64], delta: NDArray[np.float64], bias: float, sigma: float, has_bias: bool) -> float:
-    """design.md, section 6, and the same with a constant feature beside the Gaussian ones, whose weight is off by `bias`."""
+    """The textbook case of Gaussian features, and the same with a constant feature beside the Gaussian ones, whose weight is off by `bias`."""
     slope = curvatures * delta
     squared_gradient = slope @ slope + bias**2
     trace = curvatures.sum()
