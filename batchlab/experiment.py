@@ -106,10 +106,33 @@ class Experiment:
         trials = [Trial(rate, profile.seed) for rate in rates]
         return train(self.data, profile.model, profile.strategies[strategy], trials, profile.train, self.loss, self.device, on_progress)
 
+    @cached_property
+    def constant_loss(self) -> float:
+        """The validation loss of always predicting the training rows' mean, or their shares of classes; scaled as training sees it."""
+        import torch
+
+        data = self.data
+        if self.table.schema.target.classes:
+            outputs = torch.log(torch.bincount(data.target, minlength=data.output_count) / len(data.target))
+        else:
+            outputs = data.target.mean()[None]
+        rows = outputs.to(data.features.dtype).expand(1, len(data.validation_target), -1)
+        return float(self.loss.per_row(rows, data.validation_target[None]).mean())
+
     def test_losses(self, results: Sequence[TrialResult]) -> NDArray[np.float64]:
         """Return the mean loss `[results]` on the test rows, in the target's unit; infinite for a diverged trial."""
         found = [math.inf if result.diverged_at is not None else self._test_loss(result) for result in results]
         return np.array(found)
+
+    @property
+    def constant_test_loss(self) -> float:
+        """The test loss of always predicting the training rows' mean, or their shares of classes, in the target's unit."""
+        from batchlab.evaluation import mean_loss
+
+        train, truth = self.table.target[self.split.train], self.table.target[self.split.test]
+        classes = self.table.schema.target.classes
+        constant = np.bincount(train, minlength=len(classes)) / len(train) if classes else np.array([train.mean()])
+        return mean_loss(truth, np.tile(constant, (len(truth), 1)), self.loss, self.scaling.target_scale)
 
     def _test_loss(self, result: TrialResult) -> float:
         from batchlab.evaluation import mean_loss

@@ -45,8 +45,8 @@ class Comparison:
                 "optimizer": item.candidate.optimizer.kind,
                 "learning_rate": item.learning_rate,
                 **to_target(item),
-                "validation_loss": float(item.outcome.validation_loss.mean()),
-                "test_loss": float(item.outcome.test_loss.mean()),
+                "mean_validation_loss": float(item.outcome.validation_loss.mean()),
+                "mean_test_loss": float(item.outcome.test_loss.mean()),
             }
             for item in (*found.settings, *found.typed)
         )
@@ -61,18 +61,21 @@ class Comparison:
 
         return overview(self.search.findings, self.search.experiment.loss_unit_name)
 
-    def page(self, path: str | Path | None = None) -> str:
-        """Return the whole report as one HTML page; with `path`, also write it there."""
+    def save(self, path: str | Path) -> Path:
+        """Write the whole report there as one HTML page."""
+        place = Path(path)
+        place.write_text(self.page())
+        return place
+
+    def page(self) -> str:
+        """Return the whole report as one HTML page."""
         from batchlab.report.page import page
 
         experiment = self.search.experiment
         schema, sizes = experiment.table.schema, experiment.split.sizes()
         facts = {"task": schema.target.task, "device": str(experiment.device), **{part: f"{rows:,} rows" for part, rows in sizes.items()}}
         title, unit = f"{schema.target.name} of {schema.source}", experiment.loss_unit_name
-        html = page(self.search.findings, title=title, unit=unit, facts=facts, tracking_seconds={}, links={})
-        if path is not None:
-            Path(path).write_text(html)
-        return html
+        return page(self.search.findings, title=title, unit=unit, facts=facts, tracking_seconds={}, links={})
 
     def _repr_html_(self) -> str:
         """Show the verdict and the table in a notebook."""
@@ -87,8 +90,8 @@ class Comparison:
             "status",
             "steps_to_target",
             "seconds_to_target",
-            "validation_loss",
-            "test_loss",
+            "mean_validation_loss",
+            "mean_test_loss",
         ]
         return f"<p>{shown}</p>{self.to_frame()[columns].to_html(index=False, float_format=lambda value: f'{value:.4g}', na_rep='–')}"
 
@@ -115,6 +118,7 @@ def compare(
     with tempfile.TemporaryDirectory(prefix="batchlab-") as folder:
         path = Path(folder) / "frame.parquet"
         _written(frame, path)
+        target, overrides = str(target), [overrides] if isinstance(overrides, str) else list(overrides)
         settings = load_profile(profile, data=str(path), target=target, task=task, strategies=strategies, overrides=overrides, seed=seed)
         table = pack(settings.source, settings.columns(), Path(folder) / "tables", settings.seed)
         experiment = Experiment(settings, table, split(table, settings.split, settings.seed))
@@ -129,8 +133,10 @@ def _written(frame: "pd.DataFrame", path: Path) -> None:
 
     from batchlab.errors import BadInput
 
+    if not hasattr(frame, "to_parquet"):
+        raise BadInput(f"batchlab.compare takes a pandas DataFrame, not {type(frame).__name__}.")
     try:
-        frame.to_parquet(path, index=False)
+        frame.rename(columns=str).to_parquet(path, index=False)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise BadInput(f"the frame cannot be read as a table: {error}") from error
 

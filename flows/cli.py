@@ -46,7 +46,10 @@ def compare(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the profile, e.g. train.epochs=200.")] = None,
     objective: Annotated[str | None, typer.Option(help="What to be best in: time (default), rows, memory or test_loss.")] = None,
     target_loss: Annotated[float | None, typer.Option(help="The validation loss to reach; else chosen from the curves.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="End the search by then, with a verdict of what is known.")] = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(help="End the search about then, with a verdict of what is known; start-up, page and records come on top."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the split, the initial weights and the order of rows.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result there as JSON.")] = None,
     no_server: Annotated[bool, typer.Option("--no-server", help="Use Prefect's own temporary server (slower to start).")] = False,

@@ -223,7 +223,8 @@ def test_every_searched_group_has_the_same_number_of_trials(diabetes: Search) ->
     assert [len(item.tuned) for group, item in diabetes.groups.items() if group.first.typed] == [0, 0]
     assert all(len(item.confirmed) == 3 for item in diabetes.groups.values())
     trained = sum(len(item.tuned) + len(item.confirmed) for item in diabetes.groups.values())
-    assert diabetes.planned_trainings == trained == diabetes.trial_count - len(diabetes.sorted_results)
+    assert trained == diabetes.trial_count - len(diabetes.sorted_results)
+    assert diabetes.planned_trainings == diabetes.trial_count
 
 
 def test_the_parts_of_a_search_are_as_many_as_it_says(make: Make) -> None:
@@ -312,8 +313,10 @@ def test_the_target_is_a_loss_that_every_setting_had_the_chance_to_reach(diabete
     assert found.target_loss / found.loss_unit == pytest.approx(diabetes.target)
     levels = [item.level for finding in found.settings for item in finding.rates]
     assert min(levels) < diabetes.target  # type: ignore[operator]
-    share = (diabetes.target - min(levels)) / (diabetes.first_loss - min(levels))  # type: ignore[operator]
+    share = (diabetes.target - min(levels)) / (diabetes.start_loss - min(levels))  # type: ignore[operator]
     assert share == pytest.approx(0.02)
+    assert diabetes.start_loss == pytest.approx(min(diabetes.first_loss, diabetes.experiment.constant_loss))
+    assert diabetes.experiment.constant_loss == pytest.approx(1.0, abs=0.2)  # the variance of a scaled target
 
 
 def test_a_target_of_the_users_is_in_the_targets_unit_squared(make: Make) -> None:
@@ -397,7 +400,7 @@ def test_a_profile_in_which_everything_diverges_ends_without_a_choice_and_with_r
         assert "with learning rate 0.01" in finding.reason
     verdict = verdict_of(found)
     assert (verdict.strategy, verdict.value, verdict.detectable) == (None, None, False)
-    assert verdict.text.startswith("Every setting diverged")
+    assert verdict.text.startswith("Every setting that was searched diverged")
     assert verdict.model_dump_json()
 
 
@@ -696,3 +699,10 @@ def test_a_loaders_step_is_timed_over_many_steps_not_as_the_difference_of_two_st
     stopwatch.sitting([Progression(group, rate=0.01)], 1, None, experiment.profile.train)
     assert stopwatch.timings[candidate].steps >= 20
     assert min(stopwatch.timings[candidate].seconds_per_step) > 0
+
+
+def test_a_target_of_pure_noise_is_said_to_have_nothing_to_learn(make: Make, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    pd.DataFrame(rng.normal(size=(120, 4)), columns=list("abcy")).to_csv(tmp_path / "noise.csv", index=False)
+    search = decided(make("quick", "search.defaults=false", data=str(tmp_path / "noise.csv"), target="y", strategies=["full_batch"]))
+    assert any("there may be nothing to learn here" in note for note in search.findings.notes)

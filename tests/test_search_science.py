@@ -107,7 +107,7 @@ def test_a_backends_noise_scale_is_the_exact_one_of_linear_regression(model: Mod
 
 
 def exact_noise_scale(curvatures: NDArray[np.float64], delta: NDArray[np.float64], bias: float, sigma: float, has_bias: bool) -> float:
-    """The textbook case of Gaussian features, and the same with a constant feature beside the Gaussian ones, whose weight is off by `bias`."""
+    """Gaussian features, and the same with a constant feature beside the Gaussian ones, whose weight is off by `bias`."""
     slope = curvatures * delta
     squared_gradient = slope @ slope + bias**2
     trace = curvatures.sum()

@@ -75,8 +75,14 @@ class Measure:
     needs_target: bool = True
 
 
-PAGES = LogMean(0.0, (Spread(0.01**2, math.inf),))
-"""Memory comes in pages: equal peaks are equal to a percent or so."""
+PAGES_BYTES = 8192
+"""Memory comes in pages, so a peak is known to about two of them."""
+
+
+def _to_pages(*items: "Outcome") -> LogMean:
+    """Return the uncertainty of peaks that come in pages, as a factor."""
+    return LogMean(0.0, (Spread(float(sum((PAGES_BYTES / np.mean(item.peak_bytes)) ** 2 for item in items)), math.inf),))
+
 
 MEASURES: dict[Objective, Measure] = {
     "time": Measure(
@@ -90,8 +96,8 @@ MEASURES: dict[Objective, Measure] = {
         rank=lambda item: log_mean(item.least_rows).mean,
     ),
     "memory": Measure(
-        value=lambda item: log_mean(item.peak_bytes),
-        over=lambda a, b: ratio(a.peak_bytes, b.peak_bytes).times(PAGES),
+        value=lambda item: log_mean(item.peak_bytes).times(_to_pages(item)),
+        over=lambda a, b: ratio(a.peak_bytes, np.full(len(a.peak_bytes), np.exp(np.log(b.peak_bytes).mean()))).times(_to_pages(a, b)),
         rank=lambda item: log_mean(item.peak_bytes).mean,
     ),
     # Chosen by validation rows: to choose by test rows would be tuning on them.

@@ -21,10 +21,10 @@ EXPLODED = 1e6
 class Recorder:
     """The memory of one training.
 
-    With `plan.patience` a replica keeps its best weights and stops after that many evaluations without a lower validation loss; with
+    With `plan.patience` a replica keeps its best weights and stops after that many evaluations without a lower validation loss. With
     `plan.keep` "settled" it keeps the mean of its weights over those `SETTLED` consecutive evaluations whose mean validation loss is
-    lowest (Izmailov et al. 2018 average so); otherwise its last weights. One that has learnt nothing by `plan.hopeless_after` of its
-    rows stops, too (1: never).
+    lowest (Izmailov et al. 2018 average so), or the last of them while the loss falls from one to the next. Otherwise its last weights.
+    One that has learnt nothing by `plan.hopeless_after` of its rows stops, too (1: never).
     """
 
     def __init__(
@@ -73,8 +73,10 @@ class Recorder:
             self.latest.append((weights, validation_loss))
             keeps_best = len(self.latest) == SETTLED  # until then, the last weights
         if self.latest is not None and keeps_best:
-            weights = np.mean([held for held, _ in self.latest], axis=0, dtype=weights.dtype)
-            validation_loss = np.mean([losses for _, losses in self.latest], axis=0)
+            held, losses = (np.array(part) for part in zip(*self.latest, strict=True))
+            falls: NDArray[np.bool_] = np.all(losses[1:] < losses[:-1], axis=0)  # still on its way down, so its last weights are its best
+            weights = np.where(falls[:, None], weights, held.mean(0, dtype=weights.dtype))
+            validation_loss = np.where(falls, validation_loss, losses.mean(0))
         better = active & (validation_loss < self.kept_loss) if keeps_best else active
         self.kept_loss = np.where(better & keeps_best, validation_loss, self.kept_loss)
         points = np.array([len(curve.step) - 1 for curve in self.curves])

@@ -40,7 +40,7 @@ def of_times(found: Findings) -> str:
     first = min(reached, key=lambda item: item.seconds.value)
     said = f"From {seconds(first.seconds.value)} ({first.candidate.label}) to {seconds(slowest.seconds.value)} ({slowest.candidate.label})"
     missed = [item.candidate.label for item in timed if item.outcome.status != "reached"]
-    arrows = f"; {listed(missed)} missed the target with some seed, and the arrow begins at what was spent" if missed else ""
+    arrows = f"; {listed(missed)} missed the target with some seed, and the arrow begins at the least that it takes" if missed else ""
     return f"{said}{arrows}."
 
 

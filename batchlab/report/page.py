@@ -118,18 +118,20 @@ def _sizes(found: Findings) -> str:
         critical, why = "none", "Fewer than three batch sizes reached the target with every seed in more than a step."
     elif fit.poor:
         critical, why = "none", f"Poor fit: the points lie {math.expm1(fit.misfit):.0%} off the frontier."
+    elif not fit.within:
+        below = fit.critical_batch.value < min(fit.batch_rows)
+        critical = f"< {number(min(fit.batch_rows))}" if below else f"> {number(max(fit.batch_rows))}"
+        why = "Beyond the sizes tried."
     else:
-        beyond = "" if fit.within else " Beyond the sizes tried."
-        critical, why = (
-            number(fit.critical_batch.value),
-            f"95% CI {interval(fit.critical_batch)}. More rows than this save few steps.{beyond}",
-        )
+        critical, why = number(fit.critical_batch.value), f"95% CI {interval(fit.critical_batch)}. More rows than this save few steps."
     tiles = (
         ("critical batch size", critical, why),
         ("throughput knee", "none" if knee is None else number(knee), "Larger batches hardly train more rows a second."),
         ("memory ceiling", number(found.memory_ceiling), "The largest batch that one training can hold now."),
     )
-    items = "".join(f"<div><dt>{name}</dt><dd>{value}<small>{html.escape(words)}</small></dd></div>" for name, value, words in tiles)
+    items = "".join(
+        f"<div><dt>{name}</dt><dd>{html.escape(value)}<small>{html.escape(words)}</small></dd></div>" for name, value, words in tiles
+    )
     said = "".join(f"<p>{html.escape(text)}</p>" for text in disagreements(found))
     return f'<dl class="sizes">{items}</dl>{said}'
 
@@ -161,7 +163,10 @@ def _method(found: Findings) -> str:
     rates = max((len(item.rates) for item in found.settings), default=0)
     target = "There is no target: no setting lowered the validation loss."
     if found.target_loss is not None:
-        rule = f"it leaves {SHARE_LEFT:.0%} of the best trial's way from its first loss ({found.first_loss:.4g}) to its lowest level"
+        rule = (
+            f"it leaves {SHARE_LEFT:.0%} of the best trial's way to its lowest level, from the loss of always predicting the mean or from "
+            f"the first loss, whichever is lower ({found.start_loss:.4g})"
+        )
         target = (
             f"The target is validation loss {found.target_loss:.4g}: {'it was given' if found.target_given else rule}. It is reached when "
             f"{HELD} evaluations in a row are at or below it."

@@ -18,7 +18,7 @@ HEADINGS = ("setting", "batch rows", "rate", "status", "steps to target", "secon
 
 def settings_table(found: Findings, unit: str) -> str:
     """Return all settings, best first, and below them why a setting missed the target or diverged: none is left out."""
-    headings = [*HEADINGS, f"validation loss ({unit})", f"test loss ({unit})"]
+    headings = [*HEADINGS, f"validation loss, mean of seeds ({unit})", f"test loss, mean of seeds ({unit})"]
     items = ranked(found)
     reasons = list(dict.fromkeys(item.reason for item in items if item.reason))
     body = "".join(_row(found, item, reasons) for item in items)

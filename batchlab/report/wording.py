@@ -66,7 +66,7 @@ def verdict_text(found: "Findings") -> str:
 def _recommendation(found: "Findings") -> list[str]:
     choice, best = found.choice, found.best
     if choice is None or best is None:
-        return ["Every setting diverged; see the reasons below."]
+        return ["Every setting that was searched diverged; see the reasons."]
     lines = [f"Train with {best.candidate.name}, batch_rows {best.candidate.batch_rows}, learning rate {best.learning_rate:g}."]
     if found.target_loss is None:
         return [*lines, "No setting lowered the validation loss, so there is nothing to choose by: this one ended lowest."]
@@ -127,22 +127,32 @@ def critical(found: "Findings") -> str:
     """Say the critical batch size at the target, or why there is none."""
     fit = found.frontier
     if fit is None:
-        return "No critical batch size: fewer than three batch sizes reached the target with every seed in more than a step"
+        return (
+            "No critical batch size: fewer than three batch sizes reached the target with every seed, and every seed in more than one step"
+        )
     size = fit.critical_batch
     if fit.poor:
         return f"The points do not follow a frontier (off by {math.expm1(fit.misfit):.0%}), so no critical batch size"
-    said = f"Critical batch size at that loss {number(size.value)} rows ({interval(size)})"
-    return said if fit.within else f"{said}, beyond those tried"
+    if size.value < min(fit.batch_rows):
+        return f"Critical batch size at that loss below {number(min(fit.batch_rows))} rows, the fewest tried"
+    if size.value > max(fit.batch_rows):
+        return f"Critical batch size at that loss above {number(max(fit.batch_rows))} rows, the most tried"
+    return f"Critical batch size at that loss {number(size.value)} rows ({interval(size)})"
 
 
 def _typed(found: "Findings") -> list[str]:
     if not found.against_typed or found.target_loss is None or found.choice is None or not found.choice.sure:
         return []
-    said = [f"{pair.label} takes {_times_as_long(pair)}" for pair in found.against_typed]
+    said = [f"{pair.label} {_beside(found, pair)}" for pair in found.against_typed]
     return ["What people type: " + "; ".join(said) + "."]
 
 
-def _times_as_long(pair: Pair) -> str:
+def _beside(found: "Findings", pair: Pair) -> str:
+    """Say how long what people type takes to the same loss, always in seconds; or how many of its seeds get there."""
+    outcome = found.of(pair.label).outcome
+    missed = f" ({outcome.seeds_reached} of {len(outcome.steps)} seeds got there)" if pair.at_least else ""
+    if pair.at_least and not pair.detectable:
+        return f"did not get there with every seed{missed}"
     if not pair.detectable:
-        return "as long (no difference detectable)"
-    return f"{'at least ' if pair.at_least else ''}{number(pair.ratio)}× as long"
+        return "takes as long to that loss (no difference detectable)"
+    return f"takes {'at least ' if pair.at_least else ''}{number(pair.ratio)}× as long to that loss{missed}"

@@ -72,8 +72,8 @@ def typed_by_default(row_count: int) -> tuple[Candidate, ...]:
     """Return what people type without a search: batches of 32 with Adam at 0.001, and the notebook's batches of 10 with SGD at 0.01."""
     common, notebook = (MiniBatch(batch_rows=min(rows, row_count)) for rows in (32, 10))
     return (
-        Candidate("typed", "batch 32, Adam 0.001", common, common.batch_rows, Adam(), (0.001,), typed=True),
-        Candidate("typed", "notebook: batch 10, SGD 0.01", notebook, notebook.batch_rows, Sgd(), (0.01,), typed=True),
+        Candidate("typed", f"batch {common.batch_rows}, Adam 0.001", common, common.batch_rows, Adam(), (0.001,), typed=True),
+        Candidate("typed", f"notebook: batch {notebook.batch_rows}, SGD 0.01", notebook, notebook.batch_rows, Sgd(), (0.01,), typed=True),
     )
 
 

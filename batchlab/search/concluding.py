@@ -51,6 +51,7 @@ def concluded(search: "Search") -> Findings:
         target_loss=None if search.target is None else search.target * unit,
         target_given=search.rule.target_loss is not None,
         first_loss=search.first_loss * unit,
+        start_loss=search.start_loss * unit,
         loss_unit=unit,
         row_count=search.row_count,
         budget_rows=search.budget_rows,
@@ -122,11 +123,11 @@ def _reason(search: "Search", item: "Progression", outcome: Outcome, shown: Tria
     if outcome.status == "diverged":
         return search.experiment.reason(shown)
     if search.target is None:
-        return "no learning rate lowered the validation loss, so there is no target"
+        return "there is no target: no tuned rate lowered the validation loss"
     if outcome.status == "not_reached":
         unit = search.experiment.loss_unit
         reached, seeds, ended = outcome.seeds_reached, len(outcome.steps), float(np.mean(outcome.validation_loss))
-        lowest_of = f"the lowest validation loss was {ended:.6g} against {search.target * unit:.6g}"
+        lowest_of = f"the lowest level of the validation loss was {ended:.6g}, the target {search.target * unit:.6g}"
         return f"{reached} of {seeds} seeds reached the target within {outcome.budget_rows:,.0f} rows; on average {lowest_of}"
     return None
 

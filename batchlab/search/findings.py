@@ -79,6 +79,7 @@ class Findings:
     target_loss: float | None
     target_given: bool
     first_loss: float
+    start_loss: float
     loss_unit: float
     row_count: int
     budget_rows: int

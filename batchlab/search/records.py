@@ -19,7 +19,7 @@ def verdict_of(found: Findings) -> Verdict:
     """Return the verdict as one frozen record."""
     choice, best, fit = found.choice, found.best, found.frontier
     up, full = (choice.runner_up, choice.full_batch) if choice is not None and choice.sure else (None, None)
-    sound = fit is not None and not fit.poor
+    sound = fit is not None and not fit.poor and fit.within
     return Verdict(
         strategy=None if best is None else best.candidate.name,
         batch_rows=None if best is None else best.candidate.batch_rows,
@@ -63,7 +63,7 @@ def to_target(item: Finding) -> dict[str, Any]:
     }
     for name, estimate in (("steps", item.steps), ("rows", item.rows), ("seconds", item.seconds)):
         fields[f"{name}_to_target"] = estimate.value if reached else None
-        fields[f"{name}_to_target_ci"] = ends(estimate) if reached else (estimate.low, None)
+        fields[f"{name}_to_target_ci"] = ends(estimate) if reached else (estimate.value, None)  # a mean of what was spent: a lower bound
     return fields
 
 

@@ -13,7 +13,20 @@ if TYPE_CHECKING:
 
 def remarks_of(search: "Search", found: Sequence[Finding], best: Finding | None) -> list[str]:
     """Return all remarks, one sentence each."""
-    return [*_odd_settings(search), *_edge_notes(search), *_test_notes(found, best)]
+    return [*_odd_settings(search), *_edge_notes(search), *_test_notes(found, best), *_nothing_learnt(search, best)]
+
+
+def _nothing_learnt(search: "Search", best: Finding | None) -> list[str]:
+    """Say where the recommended setting predicts hardly better than a constant does, for so few test rows: then the choice means nothing."""
+    if best is None:
+        return []
+    own, constant = float(best.outcome.test_loss.mean()), search.experiment.constant_test_loss
+    if own < constant * (1 - len(search.experiment.split.test) ** -0.5):
+        return []
+    return [
+        f"on the test rows the recommended setting's mean loss, {own:.4g}, is hardly lower than that of always predicting the "
+        f"mean, {constant:.4g}: there may be nothing to learn here, and then the choice means nothing"
+    ]
 
 
 def _odd_settings(search: "Search") -> list[str]:

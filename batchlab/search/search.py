@@ -56,7 +56,7 @@ class Search:
         self.data = experiment.data.thinned(TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED, self.profile.seed)
         self.plan = budgeted(self.profile.train, self.row_count)
         self.target = None if self.rule.target_loss is None else self.rule.target_loss / experiment.loss_unit
-        self.first_loss = math.nan
+        self.first_loss = self.start_loss = math.nan
         self.stopwatch = Stopwatch(experiment, self.data)
         self.apart: Apart | None = None
         self.peak_bytes: dict[Candidate, list[int]] = {}
@@ -108,7 +108,7 @@ class Search:
     def planned_trainings(self) -> int:
         """How many trainings there will be, if time allows."""
         tuned = sum(self.planned_tuning(item.group.first) for item in self.groups.values())
-        return tuned + len(self.groups) * self.rule.seeds
+        return tuned + (len(self.groups) + 1) * self.rule.seeds  # one more for sorted rows
 
     def planned_tuning(self, candidate: Candidate) -> int:
         """How many trainings find one setting's rate."""

@@ -116,7 +116,9 @@ def aim(search: "Search") -> None:
     search.first_loss = float(np.mean([result.curve.validation_loss[0] for result in tuned]))
     if search.rule.target_loss is None:
         levels = [level for item in search.groups.values() for level in mean_levels(item.tuned)]
-        search.target = target_loss(search.first_loss, levels)
+        constant = search.experiment.constant_loss
+        search.start_loss = min(search.first_loss, constant) if min(levels) < constant else search.first_loss
+        search.target = target_loss(search.start_loss, levels)
 
 
 def ranked(search: "Search", item: Progression) -> list[float]:

@@ -24,8 +24,8 @@ class Growing(Strategy):
         return in_batches(permutation(population.row_count, seed, epoch), self._rows_at(epoch, population.row_count))
 
     def rows_per_step(self, row_count: int) -> int:
-        """Rows behind one of the first updates."""
-        return self.batch_rows
+        """Rows behind one of the first updates: at most all there are."""
+        return min(self.batch_rows, row_count)
 
     @property
     def grows(self) -> bool:
