@@ -48,8 +48,8 @@ def problems(folder: Path) -> dict[str, Callable[[], Profile]]:
         "breast_cancer, linear": lambda: load_profile("quick", data="breast_cancer"),
         "digits, mlp 64-64": lambda: load_profile("quick", data="digits", overrides=["model.kind=mlp"]),
         "1M rows of prices, linear": lambda: load_profile("quick", data="synthetic", overrides=["source.rows=1000000"]),
-        "1M rows of Friedman 1, mlp 64-64, 5 minutes": lambda: load_profile(
-            "quick", data=str(friedman(folder)), target="y", overrides=["model.kind=mlp", "search.max_minutes=5"]
+        "1M rows of Friedman 1, mlp 64-64, 3 minutes": lambda: load_profile(
+            "quick", data=str(friedman(folder)), target="y", overrides=["model.kind=mlp", "search.max_minutes=3"]
         ),
     }
 

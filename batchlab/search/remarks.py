@@ -17,7 +17,7 @@ def remarks_of(search: "Search", found: Sequence[Finding], best: Finding | None)
 
 
 def _nothing_learnt(search: "Search", best: Finding | None) -> list[str]:
-    """Say where the recommended setting predicts hardly better than a constant does, for so few test rows: then the choice means nothing."""
+    """Say where the recommended setting predicts hardly better than a constant does, for so few test rows."""
     if best is None:
         return []
     own, constant = float(best.outcome.test_loss.mean()), search.experiment.constant_test_loss
