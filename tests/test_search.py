@@ -500,9 +500,9 @@ def test_a_search_with_hardly_any_time_still_ends_in_a_verdict_and_says_what_it_
     assert found.settings
     assert found.budget_rows < 2000 * 265
     assert any("so that the search fits into 0.02 minutes" in note for note in found.notes)
-    assert any("before every strategy had all its trials" in note for note in found.notes)
-    everything = search.planned_trainings
-    assert search.trial_count < everything
+    cut = any("before every strategy had all its trials" in note for note in found.notes)
+    complete = all(len(item.tuned) == search.planned_tuning(item.group.first) for item in search.groups.values())
+    assert cut is not complete  # a fast machine may make them all
 
 
 # Growing batches
