@@ -706,3 +706,18 @@ def test_a_target_of_pure_noise_is_said_to_have_nothing_to_learn(make: Make, tmp
     pd.DataFrame(rng.normal(size=(120, 4)), columns=list("abcy")).to_csv(tmp_path / "noise.csv", index=False)
     search = decided(make("quick", "search.defaults=false", data=str(tmp_path / "noise.csv"), target="y", strategies=["full_batch"]))
     assert any("there may be nothing to learn here" in note for note in search.findings.notes)
+
+
+def test_a_target_that_no_setting_reaches_with_every_seed_is_eased_and_a_note_says_so(make: Make) -> None:
+    search = Search(make("quick", "search.batch_rows=[32]", "search.defaults=false", strategies=["mini_batch"]))
+    (item,) = search.groups.values()
+    search.start_loss, search.target, item.rate = 101.0, 3.0, 0.1
+    item.tuned = [ended(0.1, seed, [101, 1, 1, 1, 1, 1]) for seed in range(2)]
+    item.confirmed = [ended(0.1, 9, [101, 50, 1, 1, 1, 1]), ended(0.1, 10, [101, 50, 5.5, 5.5, 5.5, 5.5])]
+    tuning.ease_target(search)
+    assert (search.target, search.share_left) == (pytest.approx(6.0), 0.05)
+    assert any("leaves 5% of the way instead of 2%" in note for note in search.notes)
+    item.confirmed[1] = ended(0.1, 10, [101, 90, 90, 90, 90, 90])
+    search.target, search.share_left = 3.0, 0.02
+    tuning.ease_target(search)
+    assert (search.target, search.share_left) == (3.0, 0.02)

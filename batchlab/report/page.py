@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from batchlab.analysis.curves import HELD, SHARE_LEFT
+from batchlab.analysis.curves import HELD
 from batchlab.report import captions, cost_pictures, critical_pictures, curve_pictures, pictures
 from batchlab.report.claims import claims
 from batchlab.report.ink import lines
@@ -164,7 +164,7 @@ def _method(found: Findings) -> str:
     target = "There is no target: no setting lowered the validation loss."
     if found.target_loss is not None:
         rule = (
-            f"it leaves {SHARE_LEFT:.0%} of the best trial's way to its lowest level, from the loss of always predicting the mean or from "
+            f"it leaves {found.share_left:.0%} of the best trial's way to its lowest level, from the loss of always predicting the mean or from "
             f"the first loss, whichever is lower ({found.start_loss:.4g})"
         )
         target = (

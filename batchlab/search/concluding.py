@@ -52,6 +52,7 @@ def concluded(search: "Search") -> Findings:
         target_given=search.rule.target_loss is not None,
         first_loss=search.first_loss * unit,
         start_loss=search.start_loss * unit,
+        share_left=search.share_left,
         loss_unit=unit,
         row_count=search.row_count,
         budget_rows=search.budget_rows,

@@ -80,6 +80,7 @@ class Findings:
     target_given: bool
     first_loss: float
     start_loss: float
+    share_left: float
     loss_unit: float
     row_count: int
     budget_rows: int

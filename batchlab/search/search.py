@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.analysis.curves import SHARE_LEFT
 from batchlab.engine.records import Plan, Progress, TrialResult
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
@@ -57,6 +58,7 @@ class Search:
         self.plan = budgeted(self.profile.train, self.row_count)
         self.target = None if self.rule.target_loss is None else self.rule.target_loss / experiment.loss_unit
         self.first_loss = self.start_loss = math.nan
+        self.share_left = SHARE_LEFT
         self.stopwatch = Stopwatch(experiment, self.data)
         self.apart: Apart | None = None
         self.peak_bytes: dict[Candidate, list[int]] = {}
@@ -145,6 +147,7 @@ class Search:
         yield "timing, first sitting", self._time
         for item in self.known:
             yield f"confirm {item.group.label}", partial(confirming.confirm, self, item)
+        tuning.ease_target(self)
         yield "sorted order", partial(confirming.train_sorted, self)
         yield "timing, second sitting", self._time
         yield "loaders", self._measure_loaders
