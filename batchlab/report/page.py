@@ -164,8 +164,8 @@ def _method(found: Findings) -> str:
     target = "There is no target: no setting lowered the validation loss."
     if found.target_loss is not None:
         rule = (
-            f"it leaves {found.share_left:.0%} of the best trial's way to its lowest level, from the loss of always predicting the mean or from "
-            f"the first loss, whichever is lower ({found.start_loss:.4g})"
+            f"it leaves {found.share_left:.0%} of the best trial's way to its lowest level from {found.start_loss:.4g}, the loss of always "
+            "predicting the mean or the first loss, whichever is lower"
         )
         target = (
             f"The target is validation loss {found.target_loss:.4g}: {'it was given' if found.target_given else rule}. It is reached when "
