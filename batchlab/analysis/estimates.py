@@ -21,10 +21,6 @@ class Estimate(Result):
     low: float
     high: float
 
-    def times(self, factor: float) -> "Estimate":
-        """Return the estimate in another unit."""
-        return Estimate(value=self.value * factor, low=self.low * factor, high=self.high * factor)
-
     def holds(self, number: float) -> bool:
         """Whether the interval covers `number`."""
         return self.low <= number <= self.high

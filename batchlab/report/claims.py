@@ -1,7 +1,6 @@
 """What the lesson claims of batches, each claim with the answer that this search measured."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ from batchlab.analysis.verdict import paired
 from batchlab.report.claims_of_size import ALIKE, full_batch, sized, too_large, too_small
 from batchlab.report.wording import memory, number, seconds
 from batchlab.search.findings import Finding, Findings
-from batchlab.search.progression import NoisePoint
+from batchlab.search.progression import nearest_to
 from batchlab.strategies.accumulated import Accumulated
 
 
@@ -58,20 +57,12 @@ def _gradients(found: Findings) -> str:
 def _shares(found: Findings, item: Finding) -> str:
     points = [point for point in item.noise if point.validation_loss > 0]
     parts = [f"{_share(found, item, points[0].noise_scale)} before the first step"]
-    near = nearest(points, found)
+    near = nearest_to(None if found.target_loss is None else found.target_loss / found.loss_unit, points)
     if near is not None and near is not points[0]:
         parts.append(
             f"{_share(found, item, near.noise_scale)} near the target (validation loss {near.validation_loss * found.loss_unit:.4g})"
         )
     return " and ".join(parts)
-
-
-def nearest(points: Iterable[NoisePoint], found: Findings) -> NoisePoint | None:
-    """Return the point whose loss is nearest to the target, by ratio."""
-    if found.target_loss is None:
-        return None
-    aim = found.target_loss / found.loss_unit
-    return min(points, key=lambda point: abs(math.log(point.validation_loss / aim)), default=None)
 
 
 def _share(found: Findings, item: Finding, scale: Estimate) -> str:

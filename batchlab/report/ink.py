@@ -71,11 +71,6 @@ def is_sized(item: Finding) -> bool:
     return item.sampled and not item.candidate.typed
 
 
-def line_of(found: Findings, item: Finding) -> Line:
-    """Return the line that shows this setting."""
-    return next(line for line in lines(found) if any(member is item for member in line.members))
-
-
 def _line(found: Findings, group: Sequence[Finding], colour: str, dash: int) -> Line:
     chosen = any(item is found.best for item in group)
     return Line(tuple(group), " · ".join(shortened(item.candidate.label) for item in group), colour, DASHES[0 if chosen else dash], chosen)

@@ -1,13 +1,11 @@
 """Drawing the verdict from a search whose parts have all run."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchlab.analysis.estimates import Estimate
 from batchlab.analysis.frontier import Frontier, fitted
 from batchlab.analysis.throughput import throughput_knee
 from batchlab.analysis.verdict import Objective, Outcome, Pair, chosen, paired
@@ -15,11 +13,12 @@ from batchlab.engine.records import TrialResult
 from batchlab.search.candidates import Candidate
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.memory import memory_ceiling
+from batchlab.search.progression import nearest_to
 from batchlab.search.remarks import remarks_of
 from batchlab.search.trials import lowest, rows_to, steps_to, summaries
 
 if TYPE_CHECKING:
-    from batchlab.search.progression import NoisePoint, Progression
+    from batchlab.search.progression import Progression
     from batchlab.search.search import Search
 
 LEAST_LOSS = 1e-12
@@ -75,6 +74,7 @@ def _finding(search: "Search", item: "Progression", member: Candidate) -> Findin
     rate = item.rate or 0.0
     outcome = outcome_of(search, item, member, results)
     speed = np.argsort(outcome.least_rows, kind="stable")
+    near = nearest_to(target, item.noise)
     shown = results[int(speed[len(speed) // 2])]
     return Finding(
         candidate=member,
@@ -84,7 +84,7 @@ def _finding(search: "Search", item: "Progression", member: Candidate) -> Findin
         shown=shown,
         rates=summaries(item.tuned, target),
         noise=item.noise,
-        noise_scale=_at_target(item.noise, target),
+        noise_scale=None if near is None else near.noise_scale,
         timings=search.stopwatch.timings[member],
         reason=_reason(search, item, outcome, shown),
     )
@@ -110,14 +110,6 @@ def outcome_of(search: "Search", item: "Progression", member: Candidate, results
         validation_loss=np.maximum([lowest(result) * unit for result in results], floor),
         test_loss=np.maximum(search.test_losses[item.group], floor),
     )
-
-
-def _at_target(noise: "Sequence[NoisePoint]", target: float | None) -> Estimate | None:
-    """Return the noise scale where the loss was nearest to the target, by ratio."""
-    points = [point for point in noise if point.validation_loss > 0]
-    if target is None or not points:
-        return None
-    return min(points, key=lambda point: abs(math.log(point.validation_loss / target))).noise_scale
 
 
 def _reason(search: "Search", item: "Progression", outcome: Outcome, shown: TrialResult) -> str | None:

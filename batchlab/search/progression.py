@@ -1,5 +1,7 @@
 """What a search knows of one group of settings so far."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from batchlab.analysis.estimates import Estimate
@@ -15,6 +17,14 @@ class NoisePoint:
     rows_seen: int
     validation_loss: float
     noise_scale: Estimate
+
+
+def nearest_to(target: float | None, points: Iterable[NoisePoint]) -> NoisePoint | None:
+    """Return the point whose validation loss is nearest to the target, by ratio."""
+    if target is None:
+        return None
+    lossy = (point for point in points if point.validation_loss > 0)
+    return min(lossy, key=lambda point: abs(math.log(point.validation_loss / target)), default=None)
 
 
 @dataclass
