@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check ui server bench verdicts lock browser test-browser clean
+.PHONY: help setup demo test check ui server bench verdicts lock browser postgres test-browser clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -48,6 +48,10 @@ bench: $(READY) ## Measure the engine beside its peers (add QUICK=--quick for 3 
 browser: ## Install Chromium and its driver, for the browser tests (Debian, Ubuntu)
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); $$sudo apt-get update -qq && $$sudo apt-get install -y -qq chromium chromium-driver; }
+
+postgres: ## Install PostgreSQL, for the tests that read from it (Debian, Ubuntu)
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); $$sudo apt-get update -qq && $$sudo apt-get install -y -qq postgresql; }
 
 test-browser: $(READY) browser ## Install a browser and run the tests that need one
 	$(BIN)/python -m pytest tests/test_browser.py

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from batchlab.columns import Columns
 from batchlab.engine.device import DeviceChoice
 from batchlab.engine.optimizers import OPTIMIZERS
 from batchlab.engine.records import Plan
@@ -21,9 +20,11 @@ from batchlab.records import Record
 from batchlab.search.rule import SearchRule
 from batchlab.sources import SOURCES, located
 from batchlab.sources.bundled import Bundled
+from batchlab.sources.places import check_no_password
 from batchlab.split import SplitRule
 from batchlab.strategies import STRATEGIES
-from batchlab.target import TaskChoice
+from batchlab.table.columns import CheckRule, ColumnRule, Columns, EncodingRule
+from batchlab.table.target import TaskChoice
 
 if TYPE_CHECKING:
     from batchlab.models import Model as AnyModel
@@ -47,7 +48,11 @@ class Profile(Record):
     task: TaskChoice = "auto"
     seed: int = Field(0, ge=0, lt=2**63)
     device: DeviceChoice = "auto"
+    columns: ColumnRule = ColumnRule()
+    checks: CheckRule = CheckRule()
     split: SplitRule = SplitRule()
+    encoding: EncodingRule = EncodingRule()
+    memory_gib: float | None = Field(None, gt=0)
     scale: bool = True
     model: AnyModel = Linear()
     train: Plan = Plan()
@@ -65,7 +70,7 @@ class Profile(Record):
             return {**values, "strategies": named}
         return values
 
-    def columns(self) -> Columns:
+    def named_columns(self) -> Columns:
         """Return which column plays which part; raises BadInput when no target is known or two strategies weigh by different columns."""
         target = self.target or self.source.default_target
         if target is None:
@@ -75,7 +80,7 @@ class Profile(Record):
         weights = {strategy.weighted_by for strategy in self.strategies.values() if strategy.weighted_by}
         if len(weights) > 1:
             raise BadInput(f"the strategies weigh by different columns ({', '.join(sorted(weights))}); a comparison needs one.")
-        return Columns(target=target, task=self.task, time=self.split.column, weight=next(iter(weights), None))
+        return Columns(target=target, task=self.task, weight=next(iter(weights), None), **self.columns.model_dump())
 
 
 def load_profile(
@@ -92,6 +97,8 @@ def load_profile(
 
     Raises BadInput in one line for an unknown profile, key, kind or strategy and for a value out of range.
     """
+    for text in filter(None, (data, *overrides)):
+        check_no_password(text)
     tree = _merged(DEFAULT_KINDS, _read(name))
     if data is not None:
         tree = {key: value for key, value in tree.items() if key != "target"} | {"source": located(data)}

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.engine.losses import Loss
-from batchlab.target import Target
+from batchlab.table.target import Target
 
 Predictions = NDArray[np.float64]
 

@@ -1,11 +1,9 @@
-"""A comparison without Prefect or MLflow: settle the profile, the rows and the scaling, then train and ship each strategy."""
+"""A comparison without Prefect or MLflow: settle the profile, the rows and their preparation, then train and ship each strategy."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,18 +11,29 @@ from numpy.typing import NDArray
 
 from batchlab.analysis.stability import divergence_reason, largest_stable_rate
 from batchlab.config import Profile
-from batchlab.engine.data import Scaling, TrainingData, measured_scaling, prepared
+from batchlab.engine.data import TrainingData
 from batchlab.engine.device import chosen_device
 from batchlab.engine.losses import Loss, chosen_loss
 from batchlab.engine.records import OnProgress, Trial, TrialResult
 from batchlab.errors import BadInput
-from batchlab.packing import PackedTable
+from batchlab.models import Model
+from batchlab.models.mlp import Mlp
+from batchlab.preparation import Preparation, measured_preparation
 from batchlab.split import Split
+from batchlab.table import PackedTable
+from batchlab.table.leakage import Leak, leaks
+from batchlab.table.portrait import Portrait, portrayed
+from batchlab.table.timeline import TIMED, Order
+from batchlab.training_data import prepared
 
 if TYPE_CHECKING:
     import torch
 
     from batchlab.shipping import ShippedModel
+
+
+MOST_TESTED = 1_000_000
+"""Of more rows the test loss, what a constant costs, and the largest stable rate are those of a sample."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Experiment:
         refused = [f"{name}: {error}" for name in self.profile.strategies if (error := self._refusal(name))]
         if refused:
             raise BadInput(" ".join(refused))
-        seeded_network(self.profile.model, self.shape, self.profile.seed)
+        seeded_network(self.model, self.shape, self.profile.seed)
 
     def _refusal(self, strategy: str) -> BadInput | None:
         from batchlab.engine.backends.choice import uses_kernels
@@ -52,7 +61,7 @@ class Experiment:
         try:
             if not chosen.takes_grid:  # a search finds sizes that fit
                 chosen.check(population)
-            uses_kernels(self.profile.model, self.profile.train, self.device, chosen.rows_per_step(population.row_count))
+            uses_kernels(self.model, self.profile.train, self.device, chosen.rows_per_step(population.row_count))
         except BadInput as error:
             return error
         return None
@@ -68,27 +77,52 @@ class Experiment:
         return chosen_device(self.profile.device, self.profile.train.precision)
 
     @cached_property
-    def scaling(self) -> Scaling:
-        """Statistics of the training rows."""
-        return measured_scaling(self.table, self.split, self.profile.scale)
+    def preparation(self) -> Preparation:
+        """How packed columns become inputs, with statistics of the training rows."""
+        return measured_preparation(self.table, self.split, self.profile.scale, self.profile.encoding)
+
+    @cached_property
+    def model(self) -> Model:
+        """The profile's model, told which of its inputs are categories to embed; raises BadInput for one that cannot."""
+        model, sizes = self.profile.model, self.preparation.embedded_sizes
+        if not sizes:
+            return model
+        if not isinstance(model, Mlp):
+            raise BadInput(f"encoding.categories 'embedding' needs model.kind mlp, not {model.kind}; use 'one_hot'.")
+        return model.model_copy(update={"embedded": sizes})
 
     @cached_property
     def data(self) -> TrainingData:
-        """Training and validation rows, scaled."""
+        """Training and validation rows, as inputs; training rows that take more than the profile's `memory_gib` stay in files."""
         import torch
 
+        from batchlab.engine.memory import free_bytes
+
         real = torch.float64 if self.profile.train.precision == "float64" else torch.float32
-        return prepared(self.table, self.split, self.scaling, real)
+        allowed = self.profile.memory_gib
+        memory_bytes = free_bytes(torch.device("cpu")) // 2 if allowed is None else int(allowed * 2**30)
+        return prepared(self.table, self.split, self.preparation, real, memory_bytes)
+
+    @cached_property
+    def leaks(self) -> tuple[Leak, ...]:
+        """In which ways the scores may be better than new rows will be."""
+        return leaks(self.table, self.split, self.profile.columns, self.profile.split.kind)
+
+    @cached_property
+    def portrait(self) -> Portrait:
+        """What the table looks like, and how the split divides it."""
+        order = Order(self.profile.columns.time, self.profile.split.kind in TIMED)
+        return portrayed(self.table, self.split, order)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Inputs and outputs of the network."""
-        return len(self.table.schema.features), max(1, len(self.table.schema.target.classes))
+        return self.preparation.width, max(1, len(self.table.schema.target.classes))
 
     @property
     def loss_unit(self) -> float:
         """What a loss of the scaled target is multiplied by to be in the target's unit (squared, for MSE and Huber)."""
-        return self.scaling.target_scale**2
+        return self.preparation.target_scale**2
 
     @property
     def loss_unit_name(self) -> str:
@@ -104,7 +138,7 @@ class Experiment:
         profile = self.profile
         rates = profile.train.learning_rate or coarse(profile.train.optimizer, profile.search.rates)
         trials = [Trial(rate, profile.seed) for rate in rates]
-        return train(self.data, profile.model, profile.strategies[strategy], trials, profile.train, self.loss, self.device, on_progress)
+        return train(self.data, self.model, profile.strategies[strategy], trials, profile.train, self.loss, self.device, on_progress)
 
     @cached_property
     def constant_loss(self) -> float:
@@ -129,24 +163,24 @@ class Experiment:
         """The test loss of always predicting the training rows' mean, or their shares of classes, in the target's unit."""
         from batchlab.evaluation import mean_loss
 
-        train, truth = self.table.target[self.split.train], self.table.target[self.split.test]
+        train, truth = (self.table.target[self.split.rows(part, MOST_TESTED)] for part in ("train", "test"))
         classes = self.table.schema.target.classes
         constant = np.bincount(train, minlength=len(classes)) / len(train) if classes else np.array([train.mean()])
-        return mean_loss(truth, np.tile(constant, (len(truth), 1)), self.loss, self.scaling.target_scale)
+        return mean_loss(truth, np.tile(constant, (len(truth), 1)), self.loss, self.preparation.target_scale)
 
     def _test_loss(self, result: TrialResult) -> float:
         from batchlab.evaluation import mean_loss
         from batchlab.shipping import predicted
 
-        rows = self.split.test
+        rows = self.split.rows("test", MOST_TESTED)
         outputs = predicted(self.ship(result), self.table.features, rows)
-        return mean_loss(self.table.target[rows], outputs, self.loss, self.scaling.target_scale)
+        return mean_loss(self.table.target[rows], outputs, self.loss, self.preparation.target_scale)
 
     def ship(self, result: TrialResult) -> "ShippedModel":
-        """Return the trial's model with its scaling inside: raw columns in, prediction in the target's unit out."""
+        """Return the trial's model with its preparation inside: packed columns in, prediction in the target's unit out."""
         from batchlab.shipping import shipped
 
-        return shipped(self.profile.model, self.shape, result.weights, self.scaling, self.loss.name == "cross_entropy")
+        return shipped(self.model, self.shape, result.weights, self.preparation, self.loss.name == "cross_entropy")
 
     def reason(self, result: TrialResult) -> str | None:
         """Say why the trial ended as it did; None for nothing to say."""
@@ -169,21 +203,5 @@ class Experiment:
         """The largest stable learning rate of a linear model on the training rows; None for other models and for Adam."""
         if not self.profile.model.is_linear:
             return None
-        features = self.data.features.double().numpy()
+        features = self.data.features[:: max(1, len(self.data.features) // MOST_TESTED)].double().numpy()
         return largest_stable_rate(np.asarray(features, np.float64), self.loss, self.profile.train.optimizer)
-
-
-def save_split(split: Split, table: PackedTable) -> Path:
-    """Write the split beside the packed table, under its digest, and return the file."""
-    path = table.path / f"split-{split.digest}.npz"
-    if not path.exists():
-        draft = path.with_name(f".{path.stem}-{os.getpid()}.npz")
-        np.savez(draft, train=split.train, validation=split.validation, test=split.test)
-        draft.replace(path)
-    return path
-
-
-def open_split(path: Path) -> Split:
-    """Read a split that `save_split` wrote."""
-    with np.load(path) as parts:
-        return Split(parts["train"], parts["validation"], parts["test"], path.stem.removeprefix("split-"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from batchlab.config import load_profile
 from batchlab.experiment import Experiment
-from batchlab.packing import pack
+from batchlab.table import pack
 from batchlab.results import Verdict
 from batchlab.search.records import to_target, trials_frame, verdict_of
 from batchlab.search.search import Search
@@ -75,7 +75,7 @@ class Comparison:
         schema, sizes = experiment.table.schema, experiment.split.sizes()
         facts = {"task": schema.target.task, "device": str(experiment.device), **{part: f"{rows:,} rows" for part, rows in sizes.items()}}
         title, unit = f"{schema.target.name} of {schema.source}", experiment.loss_unit_name
-        return page(self.search.findings, title=title, unit=unit, facts=facts, tracking_seconds={}, links={})
+        return page(self.search.findings, title=title, unit=unit, facts=facts, tracking_seconds={}, links={}, experiment=experiment)
 
     def _repr_html_(self) -> str:
         """Show the verdict and the table in a notebook."""
@@ -120,10 +120,11 @@ def compare(
         _written(frame, path)
         target, overrides = str(target), [overrides] if isinstance(overrides, str) else list(overrides)
         settings = load_profile(profile, data=str(path), target=target, task=task, strategies=strategies, overrides=overrides, seed=seed)
-        table = pack(settings.source, settings.columns(), Path(folder) / "tables", settings.seed)
+        table = pack(settings.source, settings.named_columns(), Path(folder) / "tables", settings.seed, settings.checks)
         experiment = Experiment(settings, table, split(table, settings.split, settings.seed))
         experiment.check()
-        _ = table.features, table.target, experiment.data  # what is memory-mapped stays readable when the folder is gone
+        # what is memory-mapped stays readable when the folder is gone; what is read from its files is read now
+        _ = table.features, table.target, experiment.data, experiment.leaks, experiment.portrait
         return Comparison(_searched(experiment, progress))
 
 

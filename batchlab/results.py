@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import ConfigDict
 
 from batchlab.records import Record
-from batchlab.target import Task
+from batchlab.table.target import Task
 
 
 class Result(Record):
@@ -69,6 +69,20 @@ class StrategyResult(Result):
     mlflow_run_id: str
 
 
+class Period(Result):
+    """The recommended setting in one period of a walk forward, trained on the rows before it: mean test loss over seeds, and what always
+    predicting the training rows' mean costs. `first` and `last` are the period's moments."""
+
+    number: int
+    first: str
+    last: str
+    train_rows: int
+    test_rows: int
+    test_loss: float
+    test_loss_ci: Interval
+    constant_test_loss: float
+
+
 class Verdict(Result):
     """The recommendation. `value` and `ci` are in seconds, rows, bytes or loss, as `objective` says; `ratio` is the runner-up's value over
     the recommended one's with its 97.5% interval, `full_batch_ratio` full batch's. `ties` cannot be told from the recommendation."""
@@ -94,6 +108,7 @@ class Verdict(Result):
     target_loss: float | None
     trials: int
     search_seconds: float
+    periods: tuple[Period, ...] = ()
     notes: tuple[str, ...]
     text: str
 

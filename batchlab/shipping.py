@@ -1,5 +1,8 @@
 """The model that ships: raw columns in, prediction in the target's unit (or class probabilities) out."""
 
+import dataclasses
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from batchlab.engine.backends.base import seeded_network
-from batchlab.engine.data import Scaling
+from batchlab.inputs import Inputs
 from batchlab.models import Model
+from batchlab.preparation import Preparation
+from batchlab.serving.batchlab_serving import PackedColumn
 
 ROWS_AT_ONCE = 8192
 EXPORT_ROWS = 2
@@ -17,49 +22,47 @@ EXPORT_ROWS = 2
 
 
 class ShippedModel(nn.Module):
-    """A trained network with its own scaling inside; computes in float64 on the CPU whatever it was trained in.
+    """A trained network with its own preparation inside; computes in float64 on the CPU whatever it was trained in.
 
-    Maps raw features `[rows, features]` to `[rows, 1]` in the target's unit, or to class probabilities `[rows, classes]`.
+    Maps packed columns `[rows, packed columns]` to `[rows, 1]` in the target's unit, or to class probabilities `[rows, classes]`.
     """
 
-    def __init__(self, network: nn.Module, scaling: Scaling, classification: bool) -> None:
+    def __init__(self, network: nn.Module, preparation: Preparation, classification: bool) -> None:
         super().__init__()
-        self.network = network
-        self.classification = classification
-        self.target_mean, self.target_scale = scaling.target_mean, scaling.target_scale
-        self.feature_mean: Tensor
-        self.feature_scale: Tensor
-        self.register_buffer("feature_mean", torch.tensor(scaling.feature_mean))
-        self.register_buffer("feature_scale", torch.tensor(scaling.feature_scale))
+        self.inputs, self.network, self.classification = Inputs(preparation), network, classification
+        self.target_mean, self.target_scale = preparation.target_mean, preparation.target_scale
 
-    def forward(self, raw: Tensor) -> Tensor:
-        """Return the prediction `[rows, 1]`, or probabilities `[rows, classes]`, for raw features `[rows, features]`."""
-        outputs: Tensor = self.network((raw.double() - self.feature_mean) / self.feature_scale)
+    def forward(self, packed: Tensor) -> Tensor:
+        """Return the prediction `[rows, 1]`, or probabilities `[rows, classes]`, for packed columns `[rows, packed columns]`."""
+        outputs: Tensor = self.network(self.inputs(packed))
         return outputs.softmax(dim=-1) if self.classification else outputs * self.target_scale + self.target_mean
 
 
 @torch.no_grad()
 def predicted(model: nn.Module, features: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return a shipped (or loaded) model's predictions for `rows` of raw `features`, in portions: memory does not grow with them."""
+    """Return a shipped (or loaded) model's predictions for `rows` of packed `features`, in portions: memory does not grow with them."""
     portions = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
     return np.concatenate([model(torch.from_numpy(features[portion])).numpy() for portion in portions])
 
 
 def shipped(
-    model: Model, shape: tuple[int, int], weights: dict[str, NDArray[np.float64]], scaling: Scaling, classification: bool
+    model: Model, shape: tuple[int, int], weights: dict[str, NDArray[np.float64]], preparation: Preparation, classification: bool
 ) -> ShippedModel:
-    """Return the model of (features, outputs) `shape` with trained `weights`, ready to predict."""
+    """Return the model of (inputs, outputs) `shape` with trained `weights`, ready to predict."""
     network = seeded_network(model, shape, seed=0).double()
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(torch.tensor(weights[name]))
-    return ShippedModel(network, scaling, classification).eval()
+    return ShippedModel(network, preparation, classification).eval()
 
 
-def export(model: ShippedModel, folder: Path) -> Path:
-    """Write the model as a torch.export archive, `model.pt2`, which holds a graph and arrays and runs no code when loaded."""
-    example = torch.zeros(EXPORT_ROWS, len(model.feature_mean), dtype=torch.float32)
+def export(model: ShippedModel, columns: Sequence[PackedColumn], folder: Path) -> Path:
+    """Write `model.pt2`, a torch.export archive that holds a graph and arrays and runs no code when loaded, and `columns.json`, which says
+    how raw columns become packed ones; return the archive."""
+    width = sum(len(column.packed_names) for column in columns)
+    example = torch.zeros(EXPORT_ROWS, width, dtype=torch.float32)
     program = torch.export.export(model, (example,), dynamic_shapes=[{0: torch.export.Dim.AUTO}])
     path = folder / "model.pt2"
     torch.export.save(program, path)
+    (folder / "columns.json").write_text(json.dumps([dataclasses.asdict(column) for column in columns], indent=1))
     return path

@@ -1,97 +1,221 @@
-"""The split: train, validation and test rows, drawn reproducibly and identified by a digest."""
+"""The split: train, validation and test rows, assigned reproducibly in bounded memory and identified by a digest."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from batchlab import assigning
+from batchlab.assigning import EVERY, PARTS, UNUSED, Labels
 from batchlab.errors import BadInput
-from batchlab.packing import PackedTable
 from batchlab.records import Record
+from batchlab.table import PackedTable
 
 Rows = NDArray[np.int64]
+Part = Literal["train", "validation", "test"]
 SMALLEST_PART = 2
+ROWS_AT_ONCE = 2**20
 
 
 class SplitRule(Record):
-    """How rows are divided: `random` (seeded), `chronological` (by `column`, or by row order), or `in_sample`.
+    """How rows are divided. `random` is seeded; `stratified` keeps the shares of the classes in every part; `chronological` trains on the
+    past (by `columns.time`, or in the order of rows); `group` keeps the rows of a group (`columns.group`) together; `walk_forward` tests on
+    the last of `folds` periods, and the recommended setting on each of them; `in_sample` trains, validates and tests on all rows, as the
+    notebook does: its scores say nothing about new rows.
 
-    `in_sample` trains, validates and tests on all rows, as the notebook does; its scores say nothing about new rows.
+    `embargo` leaves out the rows of so long a time before each cut: a number in the time column's unit, a duration like "5 days" for
+    dates, rows where there is no time column. Where `columns.key` names a key, a random row's side depends on its key alone, and so stays
+    when rows are added.
     """
 
-    kind: Literal["random", "chronological", "in_sample"] = "random"
+    kind: Literal["random", "stratified", "chronological", "group", "walk_forward", "in_sample"] = "random"
     validation: float = Field(0.15, gt=0, lt=1)
     test: float = Field(0.15, gt=0, lt=1)
-    column: str | None = None
+    embargo: float | str | None = None
+    folds: int = Field(4, ge=2)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of the three parts, each `[rows]`, and the digest that identifies them."""
+    """Which part each row of a table belongs to: `labels` `[rows]`, and the digest that identifies them."""
 
-    train: Rows
-    validation: Rows
-    test: Rows
+    labels: Labels
     digest: str
+
+    @property
+    def train(self) -> Rows:
+        """The numbers of the training rows, ascending."""
+        return self.rows("train")
+
+    @property
+    def validation(self) -> Rows:
+        """The numbers of the validation rows, ascending."""
+        return self.rows("validation")
+
+    @property
+    def test(self) -> Rows:
+        """The numbers of the test rows, ascending."""
+        return self.rows("test")
+
+    def rows(self, part: Part, most: int | None = None, seed: int = 0) -> Rows:
+        """Return the numbers of a part's rows, ascending; of more than `most` a random sample, drawn in bounded memory."""
+        size = self.sizes()[part]
+        if most is None or size <= most:
+            return np.concatenate([start + np.flatnonzero(flags) for start, flags in self.portions(part)])
+        wanted = np.sort(np.random.default_rng(seed).choice(size, most, replace=False))
+        found, before = [], 0
+        for start, flags in self.portions(part):
+            numbers = np.flatnonzero(flags)
+            low, high = np.searchsorted(wanted, (before, before + len(numbers)))
+            found.append(start + numbers[wanted[low:high] - before])
+            before += len(numbers)
+        return np.concatenate(found)
+
+    def portions(self, part: Part) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        """Yield where each portion of the table starts, and which of its rows are of the part."""
+        for start in range(0, len(self.labels), ROWS_AT_ONCE):
+            labels = self.labels[start : start + ROWS_AT_ONCE]
+            yield start, (labels == PARTS.index(part)) | (labels == EVERY)
 
     def sizes(self) -> dict[str, int]:
         """Return the number of rows of each part."""
-        return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
+        return {part: int(self._counts[number] + self._counts[EVERY]) for number, part in enumerate(PARTS)}
+
+    @property
+    def unused(self) -> int:
+        """How many rows are in no part: those of an embargo, and of later periods."""
+        return int(self._counts[UNUSED])
+
+    @cached_property
+    def _counts(self) -> Rows:
+        counts = np.zeros(UNUSED + 1, np.int64)
+        for start in range(0, len(self.labels), ROWS_AT_ONCE):
+            counts += np.bincount(self.labels[start : start + ROWS_AT_ONCE], minlength=UNUSED + 1)
+        return counts
+
+    def save(self, table: PackedTable) -> Path:
+        """Write the split beside the packed table, under its digest, and return the file."""
+        path = table.path / f"split-{self.digest}.npy"
+        if not path.exists():
+            draft = path.with_name(f".{path.stem}-{np.random.default_rng().integers(2**62):x}.npy")
+            np.save(draft, self.labels)
+            draft.replace(path)
+        return path
+
+    @classmethod
+    def open(cls, path: Path) -> "Split":
+        """Read a split that `save` wrote; its labels are memory-mapped."""
+        return cls(np.asarray(np.load(path, mmap_mode="r")), path.stem.removeprefix("split-"))
 
 
 def split(table: PackedTable, rule: SplitRule, seed: int) -> Split:
     """Divide the table's rows by `rule`; the same table, rule and seed give the same split.
 
-    Raises BadInput when a part would have fewer than 2 rows or the training rows lack a class.
+    Raises BadInput when a part would have fewer than 2 rows, when the training rows lack a class, and for a rule that the table does not
+    allow.
     """
-    count = table.schema.rows
-    if rule.kind == "in_sample":
-        everything = np.arange(count)
-        parts = [everything, everything, everything]
-    elif rule.kind == "chronological":
-        parts = _cut(*_chronological_order(table, rule), rule)
-    else:
-        order = np.random.default_rng(seed).permutation(count)
-        parts = [np.sort(part) for part in _cut(order, np.arange(count, dtype=np.float64), rule)]
-    _check(parts, table, rule)
-    digest = hashlib.sha256(table.schema.digest.encode())
-    for part in parts:
-        digest.update(np.int64(len(part)).tobytes() + part.astype(np.int64).tobytes())
-    return Split(parts[0], parts[1], parts[2], digest.hexdigest()[:16])
-
-
-def _chronological_order(table: PackedTable, rule: SplitRule) -> tuple[Rows, NDArray[np.float64]]:
-    """Return the rows in the order of time, and their times."""
-    time = table.side_column("time") if rule.column else np.arange(table.schema.rows, dtype=np.float64)
-    if time is None:
-        raise BadInput(f"the packed table has no time column; pack it with '{rule.column}' as its time column.")
-    order = np.argsort(time, kind="stable")
-    return order, time[order]
-
-
-def _cut(order: Rows, times: NDArray[np.float64], rule: SplitRule) -> list[Rows]:
-    """Cut `order` at the rule's shares, moving each cut back to the first row of its time, so that no time is divided."""
-    if rule.validation + rule.test >= 1:
+    if rule.kind == "walk_forward":
+        return walk_forward(table, rule)[-1]
+    if rule.kind != "in_sample" and rule.validation + rule.test >= 1:
         raise BadInput(f"split.validation {rule.validation} and split.test {rule.test} leave no training rows; their sum must be below 1.")
-    held = [round(len(order) * (rule.validation + rule.test)), round(len(order) * rule.test)]
-    bounds = np.append(times, np.inf)
-    cuts = [int(np.searchsorted(times, bounds[len(order) - rows])) for rows in held]
-    return list(np.split(order, cuts))
+    return _checked(_labels(table, rule, seed), table, rule)
 
 
-def _check(parts: list[Rows], table: PackedTable, rule: SplitRule) -> None:
-    sizes = [len(part) for part in parts]
+def _labels(table: PackedTable, rule: SplitRule, seed: int) -> Labels:
+    """Return the part of each row."""
+    rows, shares = table.schema.rows, (rule.validation, rule.test)
+    if rule.kind == "in_sample":
+        return np.full(rows, EVERY, np.uint8)
+    if rule.kind == "chronological":
+        held = [round(rows * (rule.validation + rule.test)), round(rows * rule.test)]
+        return assigning.by_time(_times(table), [rows - count for count in held], rows, _embargo(table, rule))
+    if rule.kind == "group":
+        groups = table.side_column("group")
+        if groups is None:
+            raise BadInput("split.kind 'group' needs a column of groups; name it with --group-column.")
+        return assigning.by_group(groups, shares, seed)
+    keys = table.side_column("key")
+    if rule.kind == "stratified" and not table.schema.target.classes:
+        raise BadInput("split.kind 'stratified' needs classes, but the task is regression; use 'random', or --task binary or multiclass.")
+    if keys is not None:
+        return assigning.by_key(keys, shares, seed)
+    return assigning.at_random(table.target if rule.kind == "stratified" else None, rows, shares, seed)
+
+
+def walk_forward(table: PackedTable, rule: SplitRule) -> list[Split]:
+    """Return one split a fold, earliest first: each tests on the period after its training and validation rows; later rows are unused."""
+    rows, test, validation = table.schema.rows, round(table.schema.rows * rule.test), round(table.schema.rows * rule.validation)
+    if rule.folds * rule.test + rule.validation >= 1:
+        raise BadInput(
+            f"{rule.folds} folds with split.test {rule.test} and split.validation {rule.validation} leave no training rows to the first; "
+            f"use at most {max(1, int((1 - rule.validation) / rule.test - 1e-9))} folds, or smaller shares."
+        )
+    times, embargo = _times(table), _embargo(table, rule)
+    ends = [rows - (rule.folds - 1 - fold) * test for fold in range(rule.folds)]
+    return [_checked(assigning.by_time(times, [end - test - validation, end - test], end, embargo), table, rule) for end in ends]
+
+
+def _times(table: PackedTable) -> "NDArray[np.generic]":
+    """Return the time of each row; without a time column its number."""
+    times = table.side_column("time")
+    return np.arange(table.schema.rows, dtype=np.int64) if times is None else times
+
+
+def _embargo(table: PackedTable, rule: SplitRule) -> float:
+    """Return the embargo in the unit of the times."""
+    if rule.embargo is None:
+        return 0.0
+    times = table.side_column("time")
+    if times is not None and times.dtype == np.int64:
+        import pandas as pd
+
+        try:
+            return float(pd.Timedelta(str(rule.embargo)) / pd.Timedelta("1us"))
+        except ValueError as error:
+            raise BadInput(f'split.embargo \'{rule.embargo}\' is no duration; write it like "5 days" or "12h".') from error
+    try:
+        return float(rule.embargo)
+    except ValueError as error:
+        unit = "rows, as there is no time column" if times is None else "the unit of the time column"
+        raise BadInput(f"split.embargo is '{rule.embargo}'; it must be a number of {unit}.") from error
+
+
+def _checked(labels: Labels, table: PackedTable, rule: SplitRule) -> Split:
+    """Return the split of these labels; raises BadInput for one that nothing can be learnt from."""
+    digest = hashlib.sha256(table.schema.digest.encode())
+    for start in range(0, len(labels), ROWS_AT_ONCE):
+        digest.update(labels[start : start + ROWS_AT_ONCE].tobytes())
+    made = Split(labels, digest.hexdigest()[:16])
+    sizes = list(made.sizes().values())
     if min(sizes) < SMALLEST_PART:
         raise BadInput(
             f"{table.schema.rows} rows split {sizes[0]} / {sizes[1]} / {sizes[2]} into train / validation / test, but each part needs "
             f"at least {SMALLEST_PART} rows; bring more rows, or change split.validation ({rule.validation}) and split.test ({rule.test})."
         )
+    _check_classes(made, table)
+    return made
+
+
+def _check_classes(made: Split, table: PackedTable) -> None:
     classes = table.schema.target.classes
-    absent = sorted(set(range(len(classes))) - set(np.unique(table.target[parts[0]]).tolist())) if classes else []
+    if not classes:
+        return
+    counts, in_train = np.zeros(len(classes), np.int64), np.zeros(len(classes), np.int64)
+    for start, flags in made.portions("train"):
+        labels = table.target[start : start + len(flags)]
+        counts += np.bincount(labels, minlength=len(classes))
+        in_train += np.bincount(labels[flags], minlength=len(classes))
+    absent = np.flatnonzero(in_train == 0).tolist()
     if absent:
-        names = ", ".join(f"'{classes[label]}' ({int((table.target == label).sum())} rows in all)" for label in absent[:5])
+        names = ", ".join(f"'{classes[label]}' ({int(counts[label])} rows in all)" for label in absent[:5])
         names += f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-        raise BadInput(f"the training split has no row of class {names}; bring more rows of it, remove it, or use another --seed.")
+        raise BadInput(
+            f"the training split has no row of class {names}; bring more rows of it, remove it, use another --seed, "
+            "or split.kind=stratified."
+        )

@@ -17,7 +17,7 @@ from batchlab.config import Profile, load_profile
 from batchlab.engine.loop import train
 from batchlab.engine.records import Trial
 from batchlab.experiment import Experiment
-from batchlab.packing import pack
+from batchlab.table import pack
 from batchlab.report.page import page
 from batchlab.report.wording import number, seconds, verdict_text
 from batchlab.search.findings import Finding
@@ -69,7 +69,7 @@ def main() -> None:
 def measured(name: str, profile: Profile, folder: Path) -> dict[str, Any]:
     """Return the verdict of one problem and what fresh trainings came to."""
     began = time.perf_counter()
-    table = pack(profile.source, profile.columns(), folder / "tables", profile.seed)
+    table = pack(profile.source, profile.named_columns(), folder / "tables", profile.seed)
     experiment = Experiment(profile, table, split(table, profile.split, profile.seed))
     search = Search(experiment)
     for part in search.parts():
@@ -98,7 +98,7 @@ def afresh(search: Search, best: Finding) -> list[float]:
     exp, plan = search.experiment, search.plan.model_copy(update={"optimizer": best.candidate.optimizer})
     trials = [Trial(best.learning_rate, FIRST_NEW_SEED + place) for place in range(NEW_SEEDS)]
     strategy = best.candidate.strategy
-    results = train(search.data, exp.profile.model, strategy, trials, plan, exp.loss, exp.device, weights=False)
+    results = train(search.data, exp.model, strategy, trials, plan, exp.loss, exp.device, weights=False)
     item = next(item for item in search.known if best.candidate in item.group.members)
     again = Stopwatch(exp, search.data)
     again.sitting([item], 4, search.target, search.plan)

@@ -1,6 +1,7 @@
 """The command line. Heavy imports happen inside the commands, so that --help answers at once."""
 
 import atexit
+import json
 import os
 import signal
 import sys
@@ -37,7 +38,8 @@ QUIET_PREFECT = {
 @app.command()
 def compare(
     data: Annotated[
-        str | None, typer.Option(help="A bundled data set (diabetes, breast_cancer, digits, wine), `synthetic`, or a path.")
+        str | None,
+        typer.Option(help="A bundled data set (diabetes, breast_cancer, digits, wine), `synthetic`, a path, a glob, a folder or a URL."),
     ] = None,
     target: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
     task: Annotated[str | None, typer.Option(help="regression, binary or multiclass; else inferred from the target.")] = None,
@@ -45,6 +47,10 @@ def compare(
     strategies: Annotated[str | None, typer.Option(help="Names of strategies, with commas between.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the profile, e.g. train.epochs=200.")] = None,
     objective: Annotated[str | None, typer.Option(help="What to be best in: time (default), rows, memory or test_loss.")] = None,
+    drop: Annotated[str | None, typer.Option(help="Columns to leave out, with commas between.")] = None,
+    categorical: Annotated[str | None, typer.Option(help="Columns to take as categories, with commas between.")] = None,
+    time_column: Annotated[str | None, typer.Option(help="The column that orders the rows in time, for chronological splits.")] = None,
+    group_column: Annotated[str | None, typer.Option(help="The column whose equal values stay in one part of the split.")] = None,
     target_loss: Annotated[float | None, typer.Option(help="The validation loss to reach; else chosen from the curves.")] = None,
     max_minutes: Annotated[
         float | None,
@@ -58,13 +64,17 @@ def compare(
     from batchlab.config import load_profile
     from flows.display import console, show_result
 
-    names = None if strategies is None else [name.strip() for name in strategies.split(",") if name.strip()]
+    names = None if strategies is None else separated(strategies)
     arguments: dict[str, Any] = {
         "data": data,
         "target": target,
         "task": task,
         "strategies": names,
-        "overrides": [*(overrides or []), *search_overrides(objective, target_loss, max_minutes)],
+        "overrides": [
+            *column_overrides(drop, categorical, time_column, group_column),
+            *search_overrides(objective, target_loss, max_minutes),
+            *(overrides or []),
+        ],
         "seed": seed,
     }
     settings = load_profile(profile, **arguments)
@@ -90,14 +100,29 @@ def search_overrides(objective: str | None, target_loss: float | None, max_minut
     return [f"search.{key}={value}" for key, value in given.items() if value is not None]
 
 
+def column_overrides(drop: str | None, categorical: str | None, time_column: str | None, group_column: str | None) -> list[str]:
+    """Return the options on columns as key=value; a time or group column also chooses the split that needs it."""
+    lists = {"drop": drop, "categorical": categorical}
+    given = [f"columns.{key}={json.dumps(separated(names), ensure_ascii=False)}" for key, names in lists.items() if names is not None]
+    for key, name, kind in (("time", time_column, "chronological"), ("group", group_column, "group")):
+        if name is not None:
+            given += [f"columns.{key}={json.dumps(name, ensure_ascii=False)}", f"split.kind={kind}"]
+    return given
+
+
+def separated(names: str) -> list[str]:
+    """Return names that were written with commas between."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
 def check_early(settings: "Profile", json_file: Path | None) -> None:
     """Refuse what can be refused before anything is started: columns, the store's folder, the place of the JSON file."""
-    from batchlab.columns import check_columns
+    from batchlab.table.columns import check_columns
     from tasks import store
 
     schema = settings.source.peek()
     if schema is not None:
-        check_columns(schema, settings.columns())
+        check_columns(schema, settings.named_columns())
     if json_file is not None:
         _check_place(json_file)
     store.check_writable()

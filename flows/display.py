@@ -11,7 +11,7 @@ from rich.table import Table
 
 from batchlab.report.tables import SPARED, remarks, table
 from batchlab.results import Comparison, StrategyResult, Verdict
-from batchlab.target import Task
+from batchlab.table.target import Task
 
 PLAIN_WIDTH = 200
 SECONDS_BETWEEN_LINES = 10.0

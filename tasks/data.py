@@ -5,10 +5,11 @@ from pathlib import Path
 from prefect import task
 
 from batchlab.config import Profile
-from batchlab.experiment import Experiment, open_split, save_split
-from batchlab.packing import PackedTable, pack
-from batchlab.split import split
-from tasks import store
+from batchlab.experiment import Experiment
+from batchlab.split import Split, split
+from batchlab.table import PackedTable, pack
+from batchlab.table.packing import Listener
+from tasks import progress, store
 from tasks.retrying import RETRIES
 
 
@@ -16,7 +17,22 @@ from tasks.retrying import RETRIES
 def ingest(profile: Profile) -> Path:
     """Pack the profile's source and return the folder of its packed table."""
     store.check_writable()
-    return pack(profile.source, profile.columns(), store.tables(), profile.seed).path
+    listener = Listener(progress.moved, progress.announce)
+    table = pack(profile.source, profile.named_columns(), store.tables(), profile.seed, profile.checks, listener)
+    for note in notes(table):
+        progress.announce(note)
+    return table.path
+
+
+def notes(table: PackedTable) -> list[str]:
+    """Return what people should know of how a table was packed."""
+    schema = table.schema
+    bad = sum(schema.quarantined.values())
+    lines = list(schema.notes)
+    if bad:
+        reasons = "; ".join(f"{reason}: {count:,}" for reason, count in sorted(schema.quarantined.items(), key=lambda item: -item[1])[:5])
+        lines.append(f"{bad:,} of {schema.source_rows:,} rows cannot be used ({reasons}); they are in {table.quarantine}")
+    return lines
 
 
 @task(**RETRIES)
@@ -25,9 +41,9 @@ def divide(profile: Profile, table: Path) -> Path:
     packed = PackedTable.open(table)
     parts = split(packed, profile.split, profile.seed)
     Experiment(profile, packed, parts).check()
-    return save_split(parts, packed)
+    return parts.save(packed)
 
 
 def opened(profile: Profile, table: Path, parts: Path) -> Experiment:
     """Return the experiment that the two paths and the profile describe."""
-    return Experiment(profile, PackedTable.open(table), open_split(parts))
+    return Experiment(profile, PackedTable.open(table), Split.open(parts))

@@ -8,10 +8,15 @@ from batchlab.report import figures
 from batchlab.results import StrategyResult
 from batchlab.search.records import to_target
 from batchlab.search.search import Search
+from batchlab.split import Part
 from tasks import store
 from tasks.recording import Recorded
 from tasks.retrying import RETRIES
 from tasks.tracking import log_metrics, resumed_run
+
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+MOST_SCORED = 1_000_000
+"""Of more rows a part's losses and scores are those of a random sample."""
 
 
 @task(task_run_name="evaluate {recorded.label}", **RETRIES)
@@ -48,7 +53,7 @@ def evaluate(recorded: Recorded, search: Search) -> StrategyResult:
 def _unseen(experiment: Experiment) -> str | None:
     """Say which classes have no test row, since ROC AUC cannot be given without them and accuracy says little."""
     classes = experiment.table.schema.target.classes
-    present = set(experiment.table.target[experiment.split.test].tolist())
+    present = set(experiment.table.target[experiment.split.rows("test", MOST_SCORED)].tolist())
     unseen = [f"'{name}'" for label, name in enumerate(classes) if label not in present]
     more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
     return f"no test row is of class {', '.join(unseen[:5])}{more}, so the test scores say little" if unseen else None
@@ -62,12 +67,13 @@ def _scored(recorded: Recorded, model_uri: str, experiment: Experiment) -> tuple
 
     table, split, target = experiment.table, experiment.split, experiment.table.schema.target
     model = mlflow.pyfunc.load_model(model_uri).get_raw_model()
-    parts = {"train_loss": split.train, "validation_loss": split.validation, "test_loss": split.test}
+    parts = {f"{part}_loss": split.rows(part, MOST_SCORED) for part in PARTS}
     outputs = {name: predicted(model, table.features, rows) for name, rows in parts.items()}
     losses: dict[str, float | None] = {
-        name: mean_loss(table.target[rows], outputs[name], experiment.loss, experiment.scaling.target_scale) for name, rows in parts.items()
+        name: mean_loss(table.target[rows], outputs[name], experiment.loss, experiment.preparation.target_scale)
+        for name, rows in parts.items()
     }
-    truth = table.target[split.test]
+    truth = table.target[parts["test_loss"]]
     if target.classes:
         figure, name = figures.confusion(truth, outputs["test_loss"], target.classes), "confusion_matrix.png"
     else:

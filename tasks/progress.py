@@ -49,6 +49,16 @@ def within(label: str, progress: Progress) -> None:
         _tell(progress.rows_seen / max(progress.rows_total, 1))
 
 
+def moved(label: str, share: float) -> None:
+    """Tell the listeners now and then how far work before the search is; raises Stopped when asked to stop."""
+    if stopping.is_set():
+        raise Stopped(label)
+    if time.monotonic() - _Place.told >= SECONDS_BETWEEN:
+        _Place.told = time.monotonic()
+        for listener in listeners:
+            listener.moved(label, share)
+
+
 def announce(text: str) -> None:
     """Tell the listeners a sentence for people."""
     for listener in listeners:

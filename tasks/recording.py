@@ -3,7 +3,7 @@
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from prefect import task
@@ -16,8 +16,12 @@ from batchlab.records import Record
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.records import to_target
 from batchlab.search.search import Search
+from batchlab.table import PackedTable
 from tasks import store
-from tasks.tracking import log_curve, log_dataset, log_metrics, log_params, recorded_run, settings_of
+from tasks.tracking import log_curve, log_dataset, log_metrics, log_params, recorded_run, settings_of, type_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class ComparisonRun(Record):
@@ -110,30 +114,33 @@ def curve_of(item: Finding, found: Findings) -> dict[str, list[float]]:
 
 
 def log_model(run_id: str, experiment: Experiment, result: TrialResult) -> str:
-    """Log the trial's model, which takes raw columns by name and holds no code, and return its address."""
+    """Log the trial's model, which takes raw columns by name, and return its address.
+
+    It holds a graph, arrays, and one readable file that turns raw columns into the graph's.
+    """
     import mlflow
-    import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import AnyType
 
+    from batchlab.serving import batchlab_serving
     from batchlab.shipping import export
 
     schema = experiment.table.schema
-    types = {name: "int64" if integer else "float64" for name, integer in zip(schema.features, schema.integer, strict=True)}
-    example = pd.DataFrame(experiment.table.features[experiment.split.train[:5]], columns=list(schema.features)).astype(types)
+    types = {column.name: type_of(column) for column in schema.columns}
     inputs = [ColSpec(AnyType(), name) for name in types]  # any number: MLflow takes no int64 for a double, nor 2.5 for a long
     outputs = [ColSpec("double", name) for name in (schema.target.classes or (schema.target.name,))]
     with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id):
         folder = Path(scratch) / "exported"
         folder.mkdir()
-        export(experiment.ship(result), folder)
+        export(experiment.ship(result), schema.columns, folder)
         logged = mlflow.pyfunc.log_model(
             name="model",
-            loader_module="mlflow.pytorch",  # MLflow's own loader of exported programs; the archive holds no pickle
+            loader_module="batchlab_serving",
+            code_paths=[str(batchlab_serving.__file__)],
             data_path=str(folder),
             signature=ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs)),
-            input_example=example,
+            input_example=raw_example(experiment.table),
             pip_requirements=requirements(),
             metadata={
                 "columns": types,
@@ -145,8 +152,19 @@ def log_model(run_id: str, experiment: Experiment, result: TrialResult) -> str:
     return str(logged.model_uri)
 
 
+def raw_example(table: PackedTable) -> "pd.DataFrame":
+    """Return a few raw rows as a person would write them: numbers as numbers, whatever text they were read from."""
+    import pandas as pd
+
+    frame = pd.read_parquet(table.example)
+    for column in table.schema.columns:
+        if column.text and column.kind == "number" and column.decimal == ".":
+            frame[column.name] = pd.to_numeric(frame[column.name], errors="coerce")
+    return frame
+
+
 def requirements() -> list[str]:
     """Return what a process needs to load the model: the versions at work here."""
     from importlib.metadata import version
 
-    return [f"{name}=={version(name)}" for name in ("mlflow", "torch", "numpy", "pandas")]
+    return [f"{name}=={version(name)}" for name in ("mlflow", "torch", "numpy", "pandas", "pyarrow")]

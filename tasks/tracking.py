@@ -12,9 +12,10 @@ from uuid import UUID
 
 from batchlab.config import Profile
 from batchlab.experiment import Experiment
-from batchlab.packing import Schema
 from batchlab.search.records import trials_frame
 from batchlab.search.search import Search
+from batchlab.serving.batchlab_serving import PackedColumn
+from batchlab.table import Schema
 from tasks import progress, store
 from tasks.provenance import OWNER, owner_is_gone, provenance
 
@@ -127,21 +128,26 @@ def log_dataset(run_id: str, schema: Schema, profile: Profile, context: str) -> 
     """Write where the rows came from, with the packed table's digest."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    path: Path | None = getattr(profile.source, "path", None)
-    columns = [
-        {"name": name, "type": "long" if integer else "double"} for name, integer in zip(schema.features, schema.integer, strict=True)
-    ]
+    place = profile.source.identity
+    columns = [{"name": column.name, "type": type_of(column)} for column in schema.columns]
     dataset = Dataset(
         name=schema.source,
         digest=schema.digest,
         source_type="local",
-        source=json.dumps({**profile.source.model_dump(mode="json"), **({"path": str(path.resolve())} if path else {})}),
+        source=json.dumps({**profile.source.model_dump(mode="json"), **({"place": place} if place else {})}),
         schema=json.dumps(
             {"mlflow_colspec": [*columns, {"name": schema.target.name, "type": "string" if schema.target.classes else "double"}]}
         ),
         profile=json.dumps({"num_rows": schema.rows, "num_elements": schema.rows * (len(columns) + 1)}),
     )
     store.client().log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+
+
+def type_of(column: PackedColumn) -> str:
+    """Return MLflow's name for what a raw column holds."""
+    if column.kind == "number":
+        return "long" if column.integer else "double"
+    return {"boolean": "boolean", "datetime": "string" if column.text else "datetime", "category": "string"}[column.kind]
 
 
 def settings_of(experiment: Experiment) -> dict[str, Any]:

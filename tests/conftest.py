@@ -23,7 +23,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
 
 from batchlab.config import load_profile  # noqa: E402
 from batchlab.experiment import Experiment  # noqa: E402
-from batchlab.packing import pack  # noqa: E402
+from batchlab.table import pack  # noqa: E402
 from batchlab.split import split  # noqa: E402
 from flows import local_server, local_worker  # noqa: E402
 
@@ -97,7 +97,7 @@ def experiment(tables: Path) -> Callable[..., Experiment]:
 
     def make(profile: str = "quick", **choices: object) -> Experiment:
         settings = load_profile(profile, **choices)  # type: ignore[arg-type]
-        table = pack(settings.source, settings.columns(), tables, settings.seed)
+        table = pack(settings.source, settings.named_columns(), tables, settings.seed)
         made = Experiment(settings, table, split(table, settings.split, settings.seed))
         made.check()
         return made

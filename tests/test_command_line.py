@@ -148,9 +148,9 @@ except Exception as error:
     fresh = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "x1" in fresh.stdout
     rows, outputs = pd.read_parquet(path), pd.read_csv(tmp_path / "predicted.csv").to_numpy()[:, 0]
-    split = np.load(next((mlruns / "tables").glob("*/split-*.npz")))
-    for part in ("train", "validation", "test"):
-        loss = ((outputs[split[part]] - rows["y"].to_numpy()[split[part]]) ** 2).mean()
+    labels = np.load(next((mlruns / "tables").glob("*/split-*.npy")))
+    for label, part in enumerate(("train", "validation", "test")):
+        loss = ((outputs[labels == label] - rows["y"].to_numpy()[labels == label]) ** 2).mean()
         assert loss == pytest.approx(item[f"{part}_loss"], rel=1e-6)
 
 

@@ -10,12 +10,13 @@ from torch import nn
 
 from batchlab.engine.activations import ACTIVATIONS
 from batchlab.engine.backends.base import seeded_network
-from batchlab.engine.data import Scaling
 from batchlab.errors import BadInput
 from batchlab.models import MODELS, Model
 from batchlab.models.custom import Custom
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
+from batchlab.preparation import identity
+from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.shipping import export, predicted, shipped
 
 
@@ -85,16 +86,17 @@ def test_the_stacked_forward_is_each_replicas_own(model: Model) -> None:
 @pytest.mark.parametrize("model", VARIANTS, ids=repr)
 @pytest.mark.parametrize("classification", [False, True])
 def test_an_exported_model_predicts_any_number_of_rows_as_the_original(model: Model, classification: bool, tmp_path: Path) -> None:
-    scaling = Scaling(np.arange(6.0), np.arange(1.0, 7.0), target_mean=100.0, target_scale=7.0)
+    scaling = identity(np.arange(6.0), np.arange(1.0, 7.0), target_mean=100.0, target_scale=7.0)
+    columns = [PackedColumn(name, "number") for name in "abcdef"]
     network = seeded_network(model, (6, 3 if classification else 1), 0).double()
     weights = {name: parameter.detach().numpy() for name, parameter in network.named_parameters()}
     original = shipped(model, (6, 3 if classification else 1), weights, scaling, classification)
-    loaded = torch.export.load(export(original, tmp_path)).module()
+    loaded = torch.export.load(export(original, columns, tmp_path)).module()
     features = np.random.default_rng(0).normal(size=(9000, 6)).astype(np.float32)
     for count in (1, 2, 9000):
         rows = np.arange(count)
         np.testing.assert_allclose(predicted(loaded, features, rows), predicted(original, features, rows), rtol=0, atol=1e-12)
-    scaled = torch.tensor((features - scaling.feature_mean) / scaling.feature_scale)
+    scaled = torch.tensor((features - scaling.mean) / scaling.scale)
     expected = network(scaled).softmax(1) if classification else network(scaled) * 7 + 100
     np.testing.assert_allclose(predicted(original, features, np.arange(9000)), expected.detach().numpy(), rtol=0, atol=1e-12)
 

@@ -11,7 +11,7 @@ import pytest
 
 from batchlab.config import load_profile
 from batchlab.experiment import Experiment
-from batchlab.packing import pack
+from batchlab.table import pack
 from batchlab.report import captions, cost_pictures, curve_pictures, pictures
 from batchlab.report.claims import claims, noise_share
 from batchlab.report.ink import lines
@@ -32,7 +32,7 @@ FEWER = ["full_batch", "accumulated", "mini_batch", "data_loader"]
 @pytest.fixture(scope="module")
 def found(tables: Path) -> Findings:
     settings = load_profile("quick", data="diabetes", strategies=FEWER, overrides=SMALLER)
-    table = pack(settings.source, settings.columns(), tables, settings.seed)
+    table = pack(settings.source, settings.named_columns(), tables, settings.seed)
     search = Search(Experiment(settings, table, split(table, settings.split, settings.seed)))
     for part in search.parts():
         part.run()

@@ -11,9 +11,9 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from batchlab.columns import Columns
+from batchlab.table.columns import Columns
 from batchlab.experiment import Experiment
-from batchlab.packing import pack
+from batchlab.table import pack
 from batchlab.report import figures, wording
 from batchlab.report.markdown import report
 from batchlab.report.tables import remarks, table

@@ -21,7 +21,7 @@ from batchlab.models.linear import Linear
 from batchlab.shipping import predicted
 from batchlab.strategies import Population
 from batchlab.strategies.full_batch import FullBatch
-from batchlab.target import Target
+from batchlab.table.target import Target
 
 Make = Callable[..., Experiment]
 
@@ -30,7 +30,7 @@ def test_full_batch_reaches_the_least_squares_optimum_of_the_lesson(experiment: 
     lesson = experiment("lesson", overrides=["train.learning_rate=0.01"])
     (result,) = lesson.train("full_batch")
     outputs = predicted(lesson.ship(result), lesson.table.features, lesson.split.train)
-    loss = mean_loss(lesson.table.target, outputs, lesson.loss, lesson.scaling.target_scale)
+    loss = mean_loss(lesson.table.target, outputs, lesson.loss, lesson.preparation.target_scale)
     fit = LinearRegression().fit(lesson.table.features.astype(float), lesson.table.target)
     optimum = ((fit.predict(lesson.table.features.astype(float)) - lesson.table.target) ** 2).mean()
     assert loss == pytest.approx(104.9476, abs=1e-3)
@@ -102,12 +102,12 @@ def test_features_and_target_are_scaled_with_training_rows_only_and_a_constant_c
     train_rows = made.table.features[made.split.train].astype(float)
     constant = train_rows.min(0) == train_rows.max(0)
     assert constant.any()
-    np.testing.assert_array_equal(made.scaling.feature_scale[constant], 1.0)
-    np.testing.assert_allclose(made.scaling.feature_mean, train_rows.mean(0))
+    np.testing.assert_array_equal(made.preparation.scale[constant], 1.0)
+    np.testing.assert_allclose(made.preparation.mean, train_rows.mean(0))
     np.testing.assert_allclose(made.data.features.numpy().std(0)[~constant], 1.0, rtol=1e-4)
     diabetes = experiment("quick", data="diabetes")
-    assert diabetes.scaling.target_mean == pytest.approx(diabetes.table.target[diabetes.split.train].mean())
-    assert experiment("quick", data="diabetes", overrides=["scale=false"]).scaling.target_scale == 1.0
+    assert diabetes.preparation.target_mean == pytest.approx(diabetes.table.target[diabetes.split.train].mean())
+    assert experiment("quick", data="diabetes", overrides=["scale=false"]).preparation.target_scale == 1.0
 
 
 def test_scores_are_the_textbooks() -> None:

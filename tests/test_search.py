@@ -20,7 +20,7 @@ from batchlab.engine.schedule import marks, planned_rows, runs
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.models.linear import Linear
-from batchlab.packing import pack
+from batchlab.table import pack
 from batchlab.search import rates, tuning
 from batchlab.search.apart import Apart, ApartFailed
 from batchlab.search.candidates import batch_grid, candidates, grouped
@@ -70,7 +70,7 @@ def make(tables: Path) -> Make:
 
     def made(profile: str = "quick", *overrides: str, **choices: object) -> Experiment:
         settings = load_profile(profile, overrides=(*SMALL, *overrides), **choices)  # type: ignore[arg-type]
-        table = pack(settings.source, settings.columns(), tables, settings.seed)
+        table = pack(settings.source, settings.named_columns(), tables, settings.seed)
         experiment = Experiment(settings, table, split(table, settings.split, settings.seed))
         experiment.check()
         return experiment

@@ -1,15 +1,16 @@
 """Where rows come from, and the table they are packed into."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from batchlab.columns import Columns
+from batchlab.table.columns import Columns
 from batchlab.errors import BadInput
-from batchlab.packing import PackedTable, pack
+from batchlab.table import PackedTable, pack
 from batchlab.sources import located
 from batchlab.sources.bundled import Bundled
 from batchlab.sources.csv import Csv
@@ -26,18 +27,18 @@ def frame() -> pd.DataFrame:
     return made
 
 
-def packed_csv(frame: pd.DataFrame, folder: Path, **columns: str) -> PackedTable:
+def packed_csv(frame: pd.DataFrame, folder: Path, **columns: Any) -> PackedTable:
     frame.to_csv(folder / "rows.csv", index=False)
     return pack(Csv(path=folder / "rows.csv"), Columns(**{"target": "price", **columns}), folder / "tables")  # type: ignore[arg-type]
 
 
-def test_synthetic_prices_are_the_notebooks_numbers_bit_for_bit() -> None:
+def test_synthetic_prices_are_the_notebooks_numbers_bit_for_bit(tmp_path: Path) -> None:
     torch.manual_seed(0)
     x = torch.linspace(1, 100, 100).reshape(-1, 1)
     y = 0.5 * x + torch.randn(100, 1) * 10 + 100
-    table = Synthetic(rows=100, seed=0).read(seed=7)
-    np.testing.assert_array_equal(table["day"].to_numpy(), x[:, 0].numpy())
-    np.testing.assert_array_equal(table["price"].to_numpy(), y[:, 0].numpy())
+    (batch,) = Synthetic(rows=100, seed=0).opened(7, tmp_path).batches(lambda line: None)
+    np.testing.assert_array_equal(batch["day"].to_numpy(), x[:, 0].numpy())
+    np.testing.assert_array_equal(batch["price"].to_numpy(), y[:, 0].numpy())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_csv_parquet_and_a_folder_of_parquet_pack_to_the_same_table(frame: pd.Da
     for table in tables:
         np.testing.assert_array_equal(table.features, expected)
         np.testing.assert_allclose(table.target, frame["price"], rtol=1e-15)
-        assert table.schema.integer == (False, False, False, True)
+        assert [column.integer for column in table.schema.columns] == [False, False, False, True]
 
 
 def test_a_second_pass_reuses_the_packed_table_and_a_changed_file_never_does(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -173,7 +174,8 @@ def test_categoricals_are_read_as_their_values(frame: pd.DataFrame, tmp_path: Pa
     frame["count"] = pd.Categorical(frame["count"])
     frame.to_parquet(tmp_path / "rows.parquet")
     table = pack(Parquet(path=tmp_path / "rows.parquet"), Columns(target="price"), tmp_path / "tables")
-    assert (table.schema.target.classes, table.schema.integer) == (("no", "yes"), (False, False, False, True))
+    assert table.schema.target.classes == ("no", "yes")
+    assert [column.integer for column in table.schema.columns] == [False, False, False, True]
 
 
 def test_integers_beyond_what_a_float_holds_exactly_are_packed(frame: pd.DataFrame, tmp_path: Path) -> None:

@@ -1,37 +1,25 @@
-"""Rows made ready to train on: split, scaled with statistics of the training rows only, as tensors."""
+"""Rows made ready to train on, as tensors: all of them in memory, or the training rows in files."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from batchlab.packing import PackedTable
-from batchlab.split import Rows, Split
+from batchlab.engine.stored import StoredRows as StoredRows
 from batchlab.strategies import Population
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     LabelledRows = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Scaling:
-    """What was subtracted and what was divided by: features `[features]`, and the target's two numbers."""
-
-    feature_mean: NDArray[np.float64]
-    feature_scale: NDArray[np.float64]
-    target_mean: float = 0.0
-    target_scale: float = 1.0
-
-
-@dataclass(frozen=True)
 class TrainingData:
     """Scaled tensors of the training and validation rows: features `[rows, features]`, target `[rows]`; and what sampling may know.
 
-    `sample` holds those training rows whose loss is evaluated, where that is not all of them.
+    `sample` holds those training rows whose loss is evaluated, where that is not all of them. Where the training rows are `stored` in
+    files, `features` and `target` are maps of these: every strategy works on them, `streaming` reads the files themselves.
     """
 
     features: "Tensor"
@@ -41,6 +29,23 @@ class TrainingData:
     population: Population
     output_count: int
     sample: "LabelledRows | None" = None
+    stored: StoredRows | None = None
+
+    @classmethod
+    def of_stored(
+        cls,
+        stored: StoredRows,
+        validation_features: "Tensor",
+        validation_target: "Tensor",
+        output_count: int,
+        population: Population | None = None,
+    ) -> "TrainingData":
+        """Return training rows in files beside validation rows in memory; without a `population`, one that knows only their number."""
+        import torch
+
+        features, target = (torch.from_numpy(array) for array in stored.arrays)
+        population = population or Population(len(target))
+        return cls(features, target, validation_features, validation_target, population, output_count, stored=stored)
 
     @property
     def evaluated(self) -> "tuple[LabelledRows, LabelledRows]":
@@ -56,59 +61,12 @@ class TrainingData:
         def some(most: int, features: "Tensor", target: "Tensor") -> "LabelledRows":
             if len(target) <= most:
                 return features, target
-            rows = torch.from_numpy(np.sort(rng.choice(len(target), most, replace=False)))
-            return features[rows], target[rows]
+            rows = np.sort(rng.choice(len(target), most, replace=False))
+            if self.stored is not None and features is self.features:
+                few, their_target = (torch.from_numpy(array) for array in self.stored.taken(rows))
+                return few, their_target
+            return features[torch.from_numpy(rows)], target[torch.from_numpy(rows)]
 
         sample = some(train_rows, self.features, self.target)
         validation = some(validation_rows, self.validation_features, self.validation_target)
         return replace(self, sample=sample, validation_features=validation[0], validation_target=validation[1])
-
-
-def measured_scaling(table: PackedTable, split: Split, scale: bool) -> Scaling:
-    """Return mean and standard deviation of the training rows (population form; a constant column scales by 1).
-
-    The target is scaled only in regression; with `scale` false nothing is.
-    """
-    width = len(table.schema.features)
-    if not scale:
-        return Scaling(np.zeros(width), np.ones(width))
-    mean, spread = _mean_and_spread(table.features[split.train].astype(np.float64))
-    if table.schema.target.task != "regression":
-        return Scaling(mean, spread)
-    target_mean, target_spread = _mean_and_spread(table.target[split.train][:, None])
-    return Scaling(mean, spread, float(target_mean[0]), float(target_spread[0]))
-
-
-def _mean_and_spread(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    constant = values.min(axis=0) == values.max(axis=0)
-    return values.mean(axis=0), np.where(constant, 1.0, values.std(axis=0))
-
-
-def prepared(table: PackedTable, split: Split, scaling: Scaling, precision: "torch.dtype") -> TrainingData:
-    """Return the training and validation rows scaled, in `precision`, on the CPU."""
-    import torch
-
-    def features(rows: Rows) -> "Tensor":
-        return torch.from_numpy((table.features[rows] - scaling.feature_mean) / scaling.feature_scale).to(precision)
-
-    def target(rows: Rows) -> "Tensor":
-        values: NDArray[Any] = table.target[rows]
-        if classes:
-            return torch.from_numpy(values)
-        return torch.from_numpy((values - scaling.target_mean) / scaling.target_scale).to(precision)
-
-    classes = table.schema.target.classes
-    weights = table.side_column("weight")
-    population = Population(
-        row_count=len(split.train),
-        classes=table.target[split.train] if classes else None,
-        weights=None if weights is None else weights[split.train],
-    )
-    return TrainingData(
-        features=features(split.train),
-        target=target(split.train),
-        validation_features=features(split.validation),
-        validation_target=target(split.validation),
-        population=population,
-        output_count=max(1, len(classes)),
-    )

@@ -1,29 +1,115 @@
-"""How rows reach the device through torch's DataLoader and its workers; other strategies' rows are gathered by the backend.
+"""How rows reach the steps: gathered by the backend from tables in memory or mapped into it, read ahead from files, or through
+torch's DataLoader and its workers.
 
 The order of rows is the strategy's alone; delivery cannot change it.
 """
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from batchlab.strategies import Indices
+from batchlab.engine.data import StoredRows, TrainingData
+from batchlab.engine.records import Plan
+from batchlab.engine.runs import Run, Window
+from batchlab.engine.schedule import runs
+from batchlab.engine.streams import Stream
+from batchlab.strategies import Indices, Population, Strategy
+from batchlab.strategies.streaming import Streaming
 
 Blocks = Callable[[], Iterator[Indices]]
 """Makes the stream of index blocks `[seeds, rows]`, one a micro-batch, afresh at each call."""
 Batch = tuple[Tensor, Tensor]
+Rows = Iterator[Batch] | Window | None
+"""A run's rows: micro-batch by micro-batch, or all in memory; None where the backend gathers them from the training rows itself."""
+
+RUN_ROWS = 2**16
+"""A run is at most so many rows long, but for its last step: bounded memory, and progress in good time."""
 
 
-def loaded(features: Tensor, target: Tensor, blocks: Blocks, device: torch.device, workers: int) -> Iterator[Batch]:
-    """Yield the same batches through one DataLoader for the whole training, each fetched by one indexing, none collated row by row."""
+@contextmanager
+def delivery(
+    data: TrainingData, strategy: Strategy, seeds: Sequence[int], plan: Plan, most_rows: int, device: torch.device
+) -> Iterator[Callable[[Run], Rows]]:
+    """Hand out what returns each run's rows, run after run. Whatever reads ahead ends with the block, however that is left."""
+    if strategy.loader_workers is not None:
+        batches = loaded(
+            data.features, data.target, _blocks(data, strategy, seeds, plan, most_rows), device, strategy.loader_workers, data.stored
+        )
+        yield lambda run: batches
+    elif data.stored is not None and isinstance(strategy, Streaming):
+        with Stream(data.stored, strategy, seeds, longest_run(strategy, data.population, most_rows)) as stream:
+            yield stream.window
+    else:
+        yield lambda run: _mapped(data, run)
+
+
+def longest_run(strategy: Strategy, population: Population, most_rows: int) -> int:
+    """Return how long a run can be: its last step may go past `most_rows`."""
+    return most_rows + strategy.rows_per_step(population.row_count)
+
+
+def _mapped(data: TrainingData, run: Run) -> None:
+    """Give back what the run before has mapped into memory, which would grow to the whole table, and prepare for this one."""
+    if data.stored is not None:
+        data.stored.release()
+        for rows in run.rows:
+            data.stored.expect(rows)
+
+
+def streamed(stored: StoredRows, strategy: Streaming, seed: int, epochs: int, steps_done: int = 0) -> Iterator[Batch]:
+    """Yield batches of shuffled rows, features `[rows, features]` and target `[rows]`, read ahead from files; for a loop of your own.
+
+    Those after the first `steps_done`, where a loop was stopped there.
+    """
+    population = Population(len(stored.arrays[1]))
+    strategy.check(population)
+    plan = Plan(epochs=epochs, evaluations=1)
+    with Stream(stored, strategy, [seed], longest_run(strategy, population, RUN_ROWS)) as stream:
+        for run in runs(strategy, population, [seed], plan, RUN_ROWS, steps_done=steps_done):
+            window = stream.window(run)
+            places = torch.from_numpy(window.order[0])
+            features = torch.from_numpy(window.features[0].take(window.order[0], axis=0))
+            target = torch.from_numpy(window.target[0]).index_select(0, places)
+            ends = run.steps.tolist()
+            for start, end in zip([0, *ends], ends, strict=False):
+                yield features[start:end], target[start:end]
+
+
+def batches_of(window: Window, run: Run, device: torch.device) -> Iterator[Batch]:
+    """Yield the run's micro-batches, features `[seeds, rows, features]` and target `[seeds, rows]`, on the device."""
+    features, target, order = (torch.from_numpy(array) for array in (window.features, window.target, window.order))
+    tables = torch.arange(len(features), dtype=order.dtype)[:, None]
+    for spans in run.spans():
+        for span in spans:
+            rows = order[:, span]
+            yield features[tables, rows].to(device), target[tables, rows].to(device)
+
+
+def _blocks(data: TrainingData, strategy: Strategy, seeds: Sequence[int], plan: Plan, most_rows: int) -> Blocks:
+    def blocks() -> Iterator[Indices]:
+        for run in runs(strategy, data.population, seeds, plan, most_rows):
+            for spans in run.spans():
+                yield from (run.rows[:, span] for span in spans)
+
+    return blocks
+
+
+def loaded(
+    features: Tensor, target: Tensor, blocks: Blocks, device: torch.device, workers: int, stored: StoredRows | None = None
+) -> Iterator[Batch]:
+    """Yield the same batches through one DataLoader for the whole training, each fetched by one indexing, none collated row by row.
+
+    Workers map rows that are `stored` into memory themselves, instead of sharing a copy of them.
+    """
     pinned = device.type == "cuda"
     if workers:
         preload_workers()
     loader: DataLoader[Batch] = DataLoader(
-        _Rows(features, target),
+        _Rows(features, target) if stored is None else _MappedRows(stored),
         sampler=_BlockSampler(blocks),
         batch_size=None,
         num_workers=workers,
@@ -49,6 +135,21 @@ class _Rows(Dataset[Batch]):
     def __getitem__(self, block: Indices) -> Batch:
         rows = torch.from_numpy(block)
         return self.features[rows], self.target[rows]
+
+
+class _MappedRows(Dataset[Batch]):
+    """The same of rows in files; whoever fetches maps them for itself, and gives back what it has looked at now and then."""
+
+    def __init__(self, stored: StoredRows) -> None:
+        self.stored, self.fetched = stored, 0
+
+    def __getitem__(self, block: Indices) -> Batch:
+        self.fetched += block.size
+        if self.fetched >= RUN_ROWS:
+            self.stored.release()
+            self.fetched = 0
+        features, target = self.stored.arrays
+        return torch.from_numpy(features[block]), torch.from_numpy(target[block])
 
 
 class _BlockSampler(Sampler[Indices]):

@@ -16,6 +16,10 @@ MOST_NUMBERS = 2**24
 """Gradients `[batches, parameters]` hold at most so many numbers."""
 
 
+NUMBERED_ROWS = 2**24
+"""A table of fewer rows is numbered whole where a few are drawn."""
+
+
 def small_gradients(
     model: Model,
     network: nn.Module,
@@ -32,12 +36,18 @@ def small_gradients(
     row_count = len(data.target)
     batches = min(max(FEWEST_BATCHES, min(most_batches, MOST_NUMBERS // len(weights))), row_count)
     batch_rows = min(row_count // batches, ROWS_A_BATCH)
-    rows = torch.from_numpy(np.random.default_rng(0).permutation(row_count)[: batches * batch_rows]).reshape(batches, batch_rows)
+    rows = torch.from_numpy(drawn(row_count, batches * batch_rows)).reshape(batches, batch_rows)
     leaf = weights.to(data.features.dtype).expand(batches, -1).clone().requires_grad_()
     outputs = model.stacked(network, views(leaf, shapes), data.features[rows])
     mean_losses = loss.per_row(outputs, data.target[rows]).mean(1)
     (gradients,) = torch.autograd.grad(mean_losses.sum(), leaf)
     return gradients.double().numpy(), batch_rows
+
+
+def drawn(row_count: int, count: int) -> NDArray[np.int64]:
+    """Return `count` different rows at random, the same at every call; of a large table without numbering all its rows."""
+    rng = np.random.default_rng(0)
+    return rng.permutation(row_count)[:count] if row_count < NUMBERED_ROWS else rng.choice(row_count, count, replace=False)
 
 
 def views(flat: Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:

@@ -1,24 +1,26 @@
 """The one training loop: runs of steps in, curves out. Strategies differ in their steps, backends in who makes them, not here."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from batchlab.engine.backends.base import Backend, Batch
+from batchlab.engine.backends.base import Backend
 from batchlab.engine.backends.choice import chosen_backend
 from batchlab.engine.data import TrainingData
-from batchlab.engine.delivery import loaded
+from batchlab.engine.delivery import RUN_ROWS, delivery
 from batchlab.engine.losses import Loss
 from batchlab.engine.memory import replicas_that_fit
 from batchlab.engine.recorder import OnEvaluation, Recorder
 from batchlab.engine.records import OnProgress, Plan, Progress, Trial, TrialResult
 from batchlab.engine.schedule import planned_rows, runs
 from batchlab.models import Model
-from batchlab.strategies import Indices, Strategy
+from batchlab.strategies import Strategy
 
-RUN_ROWS, RUN_WORK = 2**16, 2_000_000_000
-"""A run is at most so many rows long, and rows × replicas × parameters: bounded memory, progress and Ctrl-C within a second or so."""
+RUN_WORK = 2_000_000_000
+"""A run is at most `RUN_ROWS` long, and so many rows × replicas × parameters: bounded memory, progress and Ctrl-C within a second or so."""
+SAMPLE_ROWS = 20_000
+"""Of rows in files, so many tell the training loss, unless the data say which."""
 
 ADAPTING_BATCHES = 32
 """Small batches behind a noise scale that a strategy adapts to: good to a third or so, at the price of a few small steps."""
@@ -44,7 +46,9 @@ def train(
     strategy does not fit the rows.
     """
     strategy.check(data.population)
-    fitting = replicas_that_fit(data, model, strategy, len(trials), plan, device, memory_bytes)
+    if data.stored is not None and data.sample is None:
+        data = data.thinned(SAMPLE_ROWS, len(data.validation_target), seed=0)
+    fitting = replicas_that_fit(data, model, strategy, trials, plan, device, memory_bytes)
     tile = 1 if strategy.adapts else fitting
     rows_total = planned_rows(strategy, data.population.row_count, plan)
     results: list[TrialResult] = []
@@ -73,36 +77,26 @@ def _train_tile(
     on_progress: OnProgress,
 ) -> None:
     """Train the backend's trials, which fit into memory together."""
-    most_rows = max(1, min(RUN_ROWS, RUN_WORK // backend.initial.numel()))
+    most_rows = rows_a_run(backend.initial.numel())
     rows_total = planned_rows(strategy, data.population.row_count, plan)
 
     def adapted(now: Strategy) -> Strategy:
         return now.adapted(backend.noise_scale(0, data, ADAPTING_BATCHES).low)  # what it surely is; few batches may say it has no end
 
     recorder.record(0, 0)
-    batches = _loaded(data, strategy, backend.seeds, plan, most_rows, device)
-    started = time.perf_counter()
-    for run in runs(strategy, data.population, backend.seeds, plan, most_rows, adapted):
-        backend.train(run, batches)
-        recorder.train_seconds += time.perf_counter() - started
-        on_progress(Progress(run.rows_seen, rows_total))
-        if run.evaluated:
-            recorder.record(run.last_step, run.rows_seen)
+    with delivery(data, strategy, backend.seeds, plan, most_rows, device) as rows_of:
         started = time.perf_counter()
-        if not recorder.goes_on():
-            break
+        for run in runs(strategy, data.population, backend.seeds, plan, most_rows, adapted):
+            backend.train(run, rows_of(run))
+            recorder.train_seconds += time.perf_counter() - started
+            on_progress(Progress(run.rows_seen, rows_total))
+            if run.evaluated:
+                recorder.record(run.last_step, run.rows_seen)
+            started = time.perf_counter()
+            if not recorder.goes_on():
+                break
 
 
-def _loaded(
-    data: TrainingData, strategy: Strategy, seeds: list[int], plan: Plan, most_rows: int, device: torch.device
-) -> Iterator[Batch] | None:
-    """Return the batches of the whole training from a DataLoader where the strategy wants one; else backends gather rows themselves."""
-    if strategy.loader_workers is None:
-        return None
-
-    def blocks() -> Iterator[Indices]:
-        for run in runs(strategy, data.population, seeds, plan, most_rows):
-            for spans in run.spans():
-                yield from (run.rows[:, span] for span in spans)
-
-    return loaded(data.features, data.target, blocks, device, strategy.loader_workers)
+def rows_a_run(weights: int) -> int:
+    """Return the rows of the longest run, but for its last step, of replicas with so many weights together."""
+    return max(1, min(RUN_ROWS, RUN_WORK // weights))

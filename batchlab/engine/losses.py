@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from batchlab.errors import BadInput
-from batchlab.target import Task
+from batchlab.table.target import Task
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,5 +1,6 @@
 """How much memory a training needs, predicted, so that a sweep that would not fit is cut into tiles instead of killed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,13 @@ from batchlab.engine.backends.base import seeded_network
 from batchlab.engine.backends.choice import uses_kernels
 from batchlab.engine.backends.torch_stacked import EVALUATED_AT_ONCE
 from batchlab.engine.data import TrainingData
-from batchlab.engine.records import SETTLED, Plan
+from batchlab.engine.delivery import RUN_ROWS, longest_run
+from batchlab.engine.records import SETTLED, Plan, Trial
+from batchlab.engine.streams import Shape
 from batchlab.errors import BadInput
 from batchlab.models import Model
 from batchlab.strategies import Strategy
+from batchlab.strategies.streaming import Streaming
 
 SHARE_OF_FREE = 0.8
 """Of the memory that is free when a training starts, it plans to use this much."""
@@ -22,17 +26,32 @@ SHARE_OF_FREE = 0.8
 
 @dataclass(frozen=True)
 class Footprint:
-    """Predicted peak bytes of a training beyond the rows themselves: what does not grow with replicas, and what each of them adds."""
+    """Predicted peak bytes of a training beyond the rows themselves: what does not grow with replicas, what each of them adds, and what
+    each seed adds: an order of its own and, streamed from files, buffers of its own."""
 
     fixed: int
     per_replica: int
+    per_seed: int = 0
 
-    def of(self, replicas: int) -> int:
-        return self.fixed + replicas * self.per_replica
+    def of(self, replicas: int, seeds: int = 1) -> int:
+        return self.fixed + replicas * self.per_replica + seeds * self.per_seed
+
+    def fitting(self, free: int, replicas: int, seeds: int) -> int:
+        """Return how many of the replicas fit together, whichever `seeds` they have."""
+        left = free - self.fixed
+        all_apart = left // (self.per_replica + self.per_seed)
+        most = (left - seeds * self.per_seed) // self.per_replica if all_apart >= seeds else all_apart
+        return max(1, min(replicas, most))
 
 
 def replicas_that_fit(
-    data: TrainingData, model: Model, strategy: Strategy, trials: int, plan: Plan, device: torch.device, memory_bytes: int | None
+    data: TrainingData,
+    model: Model,
+    strategy: Strategy,
+    trials: Sequence[Trial],
+    plan: Plan,
+    device: torch.device,
+    memory_bytes: int | None,
 ) -> int:
     """Return how many of the `trials` to train together; raises BadInput where not even one fits."""
     free = int(SHARE_OF_FREE * free_bytes(device)) if memory_bytes is None else memory_bytes
@@ -41,9 +60,9 @@ def replicas_that_fit(
         raise BadInput(
             f"one replica of {model.kind} needs about {predicted.of(1) / 2**30:.2f} GiB with steps of "
             f"{strategy.rows_per_step(data.population.row_count)} rows, and {free / 2**30:.2f} GiB may be used; "
-            "use smaller batches, or the accumulated strategy with smaller portions."
+            "use smaller batches, the accumulated strategy with smaller portions, or streaming with a smaller buffer."
         )
-    return min(trials, (free - predicted.fixed) // predicted.per_replica)
+    return predicted.fitting(free, len(trials), len({trial.seed for trial in trials}))
 
 
 def footprint(data: TrainingData, model: Model, strategy: Strategy, plan: Plan, device: torch.device) -> Footprint:
@@ -53,21 +72,26 @@ def footprint(data: TrainingData, model: Model, strategy: Strategy, plan: Plan, 
     """
     network = seeded_network(model, (data.features.shape[1], data.output_count), 0)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    number = data.features.element_size()
+    number, per_seed = data.features.element_size(), bytes_per_seed(data, strategy)
     held = SETTLED + 1 if plan.keep == "settled" else 0
     if uses_kernels(model, plan, device, strategy.rows_per_step(data.population.row_count)):
         # current and previous, the optimizer's, the kept and two copies at an evaluation; initial ones; results in float64
-        return Footprint(0, parameters * (number * (5 + plan.optimizer.slots + held) + 4 + 8))
+        return Footprint(0, parameters * (number * (5 + plan.optimizer.slots + held) + 4 + 8), per_seed)
     # current, gradient, its part, updated, the optimizer's temporaries; the kept, initial and results as above
     of_weights = parameters * (number * (10 + 2 * plan.optimizer.slots + held) + 4 + 8)
     of_row = saved_bytes_per_row(network, data.features[:2].float()) * number // 4
-    return Footprint(EVALUATED_AT_ONCE * of_row, of_weights + 2 * largest_portion(strategy, data) * of_row)
+    portion = strategy.rows_per_portion(data.population.row_count)
+    return Footprint(EVALUATED_AT_ONCE * of_row, of_weights + 2 * portion * of_row, per_seed)
 
 
-def largest_portion(strategy: Strategy, data: TrainingData) -> int:
-    """Return the rows of the largest micro-batch."""
-    portions = strategy.order(data.population, 0, 0).portions
-    return int(max(portions[0], (portions[1:] - portions[:-1]).max(initial=0)))
+def bytes_per_seed(data: TrainingData, strategy: Strategy) -> int:
+    """Return the bytes of one seed's order of rows and, where they are streamed from files, of the buffers that it is read into."""
+    count = data.population.row_count
+    order = 2 * strategy.rows_per_piece(count) * (4 if count < 2**31 else 8)
+    if data.stored is None or not isinstance(strategy, Streaming):
+        return order
+    shape = Shape.of(strategy, count, longest_run(strategy, data.population, RUN_ROWS))
+    return order + shape.used_rows * (data.features[:1].nbytes + data.target[:1].nbytes)
 
 
 def saved_bytes_per_row(network: torch.nn.Module, rows: Tensor) -> int:

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.engine.records import Plan
-from batchlab.strategies import Indices, Population, Strategy
+from batchlab.engine.runs import Run, Waiting
+from batchlab.errors import BadInput
+from batchlab.strategies import Indices, Order, Population, Strategy
+from batchlab.strategies.base import short
 
 FIRST_PART = 20_000
 """Geometric evaluations begin after so small a part of all rows."""
@@ -17,35 +18,6 @@ FIRST_LOOK, LOOK_AGAIN = 4096, 1.5
 """A strategy that adapts is asked after so many rows (at most an epoch), and again when the rows seen have grown so many times."""
 
 Adapt = Callable[[Strategy], Strategy]
-
-
-@dataclass(frozen=True)
-class Run:
-    """Consecutive steps. `rows` `[seeds, rows]` are row indices in their order; `portions` and `steps` hold where, along them,
-    micro-batches and steps end. `first_step` counts from 1, `rows_before` are those seen by earlier runs."""
-
-    rows: Indices
-    portions: Indices
-    steps: Indices
-    first_step: int
-    rows_before: int
-    evaluated: bool
-
-    @property
-    def last_step(self) -> int:
-        return self.first_step + len(self.steps) - 1
-
-    @property
-    def rows_seen(self) -> int:
-        return self.rows_before + int(self.steps[-1])
-
-    def spans(self) -> Iterator[list[slice]]:
-        """Yield, for each step, where its micro-batches stand along `rows`."""
-        cuts = [0, *self.portions.tolist()]
-        spans = [slice(start, end) for start, end in pairwise(cuts)]
-        lasts = (np.searchsorted(self.portions, self.steps) + 1).tolist()
-        for first, last in pairwise([0, *lasts]):
-            yield spans[first:last]
 
 
 def planned_rows(strategy: Strategy, row_count: int, plan: Plan) -> int:
@@ -63,45 +35,107 @@ def marks(strategy: Strategy, row_count: int, plan: Plan) -> NDArray[np.float64]
 
 
 def runs(
-    strategy: Strategy, population: Population, seeds: Sequence[int], plan: Plan, most_rows: int, adapt: Adapt = lambda strategy: strategy
+    strategy: Strategy,
+    population: Population,
+    seeds: Sequence[int],
+    plan: Plan,
+    most_rows: int,
+    adapt: Adapt = lambda strategy: strategy,
+    steps_done: int = 0,
 ) -> Iterator[Run]:
     """Yield all runs of a training. A run ends with the step that reaches the next of the plan's evaluations, or `most_rows` rows.
 
     The steps are the same wherever runs end; the last run is always evaluated. A strategy that adapts is replaced by what `adapt` makes
     of it, first after `FIRST_LOOK` rows or an epoch, then each time the rows seen have grown by half; all steps before are yielded, and
-    so made, by then. The rest of the epoch keeps its order and is cut anew.
+    so made, by then. The rest of the epoch keeps its order and is cut anew. With `steps_done` the runs are those after that many steps,
+    as a training that was stopped there would have gone on; a strategy that adapts cannot be taken up so.
     """
-    points = np.append(marks(strategy, population.row_count, plan), math.inf)
-    waiting, look = _Waiting(), min(FIRST_LOOK, population.row_count) if strategy.adapts else math.inf
-    for epoch in range(plan.epochs):
-        orders = [strategy.order(population, seed, epoch) for seed in seeds]
-        rows = orders[0].rows[None] if len(orders) == 1 else np.stack([order.rows for order in orders])
-        rows = rows.astype(np.int32 if population.row_count < 2**31 else np.int64, copy=False)
-        before = waiting.rows_planned
-        portions, steps = orders[0].portions, _allowed(orders[0].steps, plan, before, waiting.steps_planned)
-        ends_here = epoch == plan.epochs - 1 or _is_spent(steps, plan, before, waiting.steps_planned)
-        start = 0
+    epoch, in_epoch, rows_done = taken_up(strategy, population, steps_done)
+    cutting = _Cutting(strategy, population, plan, most_rows, adapt)
+    cutting.waiting.begin_after(steps_done, rows_done)
+    if steps_done and rows_done >= planned_rows(strategy, population.row_count, plan):
+        return
+    for number in range(epoch, plan.epochs):
+        pieces = _stacked(cutting.strategy, population, seeds, number, in_epoch if number == epoch else 0)
+        for piece, is_last in _with_the_last_marked(pieces):
+            yield from cutting.runs_of(piece, number, ends_training=is_last and number == plan.epochs - 1)
+            if cutting.is_over:
+                return
+
+
+def taken_up(strategy: Strategy, population: Population, steps_done: int) -> tuple[int, int, int]:
+    """Return the epoch that `steps_done` steps end in, the steps made in it, and the rows seen in all; no row of them is drawn."""
+    if steps_done and strategy.adapts:
+        raise BadInput(f"a training of {strategy.kind} that adapts to what it measures begins at its first step, not after {steps_done}.")
+    rows, epoch = population.row_count, 0
+    while True:
+        # batches that grow on schedule grow at an epoch's start
+        step_rows = int(strategy.order(population, 0, epoch).steps[0]) if strategy.grows and steps_done else strategy.rows_per_step(rows)
+        steps = -(-rows // step_rows)
+        if steps_done < steps:
+            return epoch, steps_done, epoch * rows + steps_done * step_rows
+        skipped = 1 if strategy.grows else steps_done // steps
+        epoch, steps_done = epoch + skipped, steps_done - skipped * steps
+
+
+def _stacked(strategy: Strategy, population: Population, seeds: Sequence[int], epoch: int, steps_done: int) -> Iterator[Order]:
+    """Yield the epoch's pieces with rows `[seeds, rows]`: cuts are the same for every seed."""
+    of_first, *of_others = (strategy.pieces(population, seed, epoch, steps_done) for seed in seeds)
+    for piece in of_first:
+        rows = piece.rows[None].astype(short(population.row_count), copy=False)
+        if of_others:
+            rows = np.repeat(rows, len(seeds), axis=0)
+            for place, pieces in enumerate(of_others, start=1):
+                rows[place] = next(pieces).rows
+        yield Order(rows, piece.portions, piece.steps)
+
+
+def _with_the_last_marked(pieces: Iterator[Order]) -> Iterator[tuple[Order, bool]]:
+    held = next(pieces, None)
+    while held is not None:
+        following = next(pieces, None)
+        yield held, following is None
+        held = following
+
+
+class _Cutting:
+    """Cuts an epoch's pieces into runs; what is left of one goes into the next."""
+
+    def __init__(self, strategy: Strategy, population: Population, plan: Plan, most_rows: int, adapt: Adapt) -> None:
+        self.strategy, self.plan, self.most_rows, self.adapt = strategy, plan, most_rows, adapt
+        self.points = np.append(marks(strategy, population.row_count, plan), math.inf)
+        self.look = min(FIRST_LOOK, population.row_count) if strategy.adapts else math.inf
+        self.waiting, self.is_over = Waiting(), False
+
+    def runs_of(self, piece: Order, epoch: int, ends_training: bool) -> Iterator[Run]:
+        """Yield the runs that end in this piece."""
+        waiting, start, portions, before = self.waiting, 0, piece.portions, self.waiting.rows_planned
+        steps, ends_here = self._allowed(piece.steps, before, ends_training)
         while len(steps):
             seen = waiting.rows_planned
-            if seen >= look:
+            if seen >= self.look:
                 if waiting.row_count:
                     yield waiting.joined(evaluated=False)
-                strategy, look = adapt(strategy), LOOK_AGAIN * seen
-                cut = strategy.order(Population(rows.shape[1] - start), 0, epoch)
-                portions, steps = cut.portions + start, _allowed(cut.steps + start, plan, before, waiting.steps_planned)
-                ends_here = epoch == plan.epochs - 1 or _is_spent(steps, plan, before, waiting.steps_planned)
-            mark = points[int(np.searchsorted(points, seen, side="right"))]
-            reach = start + min(mark - seen, most_rows - waiting.row_count, look - seen)
+                self.strategy, self.look = self.adapt(self.strategy), LOOK_AGAIN * seen
+                cut = self.strategy.order(Population(piece.rows.shape[1] - start), 0, epoch)
+                portions = cut.portions + start
+                steps, ends_here = self._allowed(cut.steps + start, before, ends_training)
+            mark = self.points[int(np.searchsorted(self.points, seen, side="right"))]
+            reach = start + min(mark - seen, self.most_rows - waiting.row_count, self.look - seen)
             made = min(int(np.searchsorted(steps, reach)) + 1, len(steps))
             end = int(steps[made - 1])
             first, last = np.searchsorted(portions, (start, end), side="right")
-            waiting.add(rows[:, start:end], portions[first:last] - start, steps[:made] - start)
+            waiting.add(piece.rows[:, start:end], portions[first:last] - start, steps[:made] - start)
             start, steps = end, steps[made:]
             is_last = ends_here and not len(steps)
-            if waiting.rows_planned >= mark or waiting.row_count >= most_rows or is_last:
+            if waiting.rows_planned >= mark or waiting.row_count >= self.most_rows or is_last:
                 yield waiting.joined(evaluated=waiting.rows_planned >= mark or is_last)
-        if ends_here:
-            break
+        self.is_over = ends_here
+
+    def _allowed(self, steps: Indices, rows_before: int, ends_training: bool) -> tuple[Indices, bool]:
+        """Return the piece's steps that the plan still allows, and whether the training ends with the last of them."""
+        allowed = _allowed(steps, self.plan, rows_before, self.waiting.steps_planned)
+        return allowed, ends_training or _is_spent(allowed, self.plan, rows_before, self.waiting.steps_planned)
 
 
 def _allowed(steps: Indices, plan: Plan, rows_before: int, steps_before: int) -> Indices:
@@ -116,30 +150,3 @@ def _is_spent(steps: Indices, plan: Plan, rows_before: int, steps_before: int) -
     """Whether the plan allows no more after these steps."""
     by_steps = plan.max_steps is not None and steps_before + len(steps) >= plan.max_steps
     return by_steps or (plan.max_rows is not None and rows_before + int(steps[-1]) >= plan.max_rows)
-
-
-class _Waiting:
-    """Steps of one epoch or several, waiting to become a run."""
-
-    def __init__(self) -> None:
-        self.parts: list[tuple[Indices, Indices, Indices]] = []
-        self.row_count = self.rows_before = self.steps_planned = self.steps_before = 0
-
-    @property
-    def rows_planned(self) -> int:
-        return self.rows_before + self.row_count
-
-    def add(self, rows: Indices, portions: Indices, steps: Indices) -> None:
-        self.parts.append((rows, portions + self.row_count, steps + self.row_count))
-        self.row_count += rows.shape[1]
-        self.steps_planned += len(steps)
-
-    def joined(self, evaluated: bool) -> Run:
-        if len(self.parts) == 1:
-            rows, portions, steps = np.ascontiguousarray(self.parts[0][0]), *self.parts[0][1:]
-        else:
-            rows, portions, steps = (np.concatenate(part, axis=-1) for part in zip(*self.parts, strict=True))
-        run = Run(rows, portions, steps, self.steps_before + 1, self.rows_before, evaluated)
-        self.parts, self.row_count = [], 0
-        self.rows_before, self.steps_before = run.rows_seen, run.last_step
-        return run

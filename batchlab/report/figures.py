@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.packing import PackedTable
+from batchlab.table import PackedTable
 from batchlab.split import Split
-from batchlab.target import Target
+from batchlab.table.target import Target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DOTS_AT_MOST = 2000
+DOTS_AT_MOST, MOST_COUNTED = 2000, 200_000
 
 
 def _figure(width: float, height: float) -> "Figure":
@@ -28,18 +28,19 @@ def data_overview(table: PackedTable, split: Split) -> "Figure":
     """Draw the target's distribution and the target against the feature that goes with it most closely."""
     target, figure = table.schema.target, _figure(10, 4)
     left, right = figure.subplots(1, 2)
-    values = np.asarray(table.target)
+    shown = _thinned(np.arange(table.schema.rows), MOST_COUNTED)
+    values = np.asarray(table.target[shown])
     if target.classes:
         left.bar([_short(name) for name in target.classes], np.bincount(values, minlength=len(target.classes)))
         left.tick_params(axis="x", rotation=45 if len(target.classes) > 4 else 0)
     else:
         left.hist(values, bins=min(40, max(5, len(values) // 8)))
     left.set(xlabel=_literal(target.name), ylabel="rows", title=f"{table.schema.rows:,} rows of {_literal(table.schema.source)}")
-    chosen = _thinned(split.train)
-    features = np.asarray(table.features[chosen], np.float64)
-    best = _most_related(features, values[chosen], target)
-    _scatter_by_target(right, features[:, best], values[chosen], target)
-    right.set(xlabel=_literal(table.schema.features[best]), title="training rows, feature closest to the target")
+    chosen = _thinned(split.rows("train", MOST_COUNTED), DOTS_AT_MOST)
+    features, truth = np.nan_to_num(np.asarray(table.features[chosen], np.float64)), np.asarray(table.target[chosen])
+    best = _most_related(features, truth, target)
+    _scatter_by_target(right, features[:, best], truth, target)
+    right.set(xlabel=_literal(table.schema.packed_names[best]), title="training rows, feature closest to the target")
     return figure
 
 
@@ -66,7 +67,7 @@ def predicted_against_actual(truth: NDArray[np.float64], predictions: NDArray[np
     """Draw regression predictions `[rows, 1]` of the test rows against what happened."""
     figure = _figure(5, 4.6)
     panel = figure.subplots()
-    chosen = _thinned(np.arange(len(truth)))
+    chosen = _thinned(np.arange(len(truth)), DOTS_AT_MOST)
     panel.scatter(truth[chosen], predictions[chosen, 0], s=10, alpha=0.6)
     ends = [float(min(truth.min(), predictions.min())), float(max(truth.max(), predictions.max()))]
     panel.plot(ends, ends, color="black", linewidth=0.8, linestyle=":", label="predicted = actual")
@@ -89,9 +90,9 @@ def confusion(truth: NDArray[np.int64], predictions: NDArray[np.float64], classe
     return figure
 
 
-def _thinned(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return at most `DOTS_AT_MOST` of the rows, evenly spaced."""
-    return rows[:: max(1, -(-len(rows) // DOTS_AT_MOST))]
+def _thinned(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return at most so many of the rows, evenly spaced."""
+    return rows[:: max(1, -(-len(rows) // most))]
 
 
 def _short(name: str) -> str:

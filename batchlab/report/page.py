@@ -8,12 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from batchlab.analysis.curves import HELD
+from batchlab.experiment import Experiment
 from batchlab.report import captions, cost_pictures, critical_pictures, curve_pictures, pictures
 from batchlab.report.claims import claims
+from batchlab.report.data_section import alert, data_section
+from batchlab.report.document import footer, framed, listing, opening, section
 from batchlab.report.ink import lines
 from batchlab.report.page_tables import claims_table, settings_table, typed_table
-from batchlab.report.style import STYLE
-from batchlab.report.svg import inline
 from batchlab.report.wording import interval, listed, number, seconds, verdict_text
 from batchlab.search.findings import Findings
 
@@ -43,19 +44,25 @@ def page(
     facts: Mapping[str, str],
     tracking_seconds: Mapping[str, float],
     links: Mapping[str, str],
+    experiment: Experiment | None = None,
 ) -> str:
-    """Return the whole document. `unit` is the loss's; `tracking_seconds` holds what recording took, by a setting's label."""
+    """Return the whole document. `unit` is the loss's; `tracking_seconds` holds what recording took, by a setting's label.
+
+    With `experiment` there is a section on the data, and a warning near the top where something is wrong with them.
+    """
     device = next((value for value in facts.values() if "cuda" in value.lower()), "cpu")
+    warned, shown = ("", "") if experiment is None else (alert(experiment), datasection(experiment))
     parts = [
-        _head(found, title, facts),
+        opening(title, _verdict(found) + warned, facts),
         "<main>",
-        _section("Three batch sizes, three numbers", _sizes(found)),
-        _section("Every setting, best first", settings_table(found, unit)),
-        _section("What people type by default", typed_table(found)),
-        _section("Pictures", "".join(_figure(plate, found, unit) for plate in plates(found, tracking_seconds))),
-        _section("What the lesson claims", claims_table(claims(found, device))),
-        _section("How it was done", _method(found)),
-        _footer(links),
+        section("Three batch sizes, three numbers", _sizes(found)),
+        section("Every setting, best first", settings_table(found, unit)),
+        section("What people type by default", typed_table(found)),
+        section("Pictures", "".join(_figure(plate, found, unit) for plate in plates(found, tracking_seconds))),
+        section("What the lesson claims", claims_table(claims(found, device))),
+        shown,
+        section("How it was done", _method(found)),
+        footer(links),
         "</main></body></html>",
     ]
     return "\n".join(parts)
@@ -85,31 +92,12 @@ def plates(found: Findings, tracking_seconds: Mapping[str, float]) -> list[Plate
 
 
 def _figure(plate: Plate, found: Findings, unit: str) -> str:
-    drawn = "" if plate.draw is None else inline(plate.draw(found, unit), plate.name, f"{plate.heading}. {plate.caption}")
-    picture = f'<div class="scroll">{drawn}</div>' if drawn else ""
-    said = f"<figcaption><h3>{html.escape(plate.heading)}</h3><p>{html.escape(plate.caption)}</p></figcaption>"
-    reading = f'<p class="reading">{html.escape(plate.reading)}</p>' if plate.reading else ""
-    return f'<figure id="{plate.name}">{said}{picture}{reading}</figure>\n'
+    return framed(plate.name, plate.heading, plate.caption, plate.reading, None if plate.draw is None else plate.draw(found, unit))
 
 
-def _head(found: Findings, title: str, facts: Mapping[str, str]) -> str:
-    name = html.escape(title)
+def _verdict(found: Findings) -> str:
     first, *others = verdict_text(found).splitlines()
-    verdict = f'<p class="verdict"><b>{html.escape(first)}</b> {html.escape(" ".join(others))}</p>'
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}</title><style>{STYLE}</style></head>\n<body><header><h1>{name}</h1>{verdict}{_facts(facts)}</header>"
-    )
-
-
-def _facts(facts: Mapping[str, str]) -> str:
-    items = "".join(f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(value)}</dd></div>" for label, value in facts.items())
-    return f'<dl class="facts">{items}</dl>' if facts else ""
-
-
-def _section(heading: str, body: str) -> str:
-    return f"<section><h2>{html.escape(heading)}</h2>{body}</section>"
+    return f'<p class="verdict"><b>{html.escape(first)}</b> {html.escape(" ".join(others))}</p>'
 
 
 def _sizes(found: Findings) -> str:
@@ -179,10 +167,4 @@ def _method(found: Findings) -> str:
         "97.5%, for there are two.",
         f"The search itself took {found.trials:,} trainings and {seconds(found.seconds)}.",
     ]
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in found.notes)
-    return "".join(f"<p>{html.escape(text)}</p>" for text in said) + (f'<ul class="remarks">{notes}</ul>' if notes else "")
-
-
-def _footer(links: Mapping[str, str]) -> str:
-    items = [f'<a href="{html.escape(address, quote=True)}">{html.escape(text)}</a>' for text, address in links.items()]
-    return f"<footer>{' · '.join(items)}</footer>"
+    return "".join(f"<p>{html.escape(text)}</p>" for text in said) + listing(found.notes)

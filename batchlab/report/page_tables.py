@@ -24,7 +24,7 @@ def settings_table(found: Findings, unit: str) -> str:
     body = "".join(_row(found, item, reasons) for item in items)
     notes = "".join(f'<li id="reason-{place}">{html.escape(reason)}</li>' for place, reason in enumerate(reasons, 1))
     listing = f'<ol class="remarks">{notes}</ol>' if reasons else ""
-    return _table(headings, body) + listing
+    return table(headings, body) + listing
 
 
 def _row(found: Findings, item: Finding, reasons: Sequence[str]) -> str:
@@ -99,12 +99,12 @@ def _mean(losses: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> str:
     return f"{kept.mean():.5g}{some}"
 
 
-def typed_table(found: Findings) -> str:
+def typedtable(found: Findings) -> str:
     """Return what people type by default beside the recommendation, and plainly whether that beats it in seconds to the target."""
     if not found.typed:
         return "<p>What people type by default was not trained beside it (<code>search.defaults</code> is off).</p>"
     rows = "".join(_typed_row(found, item) for item in found.typed)
-    return _table(["typed by default", "rate", "time to target", "does the recommendation beat it?"], rows, "words")
+    return table(["typed by default", "rate", "time to target", "does the recommendation beat it?"], rows, "words")
 
 
 def _typed_row(found: Findings, item: Finding) -> str:
@@ -139,13 +139,7 @@ def beaten(found: Findings, item: Finding, pair: Pair | None) -> str:
     return f"No: the default is {number(1 / pair.ratio)}× faster ({number(1 / high)}–{number(1 / low)})."
 
 
-def claims_table(answers: Iterable[Claim]) -> str:
+def claimstable(answers: Iterable[Claim]) -> str:
     """Return the lesson's claims with their measured answers."""
     rows = "".join(f'<tr><td class="name">{html.escape(item.claim)}</td><td>{html.escape(item.answer)}</td></tr>' for item in answers)
-    return _table(["the lesson says", "measured here"], rows, "words")
-
-
-def _table(headings: Sequence[str], body: str, kind: str = "") -> str:
-    head = "".join(f"<th>{html.escape(text)}</th>" for text in headings)
-    of_kind = f' class="{kind}"' if kind else ""
-    return f'<div class="scroll"><table{of_kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return table(["the lesson says", "measured here"], rows, "words")

@@ -6,7 +6,7 @@ from typing import Any
 from batchlab.analysis.estimates import Estimate
 from batchlab.report.wording import interval, memory, number, seconds
 from batchlab.results import Interval, StrategyResult
-from batchlab.target import Task
+from batchlab.table.target import Task
 
 SHOWN_METRICS = {"regression": ("rmse", "mae", "r2"), "binary": ("accuracy", "roc_auc"), "multiclass": ("accuracy", "roc_auc")}
 

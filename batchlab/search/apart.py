@@ -13,7 +13,7 @@ from typing import Any
 from batchlab.engine.records import Plan
 from batchlab.errors import BatchlabError
 from batchlab.experiment import Experiment
-from batchlab.packing import PackedTable
+from batchlab.table import PackedTable
 from batchlab.search.candidates import Candidate
 from batchlab.search.loaders import Delivery, deliveries, warm_workers
 from batchlab.search.memory import peaks

@@ -45,7 +45,9 @@ def confirm(search: "Search", item: Progression) -> None:
 def train_sorted(search: "Search") -> None:
     """Train the fastest mini-batch once more, with rows in the order of their target instead of shuffled, seed by seed."""
     eligible = [item for item in search.known if _is_small_batch(item, search.row_count) and search.target is not None]
-    if not eligible:
+    if search.data.stored is not None:
+        search.notes.append("sorted order was not tried: it would take a sorted copy of rows that stay in files")
+    if not eligible or search.data.stored is not None:
         return
     fastest = search.sorted_of = min(eligible, key=lambda item: _mean_rows(item.confirmed, search.target))
     order = torch.argsort(search.data.target, stable=True)
@@ -55,7 +57,7 @@ def train_sorted(search: "Search") -> None:
     trials = [result.trial for result in fastest.confirmed]
     plan = search.plan.model_copy(update={"optimizer": fastest.group.first.optimizer})
     exp = search.experiment
-    search.sorted_results = train(data, search.profile.model, strategy, trials, plan, exp.loss, exp.device, weights=False)
+    search.sorted_results = train(data, search.experiment.model, strategy, trials, plan, exp.loss, exp.device, weights=False)
     search.trial_count += len(trials)
 
 

@@ -38,7 +38,7 @@ def _of_group(search: "Search", item: "Progression") -> float:
     strategy = first.strategy.updates
     for _ in range(2):  # the first look loads the kernels
         began = time.perf_counter()
-        result = train(search.data, exp.profile.model, strategy, trials, plan, exp.loss, exp.device, weights=False)[0]
+        result = train(search.data, exp.model, strategy, trials, plan, exp.loss, exp.device, weights=False)[0]
         fixed = time.perf_counter() - began - result.train_seconds - result.evaluation_seconds
     ordering = search.stopwatch.order_seconds(first) * len({trial.seed for trial in trials})
     moving = max(result.train_seconds - ordering, 0.0) * search.budget_rows / rows

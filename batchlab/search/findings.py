@@ -11,6 +11,7 @@ from batchlab.analysis.estimates import Estimate, log_mean
 from batchlab.analysis.frontier import Frontier
 from batchlab.analysis.verdict import Choice, Outcome, Pair
 from batchlab.engine.records import TrialResult
+from batchlab.results import Period
 from batchlab.search.candidates import Candidate
 from batchlab.search.loaders import Delivery
 from batchlab.search.timing import Timings
@@ -87,6 +88,7 @@ class Findings:
     trials: int
     seconds: float
     notes: Sequence[str]
+    periods: Sequence[Period] = ()
 
     @property
     def best(self) -> Finding | None:

@@ -43,7 +43,7 @@ def _peak(experiment: Experiment, data: TrainingData, candidate: Candidate, plan
         _trained(experiment, data, candidate, plan)
         return int(torch.cuda.max_memory_allocated())
     if not RESET.exists():  # no mark to reset on this system: what the engine plans with
-        return held + footprint(data, experiment.profile.model, candidate.strategy, plan, experiment.device).of(1)
+        return held + footprint(data, experiment.model, candidate.strategy, plan, experiment.device).of(1)
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -57,7 +57,7 @@ def _trained(experiment: Experiment, data: TrainingData, candidate: Candidate, p
     changes = {"max_steps": STEPS, "evaluations": 1, "spacing": "even", "patience": None, "optimizer": candidate.optimizer}
     trial = Trial(HARMLESS_RATE, 0)
     limited = plan.model_copy(update=changes)
-    train(data, experiment.profile.model, candidate.strategy, [trial], limited, experiment.loss, experiment.device, weights=False)
+    train(data, experiment.model, candidate.strategy, [trial], limited, experiment.loss, experiment.device, weights=False)
 
 
 def _resident(field: str) -> int:
@@ -75,6 +75,6 @@ def memory_ceiling(experiment: Experiment, data: TrainingData) -> int:
     profile, device = experiment.profile, experiment.device
     count = data.population.row_count
     small, large = max(1, count // 4), count
-    few, many = (footprint(data, profile.model, MiniBatch(batch_rows=rows), profile.train, device).of(1) for rows in (small, large))
+    few, many = (footprint(data, experiment.model, MiniBatch(batch_rows=rows), profile.train, device).of(1) for rows in (small, large))
     per_row = rows_bytes(data) / count + data.features.element_size() + max(0.0, (many - few) / max(1, large - small))
     return int((SHARE_OF_FREE * free_bytes(device) + rows_bytes(data)) / per_row)

@@ -42,6 +42,7 @@ def verdict_of(found: Findings) -> Verdict:
         target_loss=found.target_loss,
         trials=found.trials,
         search_seconds=found.seconds,
+        periods=tuple(found.periods),
         notes=tuple(found.notes),
         text=verdict_text(found),
     )

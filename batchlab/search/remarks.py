@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from batchlab.analysis.verdict import paired
 from batchlab.search import rates
+from batchlab.results import Period
 from batchlab.search.findings import Finding
 
 if TYPE_CHECKING:
@@ -13,7 +14,18 @@ if TYPE_CHECKING:
 
 def remarks_of(search: "Search", found: Sequence[Finding], best: Finding | None) -> list[str]:
     """Return all remarks, one sentence each."""
-    return [*_odd_settings(search), *_edge_notes(search), *_test_notes(found, best), *_nothing_learnt(search, best)]
+    leaks = [leak.text for leak in search.experiment.leaks]
+    return [*leaks, *_odd_settings(search), *_edge_notes(search), *_test_notes(found, best), *_nothing_learnt(search, best)]
+
+
+def walk_note(periods: Sequence[Period]) -> str:
+    """Say how the recommended setting did, period by period."""
+    losses = ", ".join(f"{period.test_loss:.4g} ({period.first} to {period.last})" for period in periods)
+    better = sum(period.test_loss < period.constant_test_loss for period in periods)
+    return (
+        f"walking forward, trained on the past and tested on the next period, its test loss was {losses}; "
+        f"lower than always predicting the mean in {better} of {len(periods)} periods"
+    )
 
 
 def _nothing_learnt(search: "Search", best: Finding | None) -> list[str]:
@@ -21,7 +33,7 @@ def _nothing_learnt(search: "Search", best: Finding | None) -> list[str]:
     if best is None:
         return []
     own, constant = float(best.outcome.test_loss.mean()), search.experiment.constant_test_loss
-    if own < constant * (1 - len(search.experiment.split.test) ** -0.5):
+    if own < constant * (1 - search.experiment.split.sizes()["test"] ** -0.5):
         return []
     return [
         f"on the test rows the recommended setting's mean loss, {own:.4g}, is hardly lower than that of always predicting the "

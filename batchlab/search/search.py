@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.analysis.curves import SHARE_LEFT
+from batchlab.engine.data import TrainingData
 from batchlab.engine.records import Plan, Progress, TrialResult
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
@@ -51,10 +52,10 @@ class Search:
     def __init__(self, experiment: Experiment, on_progress: Callable[[str, Progress], None] = lambda label, progress: None) -> None:
         self.experiment, self.profile, self.rule = experiment, experiment.profile, experiment.profile.search
         self.on_progress = on_progress
-        self.row_count = len(experiment.split.train)
+        self.row_count = experiment.split.sizes()["train"]
         self.candidates = candidates(self.profile, self.row_count)
         self.groups = {group: Progression(group) for group in grouped(self.candidates)}
-        self.data = experiment.data.thinned(TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED, self.profile.seed)
+        self.data = thinned(experiment)
         self.plan = budgeted(self.profile.train, self.row_count)
         self.target = None if self.rule.target_loss is None else self.rule.target_loss / experiment.loss_unit
         self.first_loss = self.start_loss = math.nan
@@ -104,7 +105,7 @@ class Search:
         """How many parts there will be."""
         searched = sum(item.group.first.rates is None for item in self.groups.values())
         given = sum(item.group.first.rates is not None and not item.group.first.typed for item in self.groups.values())
-        return OTHER_PARTS + given + searched * (2 + self.rule.rounds) + len(self.groups)
+        return OTHER_PARTS + self.walks + given + searched * (2 + self.rule.rounds) + len(self.groups)
 
     @property
     def planned_trainings(self) -> int:
@@ -152,11 +153,26 @@ class Search:
         yield "timing, second sitting", self._time
         yield "loaders", self._measure_loaders
         yield "verdict", self._conclude
+        if self.walks:
+            yield "walk forward", self._walk
 
     def _conclude(self) -> None:
         from batchlab.search.concluding import concluded
 
         self.findings = concluded(self)
+
+    @property
+    def walks(self) -> bool:
+        """Whether the recommended setting is tried on every period of the split."""
+        return self.profile.split.kind == "walk_forward"
+
+    def _walk(self) -> None:
+        from batchlab.search.remarks import walk_note
+        from batchlab.search.walking import walked
+
+        periods = walked(self)
+        notes = [*self.findings.notes, *([walk_note(periods)] if periods else [])]
+        self.findings = replace(self.findings, periods=periods, notes=notes, trials=self.trial_count, seconds=self.seconds)
 
     @property
     def labels(self) -> list[str]:
@@ -201,12 +217,20 @@ class Search:
 
     def _measure_loaders(self) -> None:
         sizes = [item.group.first.batch_rows for item in self.known if not item.group.first.typed]
+        if self.data.stored is not None:
+            self.notes.append("loaders were not compared: the rows stay in files, and a DataLoader's workers would each take a copy")
+            return
         usual = min(sizes, key=lambda rows: abs(rows - LOADED_BATCH))
         assert self.apart is not None
         try:
             self.deliveries = self.apart.deliveries(usual)
         except ApartFailed as error:
             self.notes.append(f"loaders were not measured: {error}")
+
+
+def thinned(experiment: Experiment) -> TrainingData:
+    """Return the experiment's data with evaluations of a sample of rows, where there are many."""
+    return experiment.data.thinned(TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED, experiment.profile.seed)
 
 
 def budgeted(plan: Plan, row_count: int) -> Plan:

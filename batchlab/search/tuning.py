@@ -99,7 +99,7 @@ def run(
     """Train the group's trials with `changes` to the plan, and keep account of them."""
     first, began, exp = item.group.first, time.perf_counter(), search.experiment
     plan = search.plan.model_copy(update={"optimizer": first.optimizer, "patience": None, **changes})
-    strategy, model = first.strategy.updates, search.profile.model
+    strategy, model = first.strategy.updates, search.experiment.model
     results = train(
         search.data, model, strategy, trials, plan, exp.loss, exp.device, on_progress, on_evaluation=on_evaluation, weights=weights
     )

@@ -1,16 +1,71 @@
-"""What every source is: a name, a schema that is cheap to read, and a table."""
+"""What every source is: a name, a schema that is cheap to read, and rows in Arrow batches, the same ones at every pass."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchlab.errors import BadInput
 from batchlab.records import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that could not be cut into the table's columns: its number in the file (from 1), why, its text, and the file of several."""
+
+    line: int
+    reason: str
+    text: str
+    file: str = ""
+
+
+OnBadLine = Callable[[BadLine], None]
+
+
+class Reading(ABC):
+    """A source opened for reading: its content does not change from here on, however often it is read."""
+
+    @property
+    @abstractmethod
+    def schema(self) -> "pa.Schema":
+        """The columns and types that every batch has."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A digest of the content, in hex: another one whenever a row is another."""
+
+    @property
+    def row_count(self) -> int | None:
+        """The number of rows where it is known before reading, bad lines included; else None."""
+        return None
+
+    @property
+    @abstractmethod
+    def size_bytes(self) -> int:
+        """About how many bytes a pass reads."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether every column is text whose type is still to be found out (CSV)."""
+        return False
+
+    @property
+    def description(self) -> str:
+        """What was found out about the format, for people: `delimiter ';', encoding cp1252`; empty where nothing had to be."""
+        return ""
+
+    @abstractmethod
+    def batches(self, on_bad_line: OnBadLine) -> Iterator["pa.RecordBatch"]:
+        """Yield all rows in their order, in bounded memory; raises BadInput for what cannot be read. May be called again."""
+
+    @property
+    @abstractmethod
+    def share_read(self) -> float:
+        """How much of the running pass is done, from 0 to 1."""
 
 
 class Source(Record, ABC):
@@ -24,54 +79,27 @@ class Source(Record, ABC):
         """A short name for people, used in run names and reports."""
 
     @property
+    def location(self) -> str | None:
+        """Where the rows are: an absolute path, or a URL without its password; None where they are made or shipped."""
+        return None
+
+    @property
     def default_target(self) -> str | None:
         """The target column when the user names none; None where only the user can know."""
         return None
 
+    @property
+    def identity(self) -> str | None:
+        """What stays the same while the source's rows change (its place), so that a contract can be kept for it; None where they cannot."""
+        return None
+
     @abstractmethod
-    def read(self, seed: int) -> "pa.Table":
-        """Return all rows; `seed` matters only where rows are generated. Raises BadInput for what cannot be read."""
+    def opened(self, seed: int, scratch: Path) -> Reading:
+        """Return the rows; `seed` matters only where rows are generated, and `scratch` is a folder for what must be kept to be read again.
+
+        Raises BadInput for what cannot be read.
+        """
 
     def peek(self) -> "pa.Schema | None":
         """Return the columns and their types when they are cheap to know before reading, else None."""
         return None
-
-
-class FileSource(Source, ABC):
-    """A file or folder, read through pyarrow."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        return self.path.stem
-
-    def read(self, seed: int) -> "pa.Table":
-        with self._readable():
-            return self.whole()
-
-    def peek(self) -> "pa.Schema":
-        with self._readable():
-            return self.columns()
-
-    @abstractmethod
-    def whole(self) -> "pa.Table":
-        """Return all rows."""
-
-    @abstractmethod
-    def columns(self) -> "pa.Schema":
-        """Return the columns and their types without reading all rows."""
-
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        """Raise BadInput for a path where nothing is, and for content that pyarrow cannot read."""
-        import pyarrow as pa
-
-        if not self.path.exists():
-            raise BadInput(
-                f"'{self.path}' does not exist (looked in {Path.cwd()}); give a file, a folder, or the name of a bundled data set."
-            )
-        try:
-            yield
-        except (pa.ArrowException, OSError) as error:
-            raise BadInput(f"'{self.path}' cannot be read as {self.kind}: {error}") from error

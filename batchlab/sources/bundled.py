@@ -1,9 +1,8 @@
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from batchlab.sources.base import Source
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from batchlab.sources.held import TableReading
 
 Name = Literal["diabetes", "breast_cancer", "digits", "wine"]
 
@@ -22,9 +21,9 @@ class Bundled(Source):
     def default_target(self) -> str:
         return "target"
 
-    def read(self, seed: int) -> "pa.Table":
+    def opened(self, seed: int, scratch: Path) -> TableReading:
         import pyarrow as pa
         from sklearn import datasets
 
         frame = getattr(datasets, f"load_{self.dataset}")(as_frame=True).frame
-        return pa.Table.from_pandas(frame, preserve_index=False)
+        return TableReading(pa.Table.from_pandas(frame, preserve_index=False))

@@ -1,11 +1,10 @@
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveInt
 
 from batchlab.sources.base import Source
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from batchlab.sources.held import TableReading
 
 
 class Synthetic(Source):
@@ -29,7 +28,7 @@ class Synthetic(Source):
     def default_target(self) -> str:
         return "price"
 
-    def read(self, seed: int) -> "pa.Table":
+    def opened(self, seed: int, scratch: Path) -> TableReading:
         import pyarrow as pa
         import torch
 
@@ -37,4 +36,4 @@ class Synthetic(Source):
         day = torch.linspace(1, self.rows, self.rows)
         noise = torch.randn(self.rows, 1, generator=generator)[:, 0]
         price = self.slope * day + noise * self.noise + self.intercept
-        return pa.table({"day": day.numpy(), "price": price.numpy()})
+        return TableReading(pa.table({"day": day.numpy(), "price": price.numpy()}))

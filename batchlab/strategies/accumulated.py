@@ -3,7 +3,7 @@ from typing import Literal
 import numpy as np
 from pydantic import PositiveInt
 
-from batchlab.strategies.base import Order, Population, Strategy, cuts
+from batchlab.strategies.base import Order, Population, Strategy, ascending, cuts
 from batchlab.strategies.full_batch import FullBatch
 
 
@@ -15,10 +15,13 @@ class Accumulated(Strategy):
 
     def order(self, population: Population, seed: int, epoch: int) -> Order:
         count = population.row_count
-        return Order(np.arange(count), portions=cuts(count, self.portion_rows), steps=np.array([count]))
+        return Order(ascending(count), portions=cuts(count, self.portion_rows), steps=np.array([count]))
 
     def rows_per_step(self, row_count: int) -> int:
         return row_count
+
+    def rows_per_portion(self, row_count: int) -> int:
+        return min(self.portion_rows, row_count)
 
     @property
     def updates(self) -> Strategy:

@@ -26,6 +26,14 @@ class Order:
     portions: Indices
     steps: Indices
 
+    def after(self, steps_done: int) -> "Order":
+        """Return the order without its first `steps_done` steps."""
+        if steps_done == 0:
+            return self
+        start = self.steps[steps_done - 1]
+        first = int(np.searchsorted(self.portions, start, side="right"))
+        return Order(self.rows[start:], self.portions[first:] - start, self.steps[steps_done:] - start)
+
     def __iter__(self) -> Iterator[Step]:
         """Yield the steps, each with its micro-batches."""
         portions = np.split(self.rows, self.portions[:-1])
@@ -52,9 +60,26 @@ class Strategy(Record, ABC):
     def order(self, population: Population, seed: int, epoch: int) -> Order:
         """Return the rows of one epoch, cut into steps; the same for the same (seed, epoch), whoever delivers the rows."""
 
+    def pieces(self, population: Population, seed: int, epoch: int, steps_done: int = 0) -> Iterator[Order]:
+        """Yield the rows of `order` after its first `steps_done` steps in pieces of whole steps, cut alike for every seed.
+
+        Here it is one piece, made of the whole order. A strategy for tables larger than memory makes one piece after the other.
+        """
+        whole = self.order(population, seed, epoch)
+        if steps_done < len(whole.steps):
+            yield whole.after(steps_done)
+
     @abstractmethod
     def rows_per_step(self, row_count: int) -> int:
         """Rows behind one update, of `row_count` training rows; the last step of an epoch may have fewer."""
+
+    def rows_per_portion(self, row_count: int) -> int:
+        """Rows of the largest micro-batch of an epoch's first steps: what a gradient is computed of at once."""
+        return self.rows_per_step(row_count)
+
+    def rows_per_piece(self, row_count: int) -> int:
+        """Rows of which the order is in memory at once, for one seed."""
+        return row_count
 
     @property
     def adapts(self) -> bool:
@@ -102,17 +127,31 @@ class Strategy(Record, ABC):
 
 def permutation(row_count: int, seed: int, epoch: int) -> Indices:
     """Return the order of all rows in one epoch, a pure function of its arguments."""
+    return shuffled(row_count, generator(seed, epoch))
+
+
+def shuffled(row_count: int, rng: np.random.Generator) -> Indices:
+    """Return the numbers up to `row_count` in random order; torch's shuffle takes half the time of numpy's."""
     import torch
 
-    # torch's shuffle takes half the time of numpy's, and short numbers a third of what follows
-    stream = torch.Generator().manual_seed(int(generator(seed, epoch).integers(2**63)))
+    stream = torch.Generator().manual_seed(int(rng.integers(2**63)))
     number = torch.int32 if row_count < 2**31 else torch.int64
     return torch.randperm(row_count, generator=stream, dtype=number).numpy()
 
 
-def generator(seed: int, epoch: int) -> np.random.Generator:
-    """Return the random numbers of one epoch: a stream of its own, shared with no other epoch, seed or split."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,)))
+def generator(seed: int, *place: int) -> np.random.Generator:
+    """Return the random numbers of one epoch, or of one part of an epoch: a stream of its own, shared with no other `place` or seed."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=place))
+
+
+def ascending(row_count: int) -> Indices:
+    """Return all rows as they stand, in the shortest numbers that hold them."""
+    return np.arange(row_count, dtype=short(row_count))
+
+
+def short(row_count: int) -> type[np.integer]:
+    """Return the shortest type of number that indices of so many rows fit into: half the memory, and a third of the time."""
+    return np.int32 if row_count < 2**31 else np.int64
 
 
 def in_batches(rows: Indices, batch_rows: int) -> Order:
@@ -123,4 +162,5 @@ def in_batches(rows: Indices, batch_rows: int) -> Order:
 
 def cuts(row_count: int, portion_rows: int) -> Indices:
     """Return where portions of `portion_rows` end; the last may be short."""
-    return np.append(np.arange(portion_rows, row_count, portion_rows), row_count)
+    number = short(row_count)
+    return np.append(np.arange(min(portion_rows, row_count), row_count, portion_rows, dtype=number), number(row_count))

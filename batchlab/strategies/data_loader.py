@@ -4,7 +4,7 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from batchlab.errors import BadInput
-from batchlab.strategies.base import Indices, Order, Population, Strategy, generator, in_batches, permutation
+from batchlab.strategies.base import Indices, Order, Population, Strategy, ascending, generator, in_batches, permutation
 from batchlab.strategies.mini_batch import MiniBatch
 
 Sampling = Literal["shuffled", "sequential", "weighted", "stratified"]
@@ -56,7 +56,7 @@ class DataLoader(Strategy):
 
     def _sampled(self, population: Population, seed: int, epoch: int) -> Indices:
         if self.sampling == "sequential":
-            return np.arange(population.row_count)
+            return ascending(population.row_count)
         if self.sampling == "weighted" and population.weights is not None:
             shares = population.weights / population.weights.sum()
             return generator(seed, epoch).choice(population.row_count, population.row_count, p=shares)

@@ -1,8 +1,6 @@
 from typing import Literal
 
-import numpy as np
-
-from batchlab.strategies.base import Order, Population, Strategy, in_batches
+from batchlab.strategies.base import Order, Population, Strategy, ascending, in_batches
 
 
 class FullBatch(Strategy):
@@ -11,7 +9,7 @@ class FullBatch(Strategy):
     kind: Literal["full_batch"] = "full_batch"
 
     def order(self, population: Population, seed: int, epoch: int) -> Order:
-        return in_batches(np.arange(population.row_count), population.row_count)
+        return in_batches(ascending(population.row_count), population.row_count)
 
     def rows_per_step(self, row_count: int) -> int:
         return row_count

@@ -1,9 +1,8 @@
 from typing import Literal
 
-import numpy as np
 from pydantic import PositiveInt
 
-from batchlab.strategies.base import Order, Population, Strategy, in_batches, permutation
+from batchlab.strategies.base import Order, Population, Strategy, ascending, in_batches, permutation
 
 
 class MiniBatch(Strategy):
@@ -14,7 +13,7 @@ class MiniBatch(Strategy):
     shuffled: bool = True
 
     def order(self, population: Population, seed: int, epoch: int) -> Order:
-        rows = permutation(population.row_count, seed, epoch) if self.shuffled else np.arange(population.row_count)
+        rows = permutation(population.row_count, seed, epoch) if self.shuffled else ascending(population.row_count)
         return in_batches(rows, self.batch_rows)
 
     def rows_per_step(self, row_count: int) -> int:

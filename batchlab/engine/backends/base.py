@@ -15,7 +15,7 @@ from batchlab.engine.data import TrainingData
 from batchlab.engine.gradients import small_gradients
 from batchlab.engine.losses import Loss
 from batchlab.engine.records import Trial
-from batchlab.engine.schedule import Run
+from batchlab.engine.runs import Run, Window
 from batchlab.models import Model
 
 Batch = tuple[Tensor, Tensor]
@@ -44,8 +44,8 @@ class Backend(ABC):
         self.rows_seen = np.zeros(len(trials), np.int64)
 
     @abstractmethod
-    def train(self, run: Run, batches: Iterator[Batch] | None) -> None:
-        """Make all steps of the run: with rows gathered here, or from `batches`, one for each micro-batch of the run."""
+    def train(self, run: Run, rows: Iterator[Batch] | Window | None) -> None:
+        """Make all steps of the run: with training rows gathered here, with those of a window, or with a batch for each micro-batch."""
 
     @abstractmethod
     def losses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -24,10 +24,11 @@ WIDE = 1024
 
 def uses_kernels(model: Model, plan: Plan, device: torch.device, step_rows: int) -> bool:
     """Whether the CPU kernels run this training; raises BadInput where the plan asks for them and they cannot."""
-    can = device.type == "cpu" and isinstance(model, Linear | Mlp) and plan.precision in ("float32", "float64")
+    known = isinstance(model, Linear) or (isinstance(model, Mlp) and not model.embedded)
+    can = device.type == "cpu" and known and plan.precision in ("float32", "float64")
     if plan.backend == "kernels" and not can:
         raise BadInput(
-            f"train.backend 'kernels' runs linear and mlp on the CPU in float32 or float64, not {model.kind} on {device.type} in "
+            f"train.backend 'kernels' runs linear and mlp (without embeddings) on the CPU in float32 or float64, not {model.kind} on {device.type} in "
             f"{plan.precision}; use train.backend=auto."
         )
     wide = isinstance(model, Mlp) and min(*model.widths, step_rows) >= WIDE

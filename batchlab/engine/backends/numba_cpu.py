@@ -1,6 +1,7 @@
 """The CPU backend: linear models and mlps, whole runs of steps in compiled kernels, replicas over the cores."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from batchlab.engine.kernels.training import DIVERGED, MOST_LANES, Replicas, Row
 from batchlab.engine.losses import LOSSES, Loss
 from batchlab.engine.optimizers import OPTIMIZERS, Optimizer, Sgd
 from batchlab.engine.records import Precision, Trial
-from batchlab.engine.schedule import Run
+from batchlab.engine.runs import Run, Window
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
 from batchlab.strategies import Population
@@ -61,19 +62,30 @@ class NumbaCpu(Backend):
         self.kernel_order = self._kernel_order()
         self.replicas.weights[0, :, : self.task.parameters] = self.initial.numpy()[:, self.kernel_order]
         self.features = data.features.contiguous()  # no array of it is kept: a DataLoader's workers move it into shared memory
-        self.target = data.target.numpy().astype(real)
+        self.stored_target = None if data.stored is None else data.stored.arrays[1]
+        self.own_target = None if data.stored else data.target.numpy().astype(real)
         sample, validation = [(rows.contiguous().numpy(), truth.numpy().astype(real)) for rows, truth in data.evaluated]
         self.validation, self.sample = validation, None if data.sample is None else sample
         self.blocks = np.zeros((self.threads, padded(block_scratch(widths))), real)
         self.scratch: dict[bool, Scratch] = {}
 
-    def train(self, run: Run, batches: Iterator[Batch] | None) -> None:
-        if batches is None:
+    def train(self, run: Run, rows: Iterator[Batch] | Window | None) -> None:
+        if rows is None:
             self._train(Rows(self.features.numpy()[None], self.target[None], run.rows, run.steps))
+        elif isinstance(rows, Window):
+            self._train(Rows(rows.features, rows.target.astype(rows.features.dtype, copy=False), rows.order, run.steps))
         else:
             for spans in run.spans():
-                self._train(_delivered([next(batches) for _ in spans]))
+                self._train(_delivered([next(rows) for _ in spans]))
         self._count(run, self.replicas.steps.copy(), self.replicas.state == DIVERGED)
+
+    @cached_property
+    def target(self) -> NDArray[Any]:
+        """The target in the kernels' numbers: a copy of that in memory; of one in a file, where nobody may need it all, at first use."""
+        if self.own_target is not None:
+            return self.own_target
+        assert self.stored_target is not None
+        return np.asarray(self.stored_target).astype(self.blocks.dtype, copy=False)
 
     def _train(self, rows: Rows) -> None:
         """Make the steps: a replica a core where that keeps the cores busy, else every step shared by the cores."""

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor
 
 from batchlab.engine.backends.base import Backend, Batch, Flags
 from batchlab.engine.data import TrainingData
+from batchlab.engine.delivery import batches_of
 from batchlab.engine.gradients import views
 from batchlab.engine.losses import Loss
 from batchlab.engine.optimizers import Optimizer
 from batchlab.engine.records import Precision, Trial
-from batchlab.engine.schedule import Run
+from batchlab.engine.runs import Run, Window
 from batchlab.models import Model
 
 EVALUATED_AT_ONCE = 2**14
@@ -46,9 +48,8 @@ class TorchStacked(Backend):
         super().__init__(model, shape, trials, loss)
         self.optimizer, self.device, self.precision = optimizer, device, precision
         real = data.features.dtype
-        self.data = (data.features, data.target) if device.type == "cpu" else resident(data.features, data.target, device)
-        sample, self.validation = data.evaluated
-        self.sample = self.data if data.sample is None else sample
+        self.rows = data
+        self.sample, self.validation = data.evaluated
         self.carried = np.arange(len(trials))
         self.seed_of_carried = torch.from_numpy(self.seed_of_replica).to(device)
         self.left = self.initial.to(device, real)
@@ -62,23 +63,31 @@ class TorchStacked(Backend):
         pays = device.type != "cuda" and steps_planned >= COMPILING_STEPS  # on CUDA a graph does more
         self.compiled: Callable[[Tensor, Tensor, Tensor], Tensor] | None = torch.compile(self._plain_losses) if pays else None
 
-    def train(self, run: Run, batches: Iterator[Batch] | None) -> None:
+    @cached_property
+    def data(self) -> Batch:
+        """All training rows: on the device where they fit, in memory or mapped into it. Steps of delivered rows do without."""
+        features, target = self.rows.features, self.rows.target
+        return (features, target) if self.device.type == "cpu" else resident(features, target, self.device, self.rows.stored is not None)
+
+    def train(self, run: Run, rows: Iterator[Batch] | Window | None) -> None:
         before = self.moving.clone()
         with _tf32_products(self.precision == "tf32"):
-            self._make_steps(run, batches)
+            self._make_steps(run, batches_of(rows, run, self.device) if isinstance(rows, Window) else rows)
         made, diverged = self.steps.copy(), np.zeros_like(self.active)
         made[self.carried] = self.made.cpu().numpy()
         diverged[self.carried] = (before & ~self.moving).cpu().numpy()
         self._count(run, made, diverged)
 
     def _make_steps(self, run: Run, batches: Iterator[Batch] | None) -> None:
+        if batches is not None:
+            for spans in run.spans():
+                self._step((next(batches) for _ in spans), spans[-1].stop - spans[0].start)
+            return
         features, target = self.data
         order = torch.from_numpy(run.rows).to(features.device)
         for spans in run.spans():
             rows = spans[-1].stop - spans[0].start
-            if batches is not None:
-                self._step((next(batches) for _ in spans), rows)
-            elif len(spans) == 1 and (graph := self._graph_of(rows)) is not None:
+            if len(spans) == 1 and (graph := self._graph_of(rows)) is not None:
                 graph.replay(order[:, spans[0]])
             else:
                 self._step(((features[order[:, span]].to(self.device), target[order[:, span]].to(self.device)) for span in spans), rows)
@@ -135,7 +144,7 @@ class TorchStacked(Backend):
     @torch.no_grad()
     def losses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         with _tf32_products(self.precision == "tf32"):
-            return self._mean_losses(*self.sample), self._mean_losses(*self.validation)
+            return self._mean_losses(*(self.data if self.rows.sample is None else self.sample)), self._mean_losses(*self.validation)
 
     def _mean_losses(self, features: Tensor, target: Tensor) -> NDArray[np.float64]:
         count, weights = len(self.carried), views(self.current, self.shapes)
@@ -214,9 +223,9 @@ def _tf32_products(wanted: bool) -> Iterator[None]:
         products.fp32_precision = before
 
 
-def resident(features: Tensor, target: Tensor, device: torch.device) -> Batch:
-    """Return the rows on the device where they take at most half of its free memory; else on the host, pinned."""
+def resident(features: Tensor, target: Tensor, device: torch.device, mapped: bool = False) -> Batch:
+    """Return the rows on the device where they take at most half of its free memory; else on the host, pinned unless they are `mapped`."""
     needed = features.nbytes + target.nbytes
     if device.type == "cuda" and needed > torch.cuda.mem_get_info(device)[0] / 2:
-        return features.pin_memory(), target.pin_memory()
+        return (features, target) if mapped else (features.pin_memory(), target.pin_memory())
     return features.to(device), target.to(device)

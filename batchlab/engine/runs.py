@@ -1,0 +1,81 @@
+"""A run: consecutive steps that a backend makes in one go."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchlab.strategies import Indices
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive steps. `rows` `[seeds, rows]` are row indices in their order; `portions` and `steps` hold where, along them,
+    micro-batches and steps end. `first_step` counts from 1, `rows_before` are those seen by earlier runs."""
+
+    rows: Indices
+    portions: Indices
+    steps: Indices
+    first_step: int
+    rows_before: int
+    evaluated: bool
+
+    @property
+    def last_step(self) -> int:
+        return self.first_step + len(self.steps) - 1
+
+    @property
+    def rows_seen(self) -> int:
+        return self.rows_before + int(self.steps[-1])
+
+    def spans(self) -> Iterator[list[slice]]:
+        """Yield, for each step, where its micro-batches stand along `rows`."""
+        cuts = [0, *self.portions.tolist()]
+        spans = [slice(start, end) for start, end in pairwise(cuts)]
+        lasts = (np.searchsorted(self.portions, self.steps) + 1).tolist()
+        for first, last in pairwise([0, *lasts]):
+            yield spans[first:last]
+
+
+@dataclass(frozen=True)
+class Window:
+    """The rows of a run where they were read to: features `[seeds, places, features]` and target `[seeds, places]`, of which `order`
+    `[seeds, rows]` holds the place of each of the run's rows. They stay there until the next run is asked for."""
+
+    features: NDArray[Any]
+    target: NDArray[Any]
+    order: Indices
+
+
+class Waiting:
+    """Steps of one epoch or several, waiting to become a run."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[Indices, Indices, Indices]] = []
+        self.row_count = self.rows_before = self.steps_planned = self.steps_before = 0
+
+    @property
+    def rows_planned(self) -> int:
+        return self.rows_before + self.row_count
+
+    def begin_after(self, steps: int, rows: int) -> None:
+        self.steps_planned = self.steps_before = steps
+        self.rows_before = rows
+
+    def add(self, rows: Indices, portions: Indices, steps: Indices) -> None:
+        self.parts.append((rows, portions.astype(np.int64) + self.row_count, steps.astype(np.int64) + self.row_count))
+        self.row_count += rows.shape[1]
+        self.steps_planned += len(steps)
+
+    def joined(self, evaluated: bool) -> Run:
+        if len(self.parts) == 1:
+            rows, portions, steps = np.ascontiguousarray(self.parts[0][0]), *self.parts[0][1:]
+        else:
+            rows, portions, steps = (np.concatenate(part, axis=-1) for part in zip(*self.parts, strict=True))
+        run = Run(rows, portions, steps, self.steps_before + 1, self.rows_before, evaluated)
+        self.parts, self.row_count = [], 0
+        self.rows_before, self.steps_before = run.rows_seen, run.last_step
+        return run

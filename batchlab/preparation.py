@@ -1,0 +1,183 @@
+"""Packed columns → the network's inputs: scaled, filled and encoded with statistics of the training rows only."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchlab.split import Split
+from batchlab.table import PackedTable
+from batchlab.table.columns import EncodingRule
+from batchlab.table.measuring import Figures
+
+Numbers = NDArray[np.float64]
+ROWS_AT_ONCE = 2**16
+
+
+@dataclass(frozen=True)
+class Category:
+    """One category column: its place among the packed ones, and the slot of every code `[vocabulary + 2]`.
+
+    The last two codes are those of a value outside the vocabulary and of a missing one. Slot 0 is shared by all values that the training
+    rows do not have, or too seldom; `kept` says how many have one of their own.
+    """
+
+    name: str
+    place: int
+    slots: NDArray[np.int64]
+    width: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How packed columns become inputs: first numbers, less `mean` over `scale` with `fill` for missing ones; then a flag for each number
+    that misses values in the training rows; then the categories, one input a slot, or (`embedded`) their slot as a number.
+
+    `places` `[numbers]` are the packed columns of the numbers, `flagged` those among the numbers that have a flag.
+    """
+
+    places: NDArray[np.int64]
+    mean: Numbers
+    scale: Numbers
+    fill: Numbers
+    flagged: NDArray[np.int64]
+    categories: tuple[Category, ...] = ()
+    embedded: bool = False
+    target_mean: float = 0.0
+    target_scale: float = 1.0
+    names: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def width(self) -> int:
+        """How many inputs there are."""
+        slots = len(self.categories) if self.embedded else sum(category.width for category in self.categories)
+        return len(self.places) + len(self.flagged) + slots
+
+    @property
+    def embedded_sizes(self) -> tuple[int, ...]:
+        """How many slots each embedded category has; the last inputs are theirs."""
+        return tuple(category.width for category in self.categories) if self.embedded else ()
+
+    @property
+    def digest(self) -> str:
+        """A digest of all of it."""
+        digest = hashlib.sha256(repr((self.embedded, self.target_mean, self.target_scale)).encode())
+        for part in (self.places, self.mean, self.scale, self.fill, self.flagged, *(category.slots for category in self.categories)):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def identity(mean: Numbers, scale: Numbers, target_mean: float = 0.0, target_scale: float = 1.0) -> Preparation:
+    """Return a preparation of numbers alone that misses none."""
+    none = np.zeros(0, np.int64)
+    return Preparation(np.arange(len(mean)), mean, scale, np.zeros(len(mean)), none, target_mean=target_mean, target_scale=target_scale)
+
+
+def measured_preparation(table: PackedTable, split: Split, scale: bool, encoding: EncodingRule) -> Preparation:
+    """Return mean and standard deviation of the training rows (population form; a constant column scales by 1), and their categories.
+
+    The target is scaled only in regression; with `scale` false nothing is. One pass over the table, in bounded memory.
+    """
+    figures, counts, target = _measured(table, split)
+    numbers: list[int] = []
+    names: list[str] = []
+    flagged, categories, place, seen = [], [], 0, 0
+    for column in table.schema.columns:
+        if column.kind == "category":
+            categories.append(_category(column.name, place, counts[place], encoding.most_categories))
+        else:
+            if figures.missing[place]:
+                flagged.append(seen)
+            numbers += range(place, place + len(column.packed_names))
+            names += column.packed_names
+            seen += len(column.packed_names)
+        place += len(column.packed_names)
+    places, embedded = np.array(numbers, np.int64), encoding.categories == "embedding" and bool(categories)
+    mean, spread = _centre(figures)
+    mean, spread = mean[places], spread[places]
+    zeros, ones = np.zeros(len(places)), np.ones(len(places))
+    target_mean, target_spread = _centre(target)
+    scaled_target = scale and table.schema.target.task == "regression"
+    names += [f"{names[number]} is missing" for number in flagged]
+    names += (
+        [category.name for category in categories]
+        if embedded
+        else [name for category in categories for name in _slot_names(category, table)]
+    )
+    return Preparation(
+        places=places,
+        mean=mean if scale else zeros,
+        scale=spread if scale else ones,
+        fill=zeros if scale else mean,
+        flagged=np.array(flagged, np.int64),
+        categories=tuple(categories),
+        embedded=embedded,
+        target_mean=float(target_mean[0]) if scaled_target else 0.0,
+        target_scale=float(target_spread[0]) if scaled_target else 1.0,
+        names=tuple(names),
+    )
+
+
+def _measured(table: PackedTable, split: Split) -> tuple[Figures, dict[int, NDArray[np.int64]], Figures]:
+    """Return figures of the packed columns and the target over the training rows, and how often each category code occurs in them."""
+    from batchlab.table.turning import turned
+
+    vocabularies, place = {}, 0
+    for column in table.schema.columns:
+        if column.kind == "category":
+            vocabularies[place] = len(column.vocabulary)
+        place += len(column.packed_names)
+    figures, target = Figures(place), Figures(1)
+    counts = {place: np.zeros(size + 2, np.int64) for place, size in vocabularies.items()}
+    for features, truth in training_rows(table, split):
+        figures.add(len(truth), turned(features.T, np.zeros(place))[1])
+        target.add(len(truth), turned(truth[None], np.zeros(1))[1])
+        for number, size in vocabularies.items():
+            counts[number] += np.bincount(codes(features[:, number], size), minlength=size + 2)
+    return figures, counts, target
+
+
+def training_rows(table: PackedTable, split: Split) -> Any:
+    """Yield the training rows' packed features `[rows, columns]` and targets `[rows]`, portion by portion, read from their files."""
+    for start, flags in split.portions("train"):
+        for first in range(0, len(flags), ROWS_AT_ONCE):
+            chosen = flags[first : first + ROWS_AT_ONCE]
+            if chosen.any():
+                features, target = table.read("features", start + first, len(chosen)), table.read("target", start + first, len(chosen))
+                yield (features, target) if chosen.all() else (features[chosen], target[chosen])
+
+
+def codes(packed: NDArray[np.float32], size: int) -> NDArray[np.int64]:
+    """Return a category's codes: `size` for a value outside the vocabulary, the number after that for a missing one."""
+    return np.where(np.isnan(packed), size + 1, np.minimum(packed, size)).astype(np.int64)
+
+
+def _centre(figures: Figures) -> tuple[Numbers, Numbers]:
+    varied = (figures.maximum > figures.minimum) & (figures.spread > 0)
+    return figures.mean, np.where(varied, figures.spread, 1.0)
+
+
+def _category(name: str, place: int, counts: NDArray[np.int64], most: int) -> Category:
+    """Return the slots of a category: 0 for all others, one for each of the most frequent values, one for missing where some are."""
+    size = len(counts) - 2
+    ordered = np.argsort(-counts[:size], kind="stable")[:most]
+    kept = ordered[counts[ordered] > 0]
+    slots = np.zeros(size + 2, np.int64)
+    slots[kept] = 1 + np.arange(len(kept))
+    slots[size + 1] = len(kept) + 1 if counts[size + 1] else 0
+    return Category(name, place, slots, int(slots.max()) + 1, len(kept))
+
+
+def _slot_names(category: Category, table: PackedTable) -> Sequence[str]:
+    (column,) = (column for column in table.schema.columns if column.name == category.name)
+    names = [f"{category.name} = others"] + [""] * (category.width - 1)
+    for code, slot in enumerate(category.slots[:-2]):
+        if slot:
+            names[slot] = f"{category.name} = {column.vocabulary[code]}"
+    if category.slots[-1]:
+        names[category.slots[-1]] = f"{category.name} is missing"
+    return names

@@ -1,0 +1,140 @@
+"""Which column plays which part, and whether it can."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from batchlab.errors import BadInput, UnknownName
+from batchlab.records import Record
+from batchlab.table.target import TaskChoice
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class ColumnRule(Record):
+    """What the user says of columns: `drop` these, take those as `categorical`; which orders rows by time, groups them, or is their key.
+
+    A date column of time, the group and the key are no features.
+    """
+
+    drop: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    time: str | None = None
+    group: str | None = None
+    key: str | None = None
+
+
+class EncodingRule(Record):
+    """How categories become inputs: `one_hot`, or `embedding` (mlp only); at most `most_categories` of the training rows' values each,
+    the most frequent ones; the others share one input."""
+
+    categories: str = Field("one_hot", pattern="^(one_hot|embedding)$")
+    most_categories: int = Field(64, ge=1, le=100_000)
+
+
+class CheckRule(Record):
+    """What may be wrong with a table: at most this share of its rows may be put into quarantine."""
+
+    largest_quarantined: float = Field(0.05, ge=0, le=1)
+
+
+class Columns(ColumnRule):
+    """Which column plays which part."""
+
+    target: str
+    task: TaskChoice = "auto"
+    weight: str | None = None
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The named columns that are no ordinary features, by the part they play."""
+        parts = {"target": self.target, "weight": self.weight, "time": self.time, "group": self.group, "key": self.key}
+        return {part: name for part, name in parts.items() if name is not None}
+
+    def features(self, schema: "pa.Schema") -> tuple[str, ...]:
+        """All columns but those dropped, the target, the weights, the group, the key, and a date that orders the rows."""
+        others = {name for part, name in self.parts.items() if part != "time"} | set(self.drop)
+        if self.time and not is_number(schema.field(self.time).type):
+            others |= {self.time}
+        return tuple(name for name in schema.names if name not in others)
+
+
+def check_columns(schema: "pa.Schema", columns: Columns) -> None:
+    """Raise BadInput unless the named columns exist and their parts can be played together; needs no rows."""
+    if "" in schema.names:
+        number = schema.names.index("") + 1
+        raise BadInput(f"column {number} has no name (an index that pandas wrote?); name it, or write the file with index=False.")
+    duplicates = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if duplicates:
+        raise BadInput(f"column names must be unique, but these occur twice or more: {', '.join(duplicates)}.")
+    named = {f"{part} column": [name] for part, name in columns.parts.items()}
+    for what, names in {**named, "dropped column": columns.drop, "categorical column": columns.categorical}.items():
+        for name in names:
+            if name not in schema.names:
+                raise UnknownName(what, name, schema.names)
+    _check_parts(columns)
+    if not columns.features(schema):
+        raise BadInput(f"no feature column is left beside target '{columns.target}'; the columns are {', '.join(schema.names)}.")
+    _check_types(schema, columns)
+
+
+def _check_parts(columns: Columns) -> None:
+    """Raise BadInput where one column is to play two parts that exclude each other."""
+    for part, name in columns.parts.items():
+        if part != "target" and name == columns.target:
+            raise BadInput(f"'{name}' is both the target and the {part} column; name two columns.")
+        if name in columns.drop:
+            raise BadInput(f"'{name}' is the {part} column and cannot be dropped.")
+    both = sorted(set(columns.drop) & set(columns.categorical))
+    if both:
+        raise BadInput(f"'{both[0]}' is both dropped and categorical; choose one.")
+
+
+def _check_types(schema: "pa.Schema", columns: Columns) -> None:
+    """Raise BadInput for types that cannot play their part; text may still turn out to hold numbers or dates."""
+    import pyarrow as pa
+
+    if columns.time and not (orders_rows(kind := schema.field(columns.time).type) or is_text(kind)):
+        raise BadInput(f"time column '{columns.time}' holds {kind}, which has no order in time; use numbers, dates or timestamps.")
+    if columns.weight and not (is_number(kind := schema.field(columns.weight).type) or is_text(kind)):
+        raise BadInput(f"weight column '{columns.weight}' holds {kind}; weights must be numbers.")
+    plain = (is_number, is_text, orders_rows, pa.types.is_boolean, pa.types.is_time, pa.types.is_null)
+    other = [
+        f"'{name}' ({schema.field(name).type})"
+        for name in columns.features(schema)
+        if not any(fits(value_type(schema.field(name).type)) for fits in plain)
+    ]
+    if other:
+        shown = ", ".join(other[:10]) + (f" and {len(other) - 10} more" if len(other) > 10 else "")
+        raise BadInput(f"these columns hold what no model can use: {shown}; drop them (--drop), or encode them as numbers first.")
+
+
+def is_number(kind: "pa.DataType") -> bool:
+    """Whether the type is one of numbers."""
+    import pyarrow as pa
+
+    kind = value_type(kind)
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def is_text(kind: "pa.DataType") -> bool:
+    """Whether the type is text, be it as a dictionary (a pandas Categorical)."""
+    import pyarrow as pa
+
+    kind = value_type(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def orders_rows(kind: "pa.DataType") -> bool:
+    """Whether values of the type have an order in time."""
+    import pyarrow as pa
+
+    return bool(is_number(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def value_type(kind: "pa.DataType") -> "pa.DataType":
+    """Return the type of the values: that of a dictionary's entries (a pandas Categorical), else the type itself."""
+    import pyarrow as pa
+
+    return kind.value_type if pa.types.is_dictionary(kind) else kind

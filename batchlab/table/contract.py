@@ -1,0 +1,133 @@
+"""The data contract: what a table's columns were like when it was first packed, kept to be edited, and enforced from then on."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from batchlab.errors import BadInput
+from batchlab.records import Record
+from batchlab.serving.batchlab_serving import PackedColumn
+from batchlab.table.schema import ColumnFacts
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MORE_MISSING = 0.05
+"""So much larger a share of missing values than at first is still within an inferred contract."""
+
+
+class ColumnTerms(Record):
+    """What one column must be like: its range (of dates, as dates), and all `values` that are allowed, where they are given."""
+
+    kind: str
+    minimum: float | datetime | None = None
+    maximum: float | datetime | None = None
+    largest_missing: float = 1.0
+    values: tuple[str, ...] | None = None
+
+
+class Contract(Record):
+    """What a source's columns must be like. `inferred_from` is the digest of the table that it was inferred from.
+
+    A value out of range, or not among `values`, sends its row to quarantine; a column that is missing, of another kind or missing more
+    values than allowed, or a key that occurs twice where `unique_key` is true, fails the run. Columns it does not name are free.
+    """
+
+    inferred_from: str
+    target: str
+    columns: dict[str, ColumnTerms]
+    unique_key: bool = False
+
+    @property
+    def digest(self) -> str:
+        """A digest of the terms."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+def inferred(facts: Sequence[ColumnFacts], target: str, digest: str, unique_key: bool) -> Contract:
+    """Return a contract that this table keeps with room to grow: ranges widened by their span, dates free to go on."""
+    return Contract(inferred_from=digest, target=target, columns={item.name: _terms(item) for item in facts}, unique_key=unique_key)
+
+
+def _terms(facts: ColumnFacts) -> ColumnTerms:
+    largest = round(min(1.0, facts.missing_share + MORE_MISSING), 4)
+    if facts.minimum is None or facts.maximum is None or facts.minimum == facts.maximum:
+        return ColumnTerms(kind=facts.kind, largest_missing=largest)
+    span = facts.maximum - facts.minimum
+    if facts.kind == "datetime":
+        return ColumnTerms(kind=facts.kind, minimum=EPOCH + timedelta(microseconds=facts.minimum - span), largest_missing=largest)
+    lowest = facts.minimum - span if facts.minimum < 0 else max(0.0, facts.minimum - span)
+    return ColumnTerms(kind=facts.kind, minimum=lowest, maximum=facts.maximum + span, largest_missing=largest)
+
+
+def opened(path: Path) -> Contract | None:
+    """Return the contract in the file `path`; None when there is none. Raises BadInput for one that an edit has broken."""
+    if not path.exists():
+        return None
+    try:
+        return Contract.model_validate_json(path.read_text())
+    except (ValidationError, UnicodeDecodeError) as error:
+        lines = str(error).splitlines()
+        raise BadInput(
+            f"contract '{path}' cannot be read: {' '.join(lines[1:3]) or lines[0]}; mend it, or delete it to infer it anew."
+        ) from error
+
+
+def check_kinds(contract: Contract, columns: Sequence[PackedColumn], present: Sequence[str], forced: Sequence[str], path: Path) -> None:
+    """Raise BadInput for columns that are missing or of another kind than the contract says, unless the user has `forced` theirs."""
+    kinds = {column.name: column.kind for column in columns if column.name not in forced}
+    wrong = [f"column '{name}' is missing" for name in contract.columns if name not in present]
+    wrong += [
+        f"column '{name}' holds {'categories' if kinds[name] == 'category' else f'{kinds[name]}s'} instead of {terms.kind}s"
+        for name, terms in contract.columns.items()
+        if name in kinds and terms.kind != kinds[name] and {terms.kind, kinds[name]} != {"boolean", "number"}
+    ]
+    _raise(wrong, path)
+
+
+def check_missing(contract: Contract, facts: Sequence[ColumnFacts], path: Path) -> None:
+    """Raise BadInput for columns that miss more values than the contract allows."""
+    _raise(
+        [
+            f"column '{item.name}' misses {100 * item.missing_share:.1f}% of its values, more than {100 * terms.largest_missing:.1f}%"
+            for item in facts
+            if (terms := contract.columns.get(item.name)) is not None and item.missing_share > terms.largest_missing
+        ],
+        path,
+    )
+
+
+def check_key(contract: Contract, unique: bool, key: str, path: Path) -> None:
+    """Raise BadInput for a key that occurs more than once though the contract says that it does not."""
+    _raise([f"key column '{key}' holds values that occur more than once"] if contract.unique_key and not unique else [], path)
+
+
+def _raise(wrong: Sequence[str], path: Path) -> None:
+    if wrong:
+        raise BadInput(f"the table breaks its contract: {'; '.join(wrong)}. Mend the data, or edit '{path}' (delete it to infer it anew).")
+
+
+def _number(bound: float | datetime) -> float:
+    """Return a bound as the number that packing compares: of a date its microseconds since 1970."""
+    if not isinstance(bound, datetime):
+        return bound
+    return (bound if bound.tzinfo else bound.replace(tzinfo=UTC)).timestamp() * 1e6
+
+
+def outside(terms: ColumnTerms, exact: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which numbers `[rows]` are outside the column's range; missing and infinite ones are not."""
+    low = -np.inf if terms.minimum is None else _number(terms.minimum)
+    high = np.inf if terms.maximum is None else _number(terms.maximum)
+    with np.errstate(invalid="ignore"):
+        flags: NDArray[np.bool_] = np.isfinite(exact) & ((exact < low) | (exact > high))
+    return flags
+
+
+def bounds(contract: Contract | None, name: str) -> ColumnTerms | None:
+    """Return the terms that rows of the column can break; None without any."""
+    terms = None if contract is None else contract.columns.get(name)
+    limited = terms is not None and (terms.minimum is not None or terms.maximum is not None or terms.values is not None)
+    return terms if limited else None

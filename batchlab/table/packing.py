@@ -1,0 +1,216 @@
+"""Source → packed table: validated, encoded, row-major float32, memory-mapped, keyed by a digest of content and encoding."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from batchlab.errors import BadInput
+from batchlab.sources.base import BadLine, Reading, Source
+from batchlab.table import contract as contracts
+from batchlab.table.columns import CheckRule, Columns, check_columns
+from batchlab.table.contract import Contract
+from batchlab.table.finishing import facts_of, is_unique, settled_target
+from batchlab.table.plan import planned
+from batchlab.table.portions import Packer, exact_precision
+from batchlab.table.schema import PackedTable, Schema
+from batchlab.table.writing import Draft, check_space
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Item = TypeVar("Item")
+VERSION = 1
+"""Counts the meanings of a packed table; a table of another version is packed anew."""
+MOST_VALUES = 2**22
+"""A portion holds at most so many values, that memory does not grow with the number of columns."""
+BAD_LINE = "line cannot be cut into columns"
+PLAIN_CSV = "delimiter ',', encoding utf-8"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Is told how far packing is: `on_share` what is done and its share, `on_estimate` a sentence on size and time."""
+
+    on_share: Callable[[str, float], None] = lambda label, share: None
+    on_estimate: Callable[[str], None] = lambda text: None
+
+
+SILENT, LENIENT = Listener(), CheckRule()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A table to be packed: which rows, by what rules, and where it goes. `contract_path` is None where none is kept."""
+
+    source: str
+    reading: Reading
+    columns: Columns
+    tables: Path
+    digest: str
+    contract: Contract | None
+    contract_path: Path | None
+    rule: CheckRule
+    listener: Listener
+
+
+def pack(
+    source: Source, columns: Columns, tables: Path, seed: int = 0, rule: CheckRule = LENIENT, listener: Listener = SILENT
+) -> PackedTable:
+    """Read, validate and encode `source` into a folder of `tables` named by its digest; reuse that folder when it is there.
+
+    Memory is bounded whatever the number of rows. Rows that cannot be used are kept, with the reason, in `quarantine.parquet` beside
+    the table. Raises BadInput for columns and targets that cannot be used, for a table that breaks its contract, and where more than
+    `rule.largest_quarantined` of the rows cannot be used. A killed pass leaves only a draft, which the next one removes.
+    """
+    reading = source.opened(seed, tables / ".reading")
+    check_columns(reading.schema, columns)
+    path = _contract_path(source, columns.target, tables)
+    contract = None if path is None else contracts.opened(path)
+    digest = plain = _digest(reading.fingerprint, columns)
+    if contract is not None and path is not None:
+        contracts.check_kinds(contract, (), reading.schema.names, (), path)
+        own = contracts.opened(tables / plain / "contract.json")
+        digest = plain if contract == own and contract.inferred_from == plain else _digest(plain, contract)
+    if not (tables / digest / "schema.json").exists():
+        _pack(Job(source.name, reading, columns, tables, digest, contract, path, rule, listener))
+    table = PackedTable.open(tables / digest)
+    _check_quarantine(table.schema.quarantined, table.schema.source_rows, rule, table.quarantine)
+    return table
+
+
+def _contract_path(source: Source, target: str, tables: Path) -> Path | None:
+    """Return where the contract of the source and target is kept; None for sources that cannot change."""
+    if source.identity is None:
+        return None
+    name = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in f"{source.name}.{target}")[:100]
+    return tables / "contracts" / f"{name}-{hashlib.sha256(source.identity.encode()).hexdigest()[:8]}.json"
+
+
+def _digest(content: str, encoding: Columns | Contract) -> str:
+    return hashlib.sha256(f"{VERSION} {content} {encoding.model_dump_json()}".encode()).hexdigest()[:16]
+
+
+def _pack(job: Job) -> None:
+    """Pack the table and infer its contract, where there is none yet."""
+    plan = planned(job.reading, job.columns, job.listener.on_share)
+    if job.contract is not None and job.contract_path is not None:
+        columns, forced = (*plan.features, plan.target), job.columns.categorical
+        contracts.check_kinds(job.contract, columns, job.reading.schema.names, forced, job.contract_path)
+    with Draft(job.tables) as draft:
+        packer = Packer(plan, job.columns, job.contract, draft, exact_precision(job.reading.schema, plan.features))
+        try:
+            _pass(job, packer)
+        finally:
+            packer.close()
+        _check_rows(job, packer)
+        own = _finish(job, packer, draft)
+        draft.become(job.digest)
+    if job.contract_path is not None and job.contract is None:
+        job.contract_path.parent.mkdir(exist_ok=True)
+        beside = job.contract_path.with_suffix(f".{os.getpid()}")
+        beside.write_text(own.model_dump_json(indent=2))
+        beside.replace(job.contract_path)
+
+
+def _pass(job: Job, packer: Packer) -> None:
+    """Pack all rows; after the first portion say what the whole will take, and check that the disk has room for it."""
+
+    def on_bad_line(bad: BadLine) -> None:
+        packer.quarantine.add(BAD_LINE, f"{bad.file}: {bad.reason}" if bad.file else bad.reason, bad.text, line=bad.line)
+
+    began, estimated = time.perf_counter(), False
+    if job.reading.row_count is not None:
+        _check_space(job, packer, job.reading.row_count)
+    for portion, share in one_ahead(_portions(job.reading, packer.width, on_bad_line)):
+        try:
+            packer.add(portion)
+        except OSError as error:
+            raise BadInput(f"the packed table cannot be written under '{job.tables}': {error.strerror or error}.") from error
+        job.listener.on_share(f"packing row {packer.source_rows:,}", share)
+        if not estimated and share > 0:
+            rows, estimated = job.reading.row_count or int(packer.source_rows / share), True
+            seconds = (time.perf_counter() - began) / packer.source_rows * rows
+            size = _check_space(job, packer, rows)
+            job.listener.on_estimate(f"Packing about {rows:,} rows × {packer.width} columns: {size / 1e9:.2g} GB, about {seconds:,.0f} s.")
+
+
+def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield the same items, the next one made in the background meanwhile."""
+    with ThreadPoolExecutor(1, thread_name_prefix="reading") as reader:
+        waiting = reader.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = reader.submit(next, items, None)
+            yield item
+
+
+def _check_space(job: Job, packer: Packer, rows: int) -> int:
+    """Return the bytes that so many packed rows take; raise BadInput unless the disk has room for those not written yet."""
+    a_row = 4 * packer.width + 8
+    check_space(job.tables, (rows - packer.rows) * a_row, f"packing about {rows:,} rows × {packer.width} columns")
+    return rows * a_row
+
+
+def _portions(reading: Reading, width: int, on_bad_line: Callable[[BadLine], None]) -> "Iterator[tuple[pa.RecordBatch, float]]":
+    """Yield portions of bounded size, and how much of the source is read with each."""
+    most = max(1, MOST_VALUES // max(1, width))
+    for batch in reading.batches(on_bad_line):
+        for start in range(0, batch.num_rows, most):
+            yield batch.slice(start, most), reading.share_read
+
+
+def _check_rows(job: Job, packer: Packer) -> None:
+    """Raise BadInput when too many rows cannot be used; they are kept where the error says."""
+    counts, kept = dict(packer.quarantine.counts), job.tables / f"quarantine-{job.digest}.parquet"
+    try:
+        _check_quarantine(counts, packer.source_rows + counts.get(BAD_LINE, 0), job.rule, kept)
+    except BadInput:
+        shutil.move(packer.quarantine.path, kept)
+        raise
+    kept.unlink(missing_ok=True)
+
+
+def _check_quarantine(counts: dict[str, int], rows: int, rule: CheckRule, kept: Path | None) -> None:
+    """Raise BadInput when more rows cannot be used than may be."""
+    bad = sum(counts.values())
+    if rows and bad / rows > rule.largest_quarantined:
+        reasons = "; ".join(f"{reason}: {count:,}" for reason, count in sorted(counts.items(), key=lambda item: -item[1])[:10])
+        raise BadInput(
+            f"{bad:,} of {rows:,} rows ({100 * bad / rows:.1f}%) cannot be used, more than {100 * rule.largest_quarantined:g}% "
+            f"(checks.largest_quarantined): {reasons}. They are in '{kept}', each with its reason."
+        )
+
+
+def _finish(job: Job, packer: Packer, draft: Draft) -> Contract:
+    """Check the whole, write what stands beside the rows, and return the contract that the table is under."""
+    packer.check()
+    target = settled_target(packer, job.columns, draft)
+    facts, unique = facts_of(packer, target), job.columns.key is not None and is_unique(draft.path / "key.npy")
+    if job.contract is not None and job.contract_path is not None:
+        contracts.check_missing(job.contract, facts, job.contract_path)
+        contracts.check_key(job.contract, unique, str(job.columns.key), job.contract_path)
+    own = job.contract or contracts.inferred(facts, job.columns.target, job.digest, unique)
+    schema = Schema(
+        source=job.source,
+        rows=packer.rows,
+        columns=tuple(packer.features),
+        target=target,
+        digest=job.digest,
+        quarantined=dict(packer.quarantine.counts),
+        notes=_read_as(job.reading.description) + packer.plan.notes,
+    )
+    (draft.path / "contract.json").write_text(own.model_dump_json(indent=2))
+    (draft.path / "statistics.json").write_text(json.dumps([item.model_dump() for item in facts], indent=2))
+    (draft.path / "schema.json").write_text(schema.model_dump_json(indent=2))
+    return own
+
+
+def _read_as(description: str) -> tuple[str, ...]:
+    """Return what was found out about the format as a note, unless it is what everybody expects."""
+    return () if description in ("", PLAIN_CSV) else (f"read with {description}",)

@@ -1,0 +1,104 @@
+"""How each column of a source is packed: told by its type, or found out in a first pass."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batchlab.errors import BadInput
+from batchlab.serving.batchlab_serving import PackedColumn
+from batchlab.sources.base import Reading
+from batchlab.table.columns import Columns, value_type
+from batchlab.table.survey import Tally, interpreted, needs_survey, surveyed, typed
+from batchlab.table.target import MOST_CLASSES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+OnShare = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the features, the target and the named columns are packed, and what people should know of it."""
+
+    features: tuple[PackedColumn, ...]
+    target: PackedColumn
+    time: PackedColumn | None
+    weight: PackedColumn | None
+    notes: tuple[str, ...] = ()
+
+
+def planned(reading: Reading, columns: Columns, on_share: OnShare) -> Plan:
+    """Return the plan, after a pass over the source where its types do not tell.
+
+    Raises BadInput that names the columns that hold text, and for a target or named column that cannot play its part.
+    """
+    tallies = _tallies(reading, columns, on_share)
+    features = columns.features(reading.schema)
+    found = {name: interpreted(name, tally, name in columns.categorical) for name, tally in tallies.items() if name != columns.target}
+    refused = [item.refusal for name, item in found.items() if item.refusal and name in features]
+    if refused:
+        shown = ", ".join(refused[:10]) + (f" and {len(refused) - 10} more" if len(refused) > 10 else "")
+        raise BadInput(
+            f"these columns hold text that no model here can use: {shown}; leave them out with --drop, take them as categories with "
+            "--categorical, or encode them as numbers first."
+        )
+
+    def packed(name: str) -> PackedColumn | None:
+        return found[name].column if name in found else typed(name, reading.schema.field(name).type)
+
+    kept = tuple(column for name in features if (column := packed(name)) is not None)
+    if not kept:
+        raise BadInput("no feature column is left: all others are empty.")
+    notes = tuple(item.note for name, item in found.items() if item.note and name in features)
+    time, weight = (packed(name) if name else None for name in (columns.time, columns.weight))
+    _check_named(columns, time, weight)
+    return Plan(kept, _target(columns.target, tallies.get(columns.target), reading.schema), time, weight, notes)
+
+
+def _check_named(columns: Columns, time: PackedColumn | None, weight: PackedColumn | None) -> None:
+    if columns.time and (time is None or time.kind not in ("number", "datetime")):
+        raise BadInput(f"time column '{columns.time}' holds text that is neither numbers nor dates in a known format.")
+    if columns.weight and (weight is None or weight.kind != "number"):
+        raise BadInput(f"weight column '{columns.weight}' holds no numbers; weights must be numbers.")
+
+
+def _tallies(reading: Reading, columns: Columns, on_share: OnShare) -> dict[str, Tally]:
+    """Return what the first pass counted; nothing, and no pass, where all types tell."""
+    wanted = {*columns.features(reading.schema), columns.target, *filter(None, (columns.time, columns.weight))}
+    unclear = [field.name for field in reading.schema if field.name in wanted and needs_survey(field.type, field.name, columns.categorical)]
+    if not unclear:
+        return {}
+
+    def batches() -> "Iterator[pa.RecordBatch]":
+        for batch in reading.batches(lambda line: None):
+            on_share("looking at the columns", reading.share_read)
+            yield batch
+
+    return surveyed(batches(), unclear, columns.categorical)
+
+
+def _target(name: str, tally: Tally | None, schema: "pa.Schema") -> PackedColumn:
+    """Return how the target is packed: as numbers, or as words in sorted order."""
+    import pyarrow as pa
+
+    kind = value_type(schema.field(name).type)
+    if tally is None:
+        if pa.types.is_null(kind):
+            raise BadInput(f"target '{name}' is missing in all rows; name another column with --target.")
+        if pa.types.is_temporal(kind) or pa.types.is_nested(kind) or pa.types.is_binary(kind):
+            raise BadInput(f"target '{name}' holds {kind}, which cannot be learnt; use numbers, text or booleans.")
+        return typed(name, kind)
+    if tally.known == 0:
+        if tally.missing == 0:
+            raise BadInput(f"there are no rows, so target '{name}' has no values.")
+        raise BadInput(f"target '{name}' is missing in all {tally.missing:,} rows; name another column with --target.")
+    as_numbers = interpreted(name, tally, categorical=False).column
+    if as_numbers is not None and as_numbers.kind == "number":
+        return as_numbers
+    if tally.pruned or len(tally.words) > MOST_CLASSES:
+        raise BadInput(
+            f"target '{name}' holds text with {'more than ' if tally.pruned else ''}{len(tally.words):,} different values, more than "
+            f"{MOST_CLASSES} classes; name another column with --target."
+        )
+    return PackedColumn(name, "category", text=True, vocabulary=tuple(sorted(tally.words)))

@@ -1,0 +1,117 @@
+"""Packed rows → training data: in memory where they fit, else in files beside the table."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchlab.engine.data import StoredRows, TrainingData
+from batchlab.preparation import Preparation, training_rows
+from batchlab.split import Split
+from batchlab.strategies import Population
+from batchlab.table import PackedTable
+from batchlab.table.writing import Draft, RowsFile, check_space
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+MOST_EVALUATED = 2**17
+"""Of rows in files at most so many are evaluated, of each part: a random sample."""
+
+
+def prepared(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype", memory_bytes: int) -> TrainingData:
+    """Return the training and validation rows as inputs in `precision`: in memory, or in files where they would take more than
+    `memory_bytes`."""
+    classes = table.schema.target.classes
+    needed = split.sizes()["train"] * (preparation.width + 1) * precision.itemsize
+    most = None if needed <= memory_bytes else MOST_EVALUATED
+    features, target, stored = (
+        _in_memory(table, split, preparation, precision) if most is None else _in_files(table, split, preparation, precision)
+    )
+    validation = _tensors(table, split.rows("validation", most), preparation, precision)
+    weights = table.side_column("weight")
+    return TrainingData(
+        features=features,
+        target=target,
+        validation_features=validation[0],
+        validation_target=validation[1],
+        population=Population(
+            row_count=len(target),
+            classes=target.numpy() if classes else None,
+            weights=None if weights is None else np.asarray(weights[split.train]),
+        ),
+        output_count=max(1, len(classes)),
+        sample=None if most is None else _tensors(table, split.rows("train", most), preparation, precision),
+        stored=stored,
+    )
+
+
+def _in_memory(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype") -> "tuple[Tensor, Tensor, None]":
+    import torch
+
+    count, classes = split.sizes()["train"], table.schema.target.classes
+    features = torch.empty(count, preparation.width, dtype=precision)
+    target = torch.empty(count, dtype=torch.int64 if classes else precision)
+    place = 0
+    for inputs, truth in _portions(table, split, preparation, precision):
+        features[place : place + len(truth)], target[place : place + len(truth)] = inputs, truth
+        place += len(truth)
+    return features, target, None
+
+
+def _in_files(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype") -> "tuple[Tensor, Tensor, StoredRows]":
+    """Write the training rows beside the table, unless they are there, and return maps of the files."""
+    import torch
+
+    name = f"prepared-{split.digest}-{preparation.digest}-{str(precision).rpartition('.')[2]}"
+    folder = table.path / name
+    if not (folder / "schema.json").exists():
+        count = split.sizes()["train"]
+        check_space(
+            table.path,
+            count * (preparation.width + 1) * precision.itemsize,
+            f"preparing {count:,} training rows × {preparation.width} inputs",
+        )
+        _write(table, split, preparation, precision, name)
+    stored = StoredRows(folder / "features.npy", folder / "target.npy")
+    features, target = (torch.from_numpy(array) for array in stored.arrays)
+    return features, target, stored
+
+
+def _write(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype", name: str) -> None:
+    kind = np.float64 if precision.itemsize == 8 else np.float32
+    with Draft(table.path) as draft:
+        features = RowsFile(draft.path / "features.npy", kind, preparation.width)
+        target = RowsFile(draft.path / "target.npy", np.int64 if table.schema.target.classes else kind)
+        for inputs, truth in _portions(table, split, preparation, precision):
+            features.add(inputs.numpy())
+            target.add(truth.numpy())
+        features.close()
+        target.close()
+        (draft.path / "schema.json").write_text(f'{{"inputs": {preparation.width}}}')
+        draft.become(name)
+
+
+def _portions(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype") -> "Iterator[tuple[Tensor, Tensor]]":
+    for packed, truth in training_rows(table, split):
+        yield _inputs(packed, truth, table, preparation, precision)
+
+
+def _tensors(table: PackedTable, rows: NDArray[np.int64], preparation: Preparation, precision: "torch.dtype") -> "tuple[Tensor, Tensor]":
+    return _inputs(table.features[rows], table.target[rows], table, preparation, precision)
+
+
+def _inputs(
+    packed: NDArray[np.float32], truth: NDArray[Any], table: PackedTable, preparation: Preparation, precision: "torch.dtype"
+) -> "tuple[Tensor, Tensor]":
+    """Return the inputs and targets of packed rows as training sees them."""
+    import torch
+
+    from batchlab.inputs import Inputs
+
+    inputs = Inputs(preparation)(torch.from_numpy(packed)).to(precision)
+    if table.schema.target.classes:
+        return inputs, torch.from_numpy(truth)
+    return inputs, torch.from_numpy((truth - preparation.target_mean) / preparation.target_scale).to(precision)
