@@ -20,7 +20,7 @@ from batchlab.models import Model
 from batchlab.models.mlp import Mlp
 from batchlab.preparation import Preparation, measured_preparation
 from batchlab.split import Split
-from batchlab.table import PackedTable
+from batchlab.table import PackedTable, gathered
 from batchlab.table.leakage import Leak, leaks
 from batchlab.table.portrait import Portrait, portrayed
 from batchlab.table.timeline import TIMED, Order
@@ -163,7 +163,7 @@ class Experiment:
         """The test loss of always predicting the training rows' mean, or their shares of classes, in the target's unit."""
         from batchlab.evaluation import mean_loss
 
-        train, truth = (self.table.target[self.split.rows(part, MOST_TESTED)] for part in ("train", "test"))
+        train, truth = (gathered(self.table.target, self.split.rows(part, MOST_TESTED)) for part in ("train", "test"))
         classes = self.table.schema.target.classes
         constant = np.bincount(train, minlength=len(classes)) / len(train) if classes else np.array([train.mean()])
         return mean_loss(truth, np.tile(constant, (len(truth), 1)), self.loss, self.preparation.target_scale)
@@ -174,7 +174,7 @@ class Experiment:
 
         rows = self.split.rows("test", MOST_TESTED)
         outputs = predicted(self.ship(result), self.table.features, rows)
-        return mean_loss(self.table.target[rows], outputs, self.loss, self.preparation.target_scale)
+        return mean_loss(gathered(self.table.target, rows), outputs, self.loss, self.preparation.target_scale)
 
     def ship(self, result: TrialResult) -> "ShippedModel":
         """Return the trial's model with its preparation inside: packed columns in, prediction in the target's unit out."""

@@ -15,6 +15,7 @@ from batchlab.inputs import Inputs
 from batchlab.models import Model
 from batchlab.preparation import Preparation
 from batchlab.serving.batchlab_serving import PackedColumn
+from batchlab.table import gathered
 
 ROWS_AT_ONCE = 8192
 EXPORT_ROWS = 2
@@ -42,7 +43,7 @@ class ShippedModel(nn.Module):
 def predicted(model: nn.Module, features: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return a shipped (or loaded) model's predictions for `rows` of packed `features`, in portions: memory does not grow with them."""
     portions = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
-    return np.concatenate([model(torch.from_numpy(features[portion])).numpy() for portion in portions])
+    return np.concatenate([model(torch.from_numpy(gathered(features, portion))).numpy() for portion in portions])
 
 
 def shipped(

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.engine.data import StoredRows, TrainingData
-from batchlab.preparation import Preparation, training_rows
+from batchlab.preparation import ROWS_AT_ONCE, Preparation, training_rows
 from batchlab.split import Split
 from batchlab.strategies import Population
-from batchlab.table import PackedTable
-from batchlab.table.writing import Draft, RowsFile, check_space
+from batchlab.table import PackedTable, gathered
+from batchlab.table.writing import Draft, RowsFile, check_space, writing_under
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,7 @@ def _in_files(table: PackedTable, split: Split, preparation: Preparation, precis
 
 def _write(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype", name: str) -> None:
     kind = np.float64 if precision.itemsize == 8 else np.float32
-    with Draft(table.path) as draft:
+    with writing_under(table.path), Draft(table.path) as draft:
         features = RowsFile(draft.path / "features.npy", kind, preparation.width)
         target = RowsFile(draft.path / "target.npy", np.int64 if table.schema.target.classes else kind)
         for inputs, truth in _portions(table, split, preparation, precision):
@@ -100,7 +100,13 @@ def _portions(table: PackedTable, split: Split, preparation: Preparation, precis
 
 
 def _tensors(table: PackedTable, rows: NDArray[np.int64], preparation: Preparation, precision: "torch.dtype") -> "tuple[Tensor, Tensor]":
-    return _inputs(table.features[rows], table.target[rows], table, preparation, precision)
+    """Return the inputs and targets of these rows, made in portions."""
+    import torch
+
+    portions = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
+    made = [_inputs(gathered(table.features, part), gathered(table.target, part), table, preparation, precision) for part in portions]
+    features, target = zip(*made, strict=True)
+    return torch.cat(features), torch.cat(target)
 
 
 def _inputs(

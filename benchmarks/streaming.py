@@ -15,27 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
-from batchlab.analysis.shuffling import measured as shuffle_quality
-from batchlab.engine.data import StoredRows, TrainingData
+from batchlab.engine.data import StoredRows
 from batchlab.engine.delivery import streamed
-from batchlab.engine.loop import train
-from batchlab.engine.losses import Loss
-from batchlab.engine.records import Plan, Trial
-from batchlab.models import Model
-from batchlab.models.linear import Linear
-from batchlab.models.mlp import Mlp
-from batchlab.strategies import Population, Strategy
-from batchlab.strategies.mini_batch import MiniBatch
 from batchlab.strategies.streaming import Streaming
 from benchmarks import machine
+from benchmarks.sorted_table import FEATURES, SEEDS, Compared, loss_on_a_sorted_table, mean_and_half_width
 
 PAGE = Path(__file__).parent.parent / "docs" / "streaming.md"
-FEATURES, BATCH_ROWS, BUFFER_ROWS, FILE_ROWS = 20, 256, 2**18, 2**20
+BATCH_ROWS, BUFFER_ROWS, FILE_ROWS = 256, 2**18, 2**20
 MOST_SECONDS = 15.0
 """Whoever is not through with the table by then is measured up to there; the time to its first batch is apart."""
-SEEDS = 10
 
 Batches = Iterator[int]
 """Delivers batches and tells the rows of each."""
@@ -52,7 +42,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Rate:
-    """Rows a second after the first batch, which took `first_seconds`; medians of the repeats."""
+    """Rows a second (of a scan in all; else after the first batch, which took `first_seconds`); medians of the repeats."""
 
     name: str
     rows_per_second: float
@@ -158,69 +148,22 @@ def delivery(row_count: int, repeats: int, tell: Callable[[str], None] = print) 
         for turn in range(repeats):
             for name, run in CONTENDERS.items():
                 tell(f"{name}, {turn + 1} of {repeats}")
-                taken[name].append(_timed(run(table)))
+                taken[name].append(_timed(run(table), with_first=run is plain_scan))
         return [Rate(name, *np.median(np.array(found), axis=0).tolist()) for name, found in taken.items()]
 
 
-def _timed(batches: Batches) -> tuple[float, float]:
+def _timed(batches: Batches, with_first: bool) -> tuple[float, float]:
+    """Return rows a second and the seconds to the first batch; a scan has read far ahead by then, so its time is told `with_first`."""
     began = time.perf_counter()
     first = next(batches)
-    started = now = time.perf_counter()
-    rows = 0
+    arrived = now = time.perf_counter()
+    started, rows = (began, first) if with_first else (arrived, 0)
     for count in batches:
         rows, now = rows + count, time.perf_counter()
         if now - started > MOST_SECONDS:
             break
     batches.close()  # type: ignore[attr-defined]
-    return (rows / (now - started) if rows else first / (started - began)), started - began
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Validation losses `[seeds]` after equal steps on a table sorted by its target, and how good the shuffle was."""
-
-    model: str
-    losses: dict[str, list[float]]
-    quality: dict[str, float]
-
-    def difference(self, name: str) -> tuple[float, float]:
-        """Return the mean of paired differences to the global shuffle and half its 95% interval (Student's t)."""
-        return mean_and_half_width(np.subtract(self.losses[name], self.losses["global shuffle"]))
-
-
-def mean_and_half_width(values: Any) -> tuple[float, float]:
-    found = np.asarray(values)
-    return float(found.mean()), float(stats.t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found)))
-
-
-def sorted_table(row_count: int) -> TrainingData:
-    """Return rows sorted by their target, of which the model can explain a part, and random ones to validate on."""
-    rng = np.random.default_rng(1)
-    features = rng.standard_normal((row_count + 20_000, FEATURES), dtype=np.float32)
-    target = features[:, 0] - 0.5 * features[:, 1] + np.sin(2 * features[:, 2]) + rng.standard_normal(len(features), dtype=np.float32)
-    ranks = np.argsort(target[:row_count])
-    rows, truth, held, held_truth = map(torch.from_numpy, (features[ranks], target[ranks], features[row_count:], target[row_count:]))
-    return TrainingData(rows, truth, held, held_truth, Population(row_count), 1).thinned(20_000, 20_000, 0)
-
-
-def loss_on_a_sorted_table(row_count: int, batch_rows: int = 32, rate: float = 0.01) -> list[Compared]:
-    """Train on one epoch with every shuffle; the buffer holds a sixteenth of the table, in 256 blocks."""
-    buffer = row_count // 16
-    shuffles: dict[str, Strategy] = {
-        "global shuffle": MiniBatch(batch_rows=batch_rows),
-        "streaming": Streaming(batch_rows=batch_rows, block_rows=buffer // 256, buffer_rows=buffer),
-        "no shuffle": MiniBatch(batch_rows=batch_rows, shuffled=False),
-    }
-    data, trials = sorted_table(row_count), [Trial(rate, seed) for seed in range(SEEDS)]
-    plan = Plan(epochs=1, evaluations=1, hopeless_after=1)
-    quality = {name: shuffle_quality(strategy, row_count).variance_ratio for name, strategy in shuffles.items()}
-
-    def losses(model: Model, strategy: Strategy) -> list[float]:
-        results = train(data, model, strategy, trials, plan, Loss("mse"), torch.device("cpu"), weights=False)
-        return [result.curve.validation_loss[-1] for result in results]
-
-    models: tuple[Model, ...] = (Linear(), Mlp(widths=(64, 64)))
-    return [Compared(model.kind, {name: losses(model, each) for name, each in shuffles.items()}, quality) for model in models]
+    return rows / max(now - started, 1e-9), arrived - began
 
 
 def page(rates: list[Rate], compared: list[Compared], row_count: int, sorted_rows: int) -> Iterator[str]:
@@ -228,11 +171,13 @@ def page(rates: list[Rate], compared: list[Compared], row_count: int, sorted_row
     found, scan = machine.described(), rates[0].rows_per_second
     yield "# Streaming"
     yield ""
-    yield f"Written by `python -m benchmarks.streaming` on {datetime.date.today().isoformat()}: {found['processor']}, {found['cores']} cores."
+    yield f"Written by `python -m benchmarks.streaming` on {datetime.date.today().isoformat()}:"
+    yield f"{found['processor']}, {found['cores']} cores."
     yield ""
     yield f"## Rows delivered a second: {row_count / 1e6:.0f} million rows of {FEATURES} float32 features, batches of {BATCH_ROWS}"
     yield ""
-    yield f"Everybody in turn in one run, up to {MOST_SECONDS:.0f} s after the first batch; buffers of {BUFFER_ROWS} rows. Parquet is not compressed."
+    yield f"Everybody in turn in one run, for at most {MOST_SECONDS:.0f} s after the first batch; buffers of {BUFFER_ROWS} rows."
+    yield "Parquet is not compressed."
     yield ""
     yield "| | million rows/s | × the plain scan | s to the first batch |"
     yield "|---|---|---|---|"

@@ -9,6 +9,7 @@ from batchlab.results import StrategyResult
 from batchlab.search.records import to_target
 from batchlab.search.search import Search
 from batchlab.split import Part
+from batchlab.table import gathered
 from tasks import store
 from tasks.recording import Recorded
 from tasks.retrying import RETRIES
@@ -53,7 +54,7 @@ def evaluate(recorded: Recorded, search: Search) -> StrategyResult:
 def _unseen(experiment: Experiment) -> str | None:
     """Say which classes have no test row, since ROC AUC cannot be given without them and accuracy says little."""
     classes = experiment.table.schema.target.classes
-    present = set(experiment.table.target[experiment.split.rows("test", MOST_SCORED)].tolist())
+    present = set(gathered(experiment.table.target, experiment.split.rows("test", MOST_SCORED)).tolist())
     unseen = [f"'{name}'" for label, name in enumerate(classes) if label not in present]
     more = f" and {len(unseen) - 5} more" if len(unseen) > 5 else ""
     return f"no test row is of class {', '.join(unseen[:5])}{more}, so the test scores say little" if unseen else None
@@ -70,10 +71,10 @@ def _scored(recorded: Recorded, model_uri: str, experiment: Experiment) -> tuple
     parts = {f"{part}_loss": split.rows(part, MOST_SCORED) for part in PARTS}
     outputs = {name: predicted(model, table.features, rows) for name, rows in parts.items()}
     losses: dict[str, float | None] = {
-        name: mean_loss(table.target[rows], outputs[name], experiment.loss, experiment.preparation.target_scale)
+        name: mean_loss(gathered(table.target, rows), outputs[name], experiment.loss, experiment.preparation.target_scale)
         for name, rows in parts.items()
     }
-    truth = table.target[parts["test_loss"]]
+    truth = gathered(table.target, parts["test_loss"])
     if target.classes:
         figure, name = figures.confusion(truth, outputs["test_loss"], target.classes), "confusion_matrix.png"
     else:

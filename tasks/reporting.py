@@ -17,6 +17,7 @@ from prefect.settings import PREFECT_UI_URL
 from batchlab.config import Profile
 from batchlab.experiment import Experiment
 from batchlab.report import figures
+from batchlab.report.data_section import data_page
 from batchlab.report.markdown import report
 from batchlab.report.page import page
 from batchlab.report.pictures import overview
@@ -30,7 +31,7 @@ from tasks.provenance import machine
 from tasks.recording import ComparisonRun, Recorded
 from tasks.tracking import end_abandoned_runs, log_dataset, log_metrics, log_params, log_trials, recorded_run, settings_of
 
-PAGE = "verdict.html"
+PAGE, DATA_PAGE = "verdict.html", "data.html"
 
 
 @contextmanager
@@ -84,8 +85,9 @@ def conclude(comparison: ComparisonRun, search: Search, recorded: Sequence[Recor
     )
     schema = experiment.table.schema
     title = f"{schema.target.name} of {schema.source}"
-    links = comparison.links | {"Report page": _page_link(comparison)}
+    links = comparison.links | {"Report page": _page_link(comparison, PAGE), "Data page": _page_link(comparison, DATA_PAGE)}
     text = report(title, result, links)
+    store.client().log_text(comparison.run_id, data_page(experiment, title=title, links=links), DATA_PAGE)
     _to_mlflow(comparison, search, result, text, page_of(comparison, search, title, recorded))
     _to_prefect(links, result, text)
     return result
@@ -104,14 +106,14 @@ def page_of(comparison: ComparisonRun, search: Search, title: str, recorded: Seq
         "split": experiment.split.digest,
     }
     tracking = {item.label: item.seconds for item in recorded}
-    return page(
-        search.findings, title=title, unit=experiment.loss_unit_name, facts=facts, tracking_seconds=tracking, links=comparison.links
-    )
+    links = comparison.links | {"Data page": _page_link(comparison, DATA_PAGE)}
+    unit = experiment.loss_unit_name
+    return page(search.findings, title=title, unit=unit, facts=facts, tracking_seconds=tracking, links=links, experiment=experiment)
 
 
-def _page_link(comparison: ComparisonRun) -> str:
-    """Return where the MLflow UI shows the page: MLflow serves artifacts of a run at their paths."""
-    return f"{comparison.links['MLflow run'].partition('?')[0]}/artifacts/{PAGE}?workflowType=machine_learning"
+def _page_link(comparison: ComparisonRun, name: str) -> str:
+    """Return where the MLflow UI shows a page: MLflow serves artifacts of a run at their paths."""
+    return f"{comparison.links['MLflow run'].partition('?')[0]}/artifacts/{name}?workflowType=machine_learning"
 
 
 def _facts(comparison: ComparisonRun, experiment: Experiment) -> ComparisonFacts:

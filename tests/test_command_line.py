@@ -96,7 +96,7 @@ def _check_parent(client: MlflowClient, result: dict[str, Any]) -> None:
     )
     assert run.data.tags["prefect.flow_run_id"] == facts["prefect_flow_run_id"]
     assert verdict["text"].splitlines()[0] in run.data.tags["mlflow.note.content"]
-    files = {"comparison.json", "report.md", "plots", "trials.parquet", "verdict.html", "verdict.json"}
+    files = {"comparison.json", "data.html", "report.md", "plots", "trials.parquet", "verdict.html", "verdict.json"}
     assert {item.path for item in client.list_artifacts(run.info.run_id)} == files
     assert {item.path for item in client.list_artifacts(run.info.run_id, "plots")} == {"plots/data.png", "plots/verdict.png"}
     trials = pd.read_parquet(client.download_artifacts(run.info.run_id, "trials.parquet"))

@@ -155,7 +155,7 @@ def test_a_training_taken_up_at_any_step_goes_on_as_the_unstopped_one(
 ) -> None:
     streaming, rows = made
     other = data.draw(st.sampled_from([MiniBatch(batch_rows=7), Growing(batch_rows=3, growth="schedule", epochs=1), Accumulated()]))
-    plan = Plan(epochs=epochs, evaluations=3)
+    plan = Plan(epochs=epochs, evaluations=3, **data.draw(st.sampled_from([{}, {"max_steps": 5}, {"max_rows": 50}])))
     for strategy in (streaming, other):
         order, ends = joined(runs(strategy, Population(rows), range(seeds), plan, most_rows))
         done = data.draw(st.integers(0, len(ends) - 1))

@@ -8,6 +8,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -28,6 +29,8 @@ Rows = Iterator[Batch] | Window | None
 
 RUN_ROWS = 2**16
 """A run is at most so many rows long, but for its last step: bounded memory, and progress in good time."""
+GATHERED_ROWS = 2**14
+"""Batches for a loop of your own are gathered so many rows at a time: what the caches hold."""
 
 
 @contextmanager
@@ -68,15 +71,14 @@ def streamed(stored: StoredRows, strategy: Streaming, seed: int, epochs: int, st
     population = Population(len(stored.arrays[1]))
     strategy.check(population)
     plan = Plan(epochs=epochs, evaluations=1)
-    with Stream(stored, strategy, [seed], longest_run(strategy, population, RUN_ROWS)) as stream:
-        for run in runs(strategy, population, [seed], plan, RUN_ROWS, steps_done=steps_done):
+    with Stream(stored, strategy, [seed], longest_run(strategy, population, GATHERED_ROWS)) as stream:
+        for run in runs(strategy, population, [seed], plan, GATHERED_ROWS, steps_done=steps_done):
             window = stream.window(run)
-            places = torch.from_numpy(window.order[0])
+            # gathered by numpy: torch's threads and those that read get in each other's way
             features = torch.from_numpy(window.features[0].take(window.order[0], axis=0))
-            target = torch.from_numpy(window.target[0]).index_select(0, places)
-            ends = run.steps.tolist()
-            for start, end in zip([0, *ends], ends, strict=False):
-                yield features[start:end], target[start:end]
+            target = torch.from_numpy(window.target[0].take(window.order[0]))
+            sizes = np.diff(run.steps, prepend=0).tolist()
+            yield from zip(torch.split(features, sizes), torch.split(target, sizes), strict=True)
 
 
 def batches_of(window: Window, run: Run, device: torch.device) -> Iterator[Batch]:

@@ -64,7 +64,10 @@ def runs(
 
 
 def taken_up(strategy: Strategy, population: Population, steps_done: int) -> tuple[int, int, int]:
-    """Return the epoch that `steps_done` steps end in, the steps made in it, and the rows seen in all; no row of them is drawn."""
+    """Return the epoch that `steps_done` steps end in, the steps made in it, and the rows seen in all.
+
+    It is computed, not drawn, except for a batch that grows on schedule. Raises BadInput for a strategy that adapts.
+    """
     if steps_done and strategy.adapts:
         raise BadInput(f"a training of {strategy.kind} that adapts to what it measures begins at its first step, not after {steps_done}.")
     rows, epoch = population.row_count, 0

@@ -9,12 +9,14 @@ from batchlab.report.document import framed
 from batchlab.report.wording import number
 from batchlab.table.timeline import FEWEST_ROWS, LABELS, TIMED, Timeline
 
-SPLIT_READING = "Every upright slice is the rows of one time, divided into the parts that they are in; where it is empty there are none."
+SPLIT_READING = (
+    "Every upright slice is the rows of a stretch of it, divided into the parts that they are in; where it is empty there are none."
+)
 BAND_READING = (
-    f"Line: the mean of the rows of one time; band: the middle 80% of them. Times with fewer than {FEWEST_ROWS} of the sampled rows are "
+    f"Line: the mean of the rows of a stretch; band: the middle 80% of them. Stretches with fewer than {FEWEST_ROWS} sampled rows are "
     "left out."
 )
-SHARE_READING = "Every upright slice is the rows of one time, divided into their classes."
+SHARE_READING = "Every upright slice is the rows of a stretch of it, divided into their classes."
 LONGEST = 80
 
 
@@ -28,7 +30,8 @@ def split_figure(experiment: Experiment) -> str:
     rows = len(split.labels)
     parts = [f"{name} {count:,} rows ({percent(count / rows)}){_span(line, name, rule.kind)}" for name, count in sizes.items() if count]
     gap = f" An embargo of {rule.embargo} before each cut keeps the parts apart." if rule.embargo and rule.kind in TIMED else ""
-    said = f"Rows are divided by split.kind {rule.kind}: {'; '.join(parts)}.{gap}"
+    last = f" This is the last of {rule.folds} periods." if rule.kind == "walk_forward" else ""
+    said = f"Rows are divided by split.kind {rule.kind}: {'; '.join(parts)}.{gap}{last}"
     drawn = split_picture(line, {label: sizes.get(label, 0) for label in LABELS})
     return framed("data-split", "The split", said, SPLIT_READING, drawn)
 
@@ -54,7 +57,8 @@ def target_figure(experiment: Experiment) -> str:
     target, line = experiment.table.schema.target, experiment.portrait.timeline
     along = "the order of rows" if line.name is None else f"'{cut(line.name, LONGEST)}'"
     ends = f"{_moment(line, float(line.target_edges[0]))} – {_moment(line, float(line.target_edges[-1]))}"
-    said = f"{_of_classes(line, target.classes) if target.classes else _of_means(line)} of '{cut(target.name, LONGEST)}' along {along}, {ends}."
+    what = _of_classes(line, target.classes) if target.classes else _of_means(line)
+    said = f"{what} of '{cut(target.name, LONGEST)}' along {along}, {ends}."
     heading = "The target along the table" if line.name is None else "The target along time"
     reading = SHARE_READING if target.classes else BAND_READING
     return framed("data-target", heading, said, reading, target_picture(line, target.name, target.classes))
@@ -71,8 +75,10 @@ def _of_classes(line: Timeline, classes: tuple[str, ...]) -> str:
     """Say how the share of the most frequent class moves."""
     counts, names = gathered(line.target, classes)
     rows = counts.sum(axis=1)
-    usual = int(np.argmax(counts.sum(axis=0)[: len(classes)]))
+    named = len(names) if len(names) == len(classes) else len(names) - 1  # the last are all others
+    usual = int(np.argmax(counts.sum(axis=0)[:named]))
     shares = counts[rows >= FEWEST_ROWS, usual] / rows[rows >= FEWEST_ROWS]
     if not len(shares):
         return f"Shares of the {len(classes):,} classes"
-    return f"Shares of the {len(classes):,} classes: '{cut(names[usual], LONGEST)}' from {percent(shares.min())} to {percent(shares.max())} of rows,"
+    low, high = percent(shares.min()), percent(shares.max())
+    return f"Shares of the {len(classes):,} classes ('{cut(names[usual], LONGEST)}' takes {low} to {high} of rows)"

@@ -46,6 +46,8 @@ def target_picture(line: Timeline, name: str, classes: tuple[str, ...]) -> "Figu
     panel.fill_between(along, low, high, color=PARTS[0], alpha=0.22, linewidth=0, label="middle 80% of rows")
     panel.plot(along, mean, color=BLACK, linewidth=1.6, marker="o", markersize=2.4, label="mean")
     dressed(panel).set(xlabel=words, ylabel=literal(shortened(name)))
+    edges, _ = _axis(line, line.target_edges)
+    panel.set_xlim(edges[0], edges[-1])
     _ruled(panel, along)
     _legend(panel)
     return figure
@@ -98,9 +100,9 @@ def _ruled(panel: "Axes", along: Any) -> None:
     from matplotlib.ticker import FuncFormatter
 
     if np.issubdtype(np.asarray(along).dtype, np.datetime64):
-        locator = AutoDateLocator(minticks=4, maxticks=9)
+        locator = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
         panel.xaxis.set_major_locator(locator)
-        panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        panel.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
         panel.xaxis.get_offset_text().set_fontsize(SMALL)
     elif np.abs(along).max() >= 1e4:
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

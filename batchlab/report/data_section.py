@@ -1,12 +1,13 @@
 """The data as a page shows it: warnings, what could not be used, the split, the target along time, and every column."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from batchlab.experiment import Experiment
 from batchlab.report.data_figures import split_figure, target_figure
 from batchlab.report.data_table import columns_table, cut, percent
 from batchlab.report.document import footer, listing, opening, section, table
+from batchlab.table.leakage import Leak
 
 ANCHOR = "data"
 MOST_REASONS, MOST_NOTES, FIRST_WARNINGS, LONGEST_REASON = 30, 30, 3, 300
@@ -29,7 +30,7 @@ def data_page(experiment: Experiment, *, title: str, links: Mapping[str, str]) -
 def alert(experiment: Experiment) -> str:
     """Return what a reader must know of the data before the verdict: the first warnings, and rows that could not be used; or nothing."""
     schema, leaks = experiment.table.schema, experiment.leaks
-    texts = [f"{leak.text}." for leak in leaks[:FIRST_WARNINGS]]
+    texts = _sentences(leaks[:FIRST_WARNINGS])
     if len(leaks) > FIRST_WARNINGS:
         texts.append(f"{len(leaks) - FIRST_WARNINGS} more warnings stand below.")
     if schema.quarantined:
@@ -46,7 +47,7 @@ def data_section(experiment: Experiment) -> str:
     kept = {category.name: category.kept for category in experiment.preparation.categories}
     parts = [
         f"<p>{html.escape(_summary(experiment))}</p>",
-        listing([f"{leak.text}." for leak in experiment.leaks], "warnings"),
+        listing(_sentences(experiment.leaks), "warnings"),
         listing([cut(note, LONGEST_REASON) for note in schema.notes[:MOST_NOTES]]),
         _quarantine(experiment),
         split_figure(experiment),
@@ -61,13 +62,16 @@ def data_section(experiment: Experiment) -> str:
     return section("The data", "".join(parts), ANCHOR)
 
 
+def _sentences(leaks: Sequence[Leak]) -> list[str]:
+    return [f"{leak.text[0].upper()}{leak.text[1:]}." for leak in leaks]
+
+
 def _summary(experiment: Experiment) -> str:
     schema, portrait, columns = experiment.table.schema, experiment.portrait, experiment.profile.columns
-    seen = "all rows" if portrait.sampled_rows == schema.rows else f"{portrait.sampled_rows:,} rows spread evenly over the table"
-    said = (
-        f"{schema.rows:,} rows with {len(schema.features):,} feature{'' if len(schema.features) == 1 else 's'}. Ranges and gaps are those of "
-        f"all rows, distributions and most frequent values those of {seen}."
-    )
+    features = f"{len(schema.features):,} feature{'' if len(schema.features) == 1 else 's'}"
+    sampled = f"distributions and frequent values of {portrait.sampled_rows:,} rows spread evenly over the table"
+    said = f"{schema.rows:,} rows with {features}. Ranges and gaps are those of all rows"
+    said += "." if portrait.sampled_rows == schema.rows else f", {sampled}."
     roles = {"ordered by": columns.time, "grouped by": columns.group, "keyed by": columns.key}
     named = ", ".join(f"{words} '{cut(name, 80)}'" for words, name in roles.items() if name)
     return f"{said} Rows are {named}." if named else said
@@ -82,9 +86,11 @@ def _quarantine(experiment: Experiment) -> str:
     shown, rest = reasons[:MOST_REASONS], reasons[MOST_REASONS:]
     shown += [(f"{len(rest):,} other reasons", sum(count for _, count in rest))] if rest else []
     bad = sum(schema.quarantined.values())
-    rows = "".join(_reason(reason, count, schema.source_rows) for reason, count in [*shown, ("all together", bad)])
+    shown += [("all together", bad)] if len(reasons) > 1 else []
+    rows = "".join(_reason(reason, count, schema.source_rows) for reason, count in shown)
     where = f" They are kept, each with its reason, in <code>{html.escape(str(place))}</code>." if place is not None else ""
-    said = f"<p>{bad:,} of the source's {schema.source_rows:,} rows ({html.escape(percent(bad / schema.source_rows))}) are left out.{where}</p>"
+    share = html.escape(percent(bad / schema.source_rows))
+    said = f"<p>{bad:,} of the source's {schema.source_rows:,} rows ({share}) are left out.{where}</p>"
     return f"<h3>Rows that could not be used</h3>{said}{table(('reason', 'rows', 'share'), rows)}"
 
 

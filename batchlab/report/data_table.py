@@ -39,7 +39,7 @@ def cut(text: str, most: int) -> str:
 def when(micros: float) -> str:
     """Return microseconds since 1970 as a date, with the time of day where it is not midnight."""
     shown = str(np.datetime64(int(micros), "us").astype("datetime64[s]")).replace("T", " ")
-    return shown.removesuffix(" 00:00:00")
+    return shown.removesuffix(" 00:00:00").removesuffix(":00")
 
 
 def _read_as(item: ColumnPortrait, kept: dict[str, int]) -> str:
@@ -91,8 +91,8 @@ def _missing(item: ColumnPortrait) -> str:
     facts = item.facts
     if not facts.missing and not facts.infinite:
         return "–"
-    said = f"{html.escape(percent(facts.missing_share))}<small>{facts.missing:,} rows</small>"
-    return said + (f"<small>and {facts.infinite:,} infinite</small>" if facts.infinite else "")
+    counts = ((facts.missing, "rows"), (facts.infinite, "rows infinite"))
+    return html.escape(percent(facts.missing_share)) + "".join(f"<small>{rows:,} {words}</small>" for rows, words in counts if rows)
 
 
 def percent(share: float) -> str:

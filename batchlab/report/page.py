@@ -51,7 +51,7 @@ def page(
     With `experiment` there is a section on the data, and a warning near the top where something is wrong with them.
     """
     device = next((value for value in facts.values() if "cuda" in value.lower()), "cpu")
-    warned, shown = ("", "") if experiment is None else (alert(experiment), datasection(experiment))
+    warned, shown = ("", "") if experiment is None else (alert(experiment), data_section(experiment))
     parts = [
         opening(title, _verdict(found) + warned, facts),
         "<main>",

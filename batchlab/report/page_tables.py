@@ -9,6 +9,7 @@ import numpy as np
 from batchlab.analysis.estimates import Estimate
 from batchlab.analysis.verdict import Pair
 from batchlab.report.claims import Claim
+from batchlab.report.document import table
 from batchlab.report.ranking import ranked, times_shown
 from batchlab.report.wording import interval, memory, number, seconds
 from batchlab.search.findings import Finding, Findings
@@ -99,7 +100,7 @@ def _mean(losses: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> str:
     return f"{kept.mean():.5g}{some}"
 
 
-def typedtable(found: Findings) -> str:
+def typed_table(found: Findings) -> str:
     """Return what people type by default beside the recommendation, and plainly whether that beats it in seconds to the target."""
     if not found.typed:
         return "<p>What people type by default was not trained beside it (<code>search.defaults</code> is off).</p>"
@@ -139,7 +140,7 @@ def beaten(found: Findings, item: Finding, pair: Pair | None) -> str:
     return f"No: the default is {number(1 / pair.ratio)}× faster ({number(1 / high)}–{number(1 / low)})."
 
 
-def claimstable(answers: Iterable[Claim]) -> str:
+def claims_table(answers: Iterable[Claim]) -> str:
     """Return the lesson's claims with their measured answers."""
     rows = "".join(f'<tr><td class="name">{html.escape(item.claim)}</td><td>{html.escape(item.answer)}</td></tr>' for item in answers)
     return table(["the lesson says", "measured here"], rows, "words")

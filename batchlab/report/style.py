@@ -58,12 +58,14 @@ tr.winner td:first-child {{ box-shadow: inset 4px 0 var(--accent); }}
 .mark.tie {{ color: var(--accent); }} .mark.typed {{ color: var(--other-1); }} .bad {{ color: var(--warning); }}
 .alert {{ border: 1px solid var(--warning); border-radius: 8px; padding: 10px 16px; margin: 18px 0; font-size: 15px; }}
 .alert b {{ color: var(--warning); }} .plain {{ margin: 4px 0 0; padding-left: 20px; max-width: 100ch; overflow-wrap: anywhere; }}
-.warnings {{ max-width: 100ch; padding-left: 20px; overflow-wrap: anywhere; }} .warnings li::marker {{ color: var(--warning); content: "⚠ "; }}
+.warnings {{ max-width: 100ch; padding-left: 22px; overflow-wrap: anywhere; }}
+.warnings li::marker {{ color: var(--warning); content: "⚠ "; }}
 section > h3 {{ margin: 36px 0 2px; }} code {{ font-size: 13px; overflow-wrap: anywhere; }}
 .columns td.name {{ max-width: 300px; overflow-wrap: anywhere; }} .columns td:nth-child(2), .columns th:nth-child(2) {{ text-align: left; }}
 .columns td:nth-child(2) small {{ white-space: normal; overflow-wrap: anywhere; max-width: 240px; }}
-.columns td:last-child, .columns th:last-child {{ text-align: left; }} .values {{ white-space: normal; overflow-wrap: anywhere; display: inline-block; max-width: 320px; }}
-.bars {{ display: block; width: 120px; height: 26px; fill: var(--part-0); }}
+.columns td:last-child, .columns th:last-child {{ text-align: left; }}
+.values {{ white-space: normal; overflow-wrap: anywhere; display: inline-block; max-width: 320px; }}
+.bars {{ display: block; width: 120px; height: 26px; fill: var(--part-0); margin-bottom: 3px; }}
 .remarks {{ font-size: 14px; color: var(--quiet); padding-left: 20px; max-width: 100ch; }}
 figure {{ margin: 40px 0; }}
 figure svg {{ display: block; width: 100%; min-width: 640px; height: auto; color: var(--ink); fill: currentColor; margin-top: 10px; }}

@@ -42,5 +42,10 @@ def _of_group(search: "Search", item: "Progression") -> float:
         fixed = time.perf_counter() - began - result.train_seconds - result.evaluation_seconds
     ordering = search.stopwatch.order_seconds(first) * len({trial.seed for trial in trials})
     moving = max(result.train_seconds - ordering, 0.0) * search.budget_rows / rows
-    whole = moving + ordering * search.plan.epochs + result.evaluation_seconds / 3 * (search.plan.evaluations + 1) + fixed
+    whole = (
+        moving
+        + ordering * -(-search.budget_rows // strategy.rows_drawn_at_once(search.row_count))
+        + result.evaluation_seconds / 3 * (search.plan.evaluations + 1)
+        + fixed
+    )
     return whole / count * (search.planned_tuning(first) + rule.seeds)

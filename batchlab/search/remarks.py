@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from batchlab.analysis.verdict import paired
-from batchlab.search import rates
 from batchlab.results import Period
+from batchlab.search import rates
 from batchlab.search.findings import Finding
+from batchlab.strategies.streaming import Streaming
 
 if TYPE_CHECKING:
     from batchlab.search.search import Search
@@ -44,6 +45,8 @@ def _nothing_learnt(search: "Search", best: Finding | None) -> list[str]:
 def _odd_settings(search: "Search") -> list[str]:
     """Say where the user's settings make the comparison less than it could be."""
     notes = []
+    if search.data.stored is not None and not any(isinstance(item.strategy, Streaming) for item in search.candidates):
+        notes.append("the training rows stay in files, where drawing them one by one is slow; try --strategies streaming")
     given, first, unit = search.rule.target_loss, search.first_loss, search.experiment.loss_unit
     if given is not None and given >= first * unit:
         notes.append(

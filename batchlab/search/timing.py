@@ -26,6 +26,8 @@ LEAST_SECONDS = 0.03
 """A timing makes enough steps to take so long."""
 MOST_STEPS = 200_000
 FETCHED_ROWS, ORDERS_DRAWN = 2**16, 5
+MANY_ROWS = 1_000_000
+"""Of so many rows an order is drawn once: it takes long enough to be measured."""
 FEWEST_STEPS, MOST_TRAININGS = 8, 20
 
 
@@ -54,6 +56,7 @@ class Stopwatch:
     def __init__(self, experiment: Experiment, data: TrainingData) -> None:
         self.experiment, self.data = experiment, data
         self.timings: dict[Candidate, Timings] = {}
+        self.ordering: dict[Candidate, float] = {}
 
     def sitting(self, known: "Sequence[Progression]", rounds: int, target: float | None, plan: Plan) -> None:
         """Time every member of the groups so many times. Two sittings, before and after other work, see how the machine drifts."""
@@ -72,13 +75,15 @@ class Stopwatch:
             of_rate = [result for result in item.tuned if result.trial.learning_rate == item.rate]
             reached = [rows for result in of_rate if np.isfinite(rows := rows_to(result, target))]
             return max(1, int(np.median(reached or [plan.max_rows or 1])))
-        steps = FEWEST_STEPS
+        steps, ordering = FEWEST_STEPS, self.order_seconds(candidate)
         while steps < MOST_STEPS:
-            seconds, _ = self._seconds(candidate, item.rate or 0.0, plan, steps)
+            seconds = self._seconds(candidate, item.rate or 0.0, plan, steps)[0] - ordering
             if seconds >= LEAST_SECONDS:
                 break
             steps = int(steps * min(10.0, max(2.0, 1.2 * LEAST_SECONDS / max(seconds, 1e-9))))
-        return steps
+        at_once = self._steps_drawn_at_once(candidate)
+        # what passes through a buffer is read and shuffled a buffer at a time: time whole ones
+        return steps if at_once >= self._steps_an_epoch(candidate) else -(-steps // at_once) * at_once
 
     def _time(self, candidate: Candidate, rate: float, timings: Timings, plan: Plan, with_delivery: bool) -> None:
         if candidate.strategy.grows:
@@ -86,12 +91,11 @@ class Stopwatch:
             return
         seconds, result = self._seconds(candidate, rate, plan, timings.steps)
         steps = max(min(result.steps, timings.steps), 1)
-        ordering = self.order_seconds(candidate)
-        steps_an_epoch = -(-self.data.population.row_count // candidate.batch_rows)
-        too_many = -(-steps // steps_an_epoch) - steps / steps_an_epoch  # of the last epoch's order only a part was used
+        ordering, at_once = self.order_seconds(candidate), self._steps_drawn_at_once(candidate)
+        too_many = -(-steps // at_once) - steps / at_once  # of the order that was drawn last only a part was used
         timings.seconds_per_step.append(max(seconds - ordering * too_many, 0.1 * seconds) / steps)
         if with_delivery:
-            timings.delivery_per_step.append(ordering / steps_an_epoch + self._fetch_seconds(candidate))
+            timings.delivery_per_step.append(ordering / at_once + self._fetch_seconds(candidate))
         timings.seconds_per_evaluation.append(result.evaluation_seconds / len(result.curve.step))
 
     def _time_growing(self, candidate: Candidate, rate: float, timings: Timings, plan: Plan) -> None:
@@ -122,24 +126,33 @@ class Stopwatch:
         changes = {"evaluations": 1, "spacing": "even", "hopeless_after": 1.0, "patience": None, "optimizer": candidate.optimizer, **limits}
         trial = Trial(rate, exp.profile.seed)
         return train(
-            self.data, exp.profile.model, candidate.strategy, [trial], plan.model_copy(update=changes), exp.loss, exp.device, weights=False
+            self.data, exp.model, candidate.strategy, [trial], plan.model_copy(update=changes), exp.loss, exp.device, weights=False
         )[0]
 
+    def _steps_an_epoch(self, candidate: Candidate) -> int:
+        return -(-self.data.population.row_count // candidate.batch_rows)
+
+    def _steps_drawn_at_once(self, candidate: Candidate) -> int:
+        return -(-candidate.strategy.rows_drawn_at_once(self.data.population.row_count) // candidate.batch_rows)
+
     def order_seconds(self, candidate: Candidate) -> float:
-        """Return the seconds that drawing one epoch's order takes: the median of a few."""
-        seconds = []
-        for epoch in range(ORDERS_DRAWN):
-            began = time.perf_counter()
-            candidate.strategy.order(self.data.population, self.experiment.profile.seed, epoch)
-            seconds.append(time.perf_counter() - began)
-        return float(np.median(seconds))
+        """Return the seconds that drawing as much of the order as is drawn at once takes: the median of a few."""
+        if candidate not in self.ordering:
+            population, seconds = self.data.population, []
+            share = candidate.strategy.rows_drawn_at_once(population.row_count) / population.row_count
+            for epoch in range(ORDERS_DRAWN if population.row_count < MANY_ROWS else 1):
+                began = time.perf_counter()
+                candidate.strategy.order(population, self.experiment.profile.seed, epoch)
+                seconds.append(time.perf_counter() - began)
+            self.ordering[candidate] = share * float(np.median(seconds))
+        return self.ordering[candidate]
 
     def _fetch_seconds(self, candidate: Candidate) -> float:
         """Return the seconds that fetching one step's rows takes, by itself: gathered from the packed rows, or through the loader.
 
         The kernels gather as they go; many steps' rows at once take as long.
         """
-        order = candidate.strategy.order(self.data.population, self.experiment.profile.seed, 0)
+        order = next(candidate.strategy.pieces(self.data.population, self.experiment.profile.seed, 0))
         workers = candidate.strategy.loader_workers
         if workers is not None:
             return loader_seconds(self.data, list(islice(order, 64)), workers)

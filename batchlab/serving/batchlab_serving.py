@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Kind = Literal["number", "boolean", "datetime", "category"]
+DecimalSign = Literal[".", ","]
 Packed = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
@@ -21,11 +22,13 @@ MISSING_WORDS = (
     *("NAN", "none", "NONE", "#N/A N/A"),
 )
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?(?i:inf|infinity)$"
-COMMA_NUMBER = r"^[+-]?([0-9]{1,3}(\.[0-9]{3})+|[0-9]+)(,[0-9]+)?$"
+GROUPED_NUMBER = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?$"
+COMMA_NUMBER = r"^[+-]?(([1-9][0-9]{0,2}(\.[0-9]{3})+|[0-9]+)(,[0-9]*)?|,[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?(?i:inf|infinity)$"
 DAY, WEEK, YEAR = 86_400e6, 7.0, 365.2425
 """A day in microseconds; a week and a year in days."""
 DATE_PARTS = ("days", "year_sin", "year_cos", "week_sin", "week_cos")
 TIME_PARTS = ("day_sin", "day_cos")
+FARTHEST = 280_000 * YEAR * DAY
 WHOLE = 2.0**53
 ROWS_AT_ONCE = 8192
 
@@ -49,7 +52,7 @@ class PackedColumn:
     text: bool = False
     integer: bool = False
     offset: float = 0.0
-    decimal: Literal[".", ","] = "."
+    decimal: DecimalSign = "."
     formats: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
@@ -91,19 +94,38 @@ def numbers(values: Any, column: PackedColumn) -> tuple[NDArray[np.float64], Fla
         if not pa.types.is_floating(values.type) or values.null_count:
             values = values.cast("float64", safe=False)
         return np.asarray(values.to_numpy(zero_copy_only=False)), np.zeros(len(values), bool)
-    words = without_missing(values)
+    words, plain = values, plain_numbers(values) if column.decimal == "." else None
+    if plain is None:
+        words = without_missing(values)
+        plain = plain_numbers(words) if column.decimal == "." else None
+    if plain is not None:
+        return plain, np.zeros(len(values), bool)
+    fits = matching(words, COMMA_NUMBER if column.decimal == "," else f"{NUMBER}|{GROUPED_NUMBER}")
+    readable = pc.utf8_ltrim(pc.if_else(pa.array(fits), words, pa.scalar(None, words.type)), characters="+")
+    readable = pc.replace_substring(readable, "." if column.decimal == "," else ",", "")
     if column.decimal == ",":
-        fits = pc.fill_null(pc.match_substring_regex(words, COMMA_NUMBER), False)
-        words = pc.replace_substring(pc.replace_substring(words, ".", ""), ",", ".")
-    else:
-        try:
-            return np.asarray(words.cast("float64").to_numpy(zero_copy_only=False)), np.zeros(len(values), bool)
-        except pa.ArrowInvalid:
-            fits = pc.fill_null(pc.match_substring_regex(words, NUMBER), False)
-    readable = pc.utf8_ltrim(pc.if_else(fits, words, pa.scalar(None, words.type)), characters="+")
+        readable = pc.replace_substring(readable, ",", ".")
     found = np.asarray(readable.cast("float64").to_numpy(zero_copy_only=False))
-    unreadable = pc.and_(pc.is_valid(words), pc.invert(fits))
-    return found, np.asarray(unreadable.to_numpy(zero_copy_only=False), bool)
+    return found, np.asarray(pc.is_valid(words).to_numpy(zero_copy_only=False), bool) & ~fits
+
+
+def plain_numbers(words: Any) -> NDArray[np.float64] | None:
+    """Return text as numbers `[rows]`, NaN for null, where every other value is a number in plain writing without blanks; else None."""
+    import pyarrow as pa
+
+    try:
+        found = np.asarray(words.cast("float64").to_numpy(zero_copy_only=False))
+    except pa.ArrowInvalid:
+        return None
+    strange = np.count_nonzero(np.isnan(found)) > words.null_count  # Arrow reads "nAn" and "nan(1)", which nobody means as a number
+    return None if strange else found
+
+
+def matching(words: Any, pattern: str) -> Flags:
+    """Return which values of text `[rows]` match the pattern; missing ones do not."""
+    import pyarrow.compute as pc
+
+    return np.asarray(pc.fill_null(pc.match_substring_regex(words, pattern), False).to_numpy(zero_copy_only=False), bool)
 
 
 def _numbers(values: Any, column: PackedColumn) -> tuple[NDArray[np.float64], Flags]:
@@ -115,7 +137,8 @@ def _booleans(values: Any, column: PackedColumn) -> tuple[NDArray[np.float64], F
     import pyarrow.compute as pc
 
     if not is_text(values.type):
-        return _numbers(values, column)
+        given, _ = numbers(values, column)
+        return given[:, None], ~np.isnan(given) & (given != 0) & (given != 1)
     words = pc.utf8_lower(without_missing(values))
     found = np.full(len(values), np.nan)
     for word, value in (("true", 1.0), ("false", 0.0)):
@@ -146,10 +169,24 @@ def instants(values: Any, formats: Sequence[str] = ()) -> tuple[NDArray[np.int64
     if is_text(values.type):
         return _instants_of_text(without_missing(values), formats)
     if pa.types.is_time(values.type):
-        values = values.cast(pa.time64("us"), safe=False).cast("int64")
+        values, too_far = values.cast(pa.time64("us"), safe=False), np.zeros(len(values), bool)
     else:
-        values = values.cast(pa.timestamp("us", getattr(values.type, "tz", None)), safe=False).cast("int64")
-    return np.asarray(pc.fill_null(values, missing).to_numpy(zero_copy_only=False)), np.zeros(len(values), bool)
+        too_far = _too_far(values)
+        values = values.cast(pa.timestamp("us", getattr(values.type, "tz", None)), safe=False)
+    found = np.asarray(pc.fill_null(values.cast("int64"), missing).to_numpy(zero_copy_only=False))
+    return np.where(too_far, missing, found), too_far
+
+
+def _too_far(values: Any) -> Flags:
+    """Return which dates `[rows]` int64 may not hold in microseconds: a cast would make others of them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not (pa.types.is_date32(values.type) or getattr(values.type, "unit", "ms") in ("s", "ms")):
+        return np.zeros(len(values), bool)
+    counts = pc.fill_null(values.cast("int32" if pa.types.is_date32(values.type) else "int64"), 0).to_numpy(zero_copy_only=False)
+    step = DAY if pa.types.is_date32(values.type) else 1e6 if getattr(values.type, "unit", "ms") == "s" else 1e3
+    return np.asarray(np.abs(counts.astype(np.float64)) * step > FARTHEST)
 
 
 def _instants_of_text(words: Any, formats: Sequence[str]) -> tuple[NDArray[np.int64], Flags]:
@@ -174,18 +211,30 @@ def _codes(values: Any, column: PackedColumn) -> tuple[NDArray[np.float64], Flag
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    words = without_missing(as_words(values))
+    words = without_missing(_spelled(values, column.vocabulary) if pa.types.is_boolean(values.type) else as_words(values))
     codes = pc.index_in(words, value_set=pa.array(column.vocabulary, words.type))
     found = pc.fill_null(codes, len(column.vocabulary)).cast("float64").to_numpy(zero_copy_only=False)
     missing = np.asarray(pc.is_null(words).to_numpy(zero_copy_only=False), bool)
     return np.where(missing, np.nan, found)[:, None], np.zeros(len(values), bool)
 
 
-def as_words(values: Any) -> Any:
-    """Return an Arrow array of any plain type as text, whole numbers without a decimal point."""
+def _spelled(values: Any, vocabulary: Sequence[str]) -> Any:
+    """Return booleans as text, spelled as in the vocabulary: a text file's may be `True` or `TRUE`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    yes, no = (next((held for held in vocabulary if held.lower() == word), word) for word in ("true", "false"))
+    return pc.if_else(values, pa.scalar(yes), pa.scalar(no))
+
+
+def as_words(values: Any) -> Any:
+    """Return an Arrow array of any plain type as text: whole numbers without a decimal point, dates alike whatever their unit."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+        texts = values.cast(pa.timestamp("us", getattr(values.type, "tz", None)), safe=False).cast(pa.timestamp("us")).cast("string")
+        return pc.replace_substring_regex(texts, r"( 00:00:00)?\.000000$", "")
     if pa.types.is_floating(values.type):
         exact = np.asarray(values.cast("float64").to_numpy(zero_copy_only=False))
         whole = pa.array(np.isfinite(exact) & (np.floor(exact) == exact) & (np.abs(exact) < WHOLE))
@@ -216,9 +265,13 @@ def frame_packed(frame: Any, columns: Sequence[PackedColumn]) -> Packed:
 
     Raises UnusableRows that names every column that is missing, of another type than in training, or holds what cannot be read.
     """
-    absent = [f"'{column.name}'" for column in columns if column.name not in frame.columns]
+    names = list(frame.columns)
+    absent = [f"'{column.name}'" for column in columns if column.name not in names]
     if absent:
         raise UnusableRows(f"the rows lack column {', '.join(absent)}; the model was trained on {', '.join(c.name for c in columns)}.")
+    twice = [f"'{column.name}'" for column in columns if names.count(column.name) > 1]
+    if twice:
+        raise UnusableRows(f"the rows have column {', '.join(twice)} more than once; which of them is meant?")
     found, problems = [], []
     for column in columns:
         values = _arrow(frame[column.name])
@@ -234,15 +287,28 @@ def frame_packed(frame: Any, columns: Sequence[PackedColumn]) -> Packed:
 
 
 def _arrow(series: Any) -> Any:
-    """Return a column of a data frame as an Arrow array; one of objects of several types as text."""
+    """Return a column of a data frame as an Arrow array; one of objects of several types, or of no type of Arrow's, as text."""
+    import pandas as pd
     import pyarrow as pa
 
     try:
+        if isinstance(series.dtype, pd.SparseDtype):
+            series = series.sparse.to_dense()
         values = pa.array(series, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        values = pa.array([None if value is None or value != value else str(value) for value in series], pa.string())
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        values = pa.array([_text(value) for value in series], pa.string())
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+    values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+    return values.cast("string") if pa.types.is_string_view(values.type) else values
+
+
+def _text(value: Any) -> str | None:
+    """Return one object as text; None where it stands for a missing value."""
+    import pandas as pd
+
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return None
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _problem(kind: Any, column: PackedColumn) -> str | None:
@@ -251,13 +317,14 @@ def _problem(kind: Any, column: PackedColumn) -> str | None:
 
     if pa.types.is_null(kind):
         return None
-    is_date = pa.types.is_temporal(kind)
+    is_day = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+    is_date = is_day or (pa.types.is_time(kind) and "days" not in column.parts)
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_boolean(kind)
     fits = {
         "number": is_number or (column.text and is_text(kind)),
         "boolean": is_number or (column.text and is_text(kind)),
         "datetime": is_date or (column.text and is_text(kind)),
-        "category": is_text(kind) or is_number,
+        "category": is_text(kind) or is_number or is_day or pa.types.is_time(kind),
     }
     wanted = {"number": "numbers", "boolean": "true and false", "datetime": "dates", "category": "categories"}[column.kind]
     return None if fits[column.kind] else f"holds {kind}, but the model was trained on {wanted}"
@@ -265,9 +332,18 @@ def _problem(kind: Any, column: PackedColumn) -> str | None:
 
 def _unread(values: Any, unreadable: Flags, column: PackedColumn) -> str:
     places = np.flatnonzero(unreadable)
-    shown = ", ".join(repr(values[int(place)].as_py()) for place in places[:3])
-    what = {"number": "a number", "boolean": "true or false", "datetime": f"a date like {', '.join(column.formats)}"}[column.kind]
-    return f"holds {len(places)} values that are not {what}: {shown} (row {places[0]} first)"
+    found = ", ".join(shown(values[int(place)]) for place in places[:3])
+    like = f"a date like {', '.join(column.formats)}" if column.formats else "a date within 280,000 years of 1970"
+    what = {"number": "a number", "boolean": "true or false", "datetime": like}[column.kind]
+    return f"holds {len(places)} values that are not {what}: {found} (row {places[0]} first)"
+
+
+def shown(value: Any) -> str:
+    """Return one Arrow value as people read it; dates that Python has no words for are said to be out of range."""
+    try:
+        return repr(value.as_py())
+    except (ValueError, OverflowError, KeyError):
+        return f"<{value.type} out of range>"
 
 
 class Served:

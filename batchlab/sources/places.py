@@ -24,7 +24,9 @@ def scheme(text: str) -> str | None:
     """Return the scheme of a URL in lower case, or None for a path."""
     found = _SCHEME.match(text)
     return found[1].lower() if found else None
-_VARIABLE = re.compile(r"\$\{\w+\}")
+
+
+_VARIABLE = re.compile(r":?\$\{\w+\}")
 
 
 def without_password(text: str) -> str:

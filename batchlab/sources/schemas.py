@@ -100,7 +100,8 @@ def _pairs(name: str) -> dict[str, str | None]:
 def _plain(kind: "pa.DataType") -> "pa.DataType":
     import pyarrow as pa
 
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.string() if pa.types.is_string_view(kind) else kind  # few of pyarrow's functions take views
 
 
 def _misfit(together: "pa.Schema", here: "pa.Schema", shown: str) -> str | None:

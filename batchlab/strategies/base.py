@@ -69,6 +69,10 @@ class Strategy(Record, ABC):
         if steps_done < len(whole.steps):
             yield whole.after(steps_done)
 
+    def rows_drawn_at_once(self, row_count: int) -> int:
+        """Rows whose order is drawn together, of `row_count` training rows: all, unless `pieces` draws them one after the other."""
+        return row_count
+
     @abstractmethod
     def rows_per_step(self, row_count: int) -> int:
         """Rows behind one update, of `row_count` training rows; the last step of an epoch may have fewer."""

@@ -17,14 +17,14 @@ class Streaming(Strategy):
     The table is read in blocks of `block_rows`. A buffer holds at most `buffer_rows` rows' worth of blocks, and takes one at random
     from each of as many equal stretches of the table, so that every buffer has rows of everywhere, also of a table that is sorted. Its
     rows leave in random order, cut into batches, which may begin in one buffer and end in the next; the last of an epoch may be short.
-    A buffer that holds all rows is a global shuffle. `workers` threads read files ahead (0: nobody does) and change no order.
+    A buffer that holds all rows is a global shuffle. `workers` threads read files ahead (0: only the system does) and change no order.
     """
 
     kind: Literal["streaming"] = "streaming"
     batch_rows: PositiveInt = 32
     block_rows: PositiveInt = 1024
     buffer_rows: PositiveInt = 2**18
-    workers: NonNegativeInt = 1
+    workers: NonNegativeInt = 2
 
     def order(self, population: Population, seed: int, epoch: int) -> Order:
         buffers = self.buffers(population.row_count, seed, epoch)
@@ -40,6 +40,9 @@ class Streaming(Strategy):
 
     def rows_per_piece(self, row_count: int) -> int:
         return min(row_count, self.batch_rows * max(1, PIECE_ROWS // self.batch_rows))
+
+    def rows_drawn_at_once(self, row_count: int) -> int:
+        return min(row_count, self.most_blocks(row_count) * self.block_rows)
 
     def buffer_count(self, row_count: int) -> int:
         """Return how many buffers an epoch passes through."""
@@ -61,7 +64,7 @@ class Streaming(Strategy):
 
     @property
     def updates(self) -> Strategy:
-        return self.model_copy(update={"workers": 1})
+        return self.model_copy(update={"workers": type(self).model_fields["workers"].default})
 
     def check(self, population: Population) -> None:
         """Raise BadInput when a step needs more rows than there are, or a buffer cannot hold a block."""

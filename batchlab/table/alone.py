@@ -44,21 +44,33 @@ def ranks(values: Numbers) -> Numbers:
 def unexplained(features: NDArray[np.float32], truth: Truth) -> Numbers:
     """Return the share `[columns]` of the target's variation that each packed column alone leaves, about 1 for one that says nothing.
 
-    Neighbours in the column's order are compared (von Neumann 1941, Chatterjee 2021), and where values repeat, rows of the same value.
     Rows must be in random order; those that miss the value are left out.
     """
     ordered, found = truth.ordered, np.ones(features.shape[1])
     for place in range(features.shape[1]):
-        known = np.flatnonzero(~np.isnan(features[:, place]))
-        if len(known) < FEWEST:
-            continue
-        order = known[np.argsort(features[known, place], kind="stable")]
-        values, tied = ordered[order], features[order[1:], place] == features[order[:-1], place]
-        apart = values[1:] != values[:-1] if truth.classes else (values[1:] - values[:-1]) ** 2 / 2
-        whole = 1 - float(np.sum((np.bincount(values.astype(np.int64)) / len(values)) ** 2)) if truth.classes else float(values.var())
-        if whole > 0:
-            found[place] = min(float(np.mean(apart)), float(np.mean(apart[tied])) if tied.sum() >= FEWEST else np.inf) / whole
+        known = ~np.isnan(features[:, place])
+        if known.sum() >= FEWEST:
+            found[place] = min(_left(features[known, place], ordered[known], bool(truth.classes)))
     return found
+
+
+def _left(feature: NDArray[np.float32], values: Numbers, classes: bool) -> tuple[float, float]:
+    """Return the share of variation between neighbours in the feature's order (von Neumann 1941, Chatterjee 2021), and between rows of the
+    same value among those whose value repeats (1 where fewer than half do)."""
+    order = np.argsort(feature, kind="stable")
+    feature, values = feature[order], values[order]
+    apart = values[1:] != values[:-1] if classes else (values[1:] - values[:-1]) ** 2 / 2
+    tied = feature[1:] == feature[:-1]
+    repeated = np.append(tied, False) | np.append(False, tied)
+    whole = _variation(values, classes), _variation(values[repeated], classes) if repeated.mean() >= 0.5 else 0.0
+    return (float(apart.mean()) / whole[0] if whole[0] else 1.0), (float(apart[tied].mean()) / whole[1] if whole[1] else 1.0)
+
+
+def _variation(values: Numbers, classes: bool) -> float:
+    """Return the variance, or how probably two rows are of different classes."""
+    if not classes:
+        return float(values.var())
+    return 1 - float(np.sum((np.bincount(values.astype(np.int64)) / len(values)) ** 2))
 
 
 def determined(column: PackedColumn, features: NDArray[np.float32], truth: Truth) -> str | None:
@@ -83,6 +95,9 @@ def _of_numbers(column: PackedColumn, features: NDArray[np.float32], truth: Trut
             return f"'{column.name}' puts the rows in the order of the target '{truth.name}' (rank correlation {_cut(in_order)})"
     if len(first) < FEWEST_FOR_TREE:
         return None
+    if features.shape[1] == 1 and (within := _left(features[:, 0], truth.ordered, classes=False)[1]) < 1 - DETERMINED:
+        between = f"{_percent(1 - within)} of the variance of its ranks lies between values"
+        return f"rows of one '{column.name}' have the same target '{truth.name}': {between}"
     guess = _guessed(features, truth)
     left = float(np.mean((guess - truth.ordered) ** 2)) / float(truth.ordered.var())
     if left >= 1 - DETERMINED:
@@ -104,10 +119,9 @@ def _of_classes(column: PackedColumn, features: NDArray[np.float32], truth: Trut
     wrong = int(np.count_nonzero(_guessed(features, truth) != target))
     if wrong / len(target) >= 1 - DETERMINED or wrong > LARGEST_ERROR_SHARE * by_constant:
         return None
-    return (
-        f"'{column.name}' alone almost determines the target '{truth.name}': it tells the class of {_percent(1 - wrong / len(target))} of rows"
-        f" (the most frequent class is {counts.max() / len(target):.1%})"
-    )
+    right, usual = _percent(1 - wrong / len(target)), f"{counts.max() / len(target):.1%}"
+    said = f"'{column.name}' alone almost determines the target '{truth.name}'"
+    return f"{said}: it tells the class of {right} of rows (the most frequent class is {usual})"
 
 
 def _guessed(features: NDArray[np.float32], truth: Truth) -> Numbers:
@@ -132,9 +146,10 @@ def missing_tells(column: PackedColumn, features: NDArray[np.float32], truth: Tr
     if np.count_nonzero(gaps != same) > LARGEST_ERROR_SHARE * cases:
         return None
     named = f"'{truth.classes[int(usual)]}'" if truth.classes else f"{usual:g}"
+    there, elsewhere = _percent(float(gaps[same].mean())), _percent(float(gaps[~same].mean()))
     return (
-        f"whether '{column.name}' is missing determines the target '{truth.name}': it is missing in {_percent(float(gaps[same].mean()))} of "
-        f"rows whose target is {named} and in {_percent(float(gaps[~same].mean()))} of the others"
+        f"whether '{column.name}' is missing determines the target '{truth.name}': it is missing in {there} of rows whose target is "
+        f"{named} and in {elsewhere} of the others"
     )
 
 

@@ -1,5 +1,6 @@
 """Which column plays which part, and whether it can."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -62,17 +63,18 @@ class Columns(ColumnRule):
 
 def check_columns(schema: "pa.Schema", columns: Columns) -> None:
     """Raise BadInput unless the named columns exist and their parts can be played together; needs no rows."""
-    if "" in schema.names:
-        number = schema.names.index("") + 1
+    present = schema.names  # made anew at every call, which 10,000 columns feel
+    if "" in present:
+        number = present.index("") + 1
         raise BadInput(f"column {number} has no name (an index that pandas wrote?); name it, or write the file with index=False.")
-    duplicates = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    duplicates = sorted(name for name, count in Counter(present).items() if count > 1)
     if duplicates:
         raise BadInput(f"column names must be unique, but these occur twice or more: {', '.join(duplicates)}.")
     named = {f"{part} column": [name] for part, name in columns.parts.items()}
     for what, names in {**named, "dropped column": columns.drop, "categorical column": columns.categorical}.items():
         for name in names:
-            if name not in schema.names:
-                raise UnknownName(what, name, schema.names)
+            if name not in present:
+                raise UnknownName(what, name, present)
     _check_parts(columns)
     if not columns.features(schema):
         raise BadInput(f"no feature column is left beside target '{columns.target}'; the columns are {', '.join(schema.names)}.")
@@ -93,21 +95,26 @@ def _check_parts(columns: Columns) -> None:
 
 def _check_types(schema: "pa.Schema", columns: Columns) -> None:
     """Raise BadInput for types that cannot play their part; text may still turn out to hold numbers or dates."""
-    import pyarrow as pa
-
     if columns.time and not (orders_rows(kind := schema.field(columns.time).type) or is_text(kind)):
         raise BadInput(f"time column '{columns.time}' holds {kind}, which has no order in time; use numbers, dates or timestamps.")
     if columns.weight and not (is_number(kind := schema.field(columns.weight).type) or is_text(kind)):
         raise BadInput(f"weight column '{columns.weight}' holds {kind}; weights must be numbers.")
-    plain = (is_number, is_text, orders_rows, pa.types.is_boolean, pa.types.is_time, pa.types.is_null)
-    other = [
-        f"'{name}' ({schema.field(name).type})"
-        for name in columns.features(schema)
-        if not any(fits(value_type(schema.field(name).type)) for fits in plain)
-    ]
+    for part, name in (("group", columns.group), ("key", columns.key)):
+        if name and not is_plain(kind := schema.field(name).type):
+            raise BadInput(f"{part} column '{name}' holds {kind}, whose values cannot be told apart here; use numbers, text or dates.")
+    other = [f"'{name}' ({kind})" for name in columns.features(schema) if not is_plain(kind := schema.field(name).type)]
     if other:
         shown = ", ".join(other[:10]) + (f" and {len(other) - 10} more" if len(other) > 10 else "")
         raise BadInput(f"these columns hold what no model can use: {shown}; drop them (--drop), or encode them as numbers first.")
+
+
+def is_plain(kind: "pa.DataType") -> bool:
+    """Whether values of the type can be packed, or told apart."""
+    import pyarrow as pa
+
+    kind = value_type(kind)
+    others = (pa.types.is_boolean, pa.types.is_time, pa.types.is_null)
+    return is_number(kind) or is_text(kind) or orders_rows(kind) or any(fits(kind) for fits in others)
 
 
 def is_number(kind: "pa.DataType") -> bool:

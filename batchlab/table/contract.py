@@ -58,9 +58,17 @@ def _terms(facts: ColumnFacts) -> ColumnTerms:
         return ColumnTerms(kind=facts.kind, largest_missing=largest)
     span = facts.maximum - facts.minimum
     if facts.kind == "datetime":
-        return ColumnTerms(kind=facts.kind, minimum=EPOCH + timedelta(microseconds=facts.minimum - span), largest_missing=largest)
+        return ColumnTerms(kind=facts.kind, minimum=_date(facts.minimum - span), largest_missing=largest)
     lowest = facts.minimum - span if facts.minimum < 0 else max(0.0, facts.minimum - span)
     return ColumnTerms(kind=facts.kind, minimum=lowest, maximum=facts.maximum + span, largest_missing=largest)
+
+
+def _date(micros: float) -> datetime | None:
+    """Return the date so many microseconds after 1970; None for one before the year 1 or after 9999, which cannot be written as one."""
+    try:
+        return EPOCH + timedelta(microseconds=micros)
+    except OverflowError:
+        return None
 
 
 def opened(path: Path) -> Contract | None:
@@ -81,11 +89,15 @@ def check_kinds(contract: Contract, columns: Sequence[PackedColumn], present: Se
     kinds = {column.name: column.kind for column in columns if column.name not in forced}
     wrong = [f"column '{name}' is missing" for name in contract.columns if name not in present]
     wrong += [
-        f"column '{name}' holds {'categories' if kinds[name] == 'category' else f'{kinds[name]}s'} instead of {terms.kind}s"
+        f"column '{name}' holds {_several(kinds[name])} instead of {_several(terms.kind)}"
         for name, terms in contract.columns.items()
         if name in kinds and terms.kind != kinds[name] and {terms.kind, kinds[name]} != {"boolean", "number"}
     ]
     _raise(wrong, path)
+
+
+def _several(kind: str) -> str:
+    return {"category": "categories", "datetime": "dates"}.get(kind, f"{kind}s")
 
 
 def check_missing(contract: Contract, facts: Sequence[ColumnFacts], path: Path) -> None:

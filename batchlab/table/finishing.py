@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.serving.batchlab_serving import DAY, PackedColumn
+from batchlab.errors import BadInput
+from batchlab.serving.batchlab_serving import DAY, WHOLE, PackedColumn
 from batchlab.table.columns import Columns
 from batchlab.table.measuring import Figures
 from batchlab.table.portions import Packer
@@ -29,6 +30,8 @@ def settled_target(packer: Packer, columns: Columns, draft: Draft) -> Target:
         names = tuple(_class_name(value, column) for value in packer.target_values)
     kind: TargetKind = "words" if column.kind in ("category", "boolean") else ("integer" if column.integer else "real")
     target = examined(columns.target, names, packer.rows, kind, columns.task)
+    if target.classes and column.integer and max(abs(packer.target_figures.minimum[0]), packer.target_figures.maximum[0]) >= WHOLE:
+        raise BadInput(f"target '{column.name}' has classes beyond 2^53, which cannot be told apart as numbers; give them names as text.")
     if target.classes and packer.target_values is not None:
         _write_class_numbers(draft.path / "target.npy", packer.target_values)
     return target

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -40,7 +41,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         ends = np.cumsum([0, *(len(column.packed_names) for column in self.columns)])
-        object.__setattr__(self, "places", tuple(slice(int(low), int(high)) for low, high in zip(ends[:-1], ends[1:], strict=True)))
+        object.__setattr__(self, "places", tuple(slice(int(low), int(high)) for low, high in pairwise(ends)))
 
     def of(self, number: int) -> NDArray[np.float32]:
         """Return the packed columns `[rows, parts]` of a raw one."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from batchlab.table.finishing import facts_of, is_unique, settled_target
 from batchlab.table.plan import planned
 from batchlab.table.portions import Packer, exact_precision
 from batchlab.table.schema import PackedTable, Schema
-from batchlab.table.writing import Draft, check_space
+from batchlab.table.writing import Draft, check_space, writing_under
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,8 +70,14 @@ def pack(
     the table. Raises BadInput for columns and targets that cannot be used, for a table that breaks its contract, and where more than
     `rule.largest_quarantined` of the rows cannot be used. A killed pass leaves only a draft, which the next one removes.
     """
-    reading = source.opened(seed, tables / ".reading")
-    check_columns(reading.schema, columns)
+    with writing_under(tables):
+        reading = source.opened(seed, tables / ".reading")
+        check_columns(reading.schema, columns)
+        return _opened_or_packed(source, reading, columns, tables, rule, listener)
+
+
+def _opened_or_packed(source: Source, reading: Reading, columns: Columns, tables: Path, rule: CheckRule, listener: Listener) -> PackedTable:
+    """Open the table if it is there, else pack it; keep its contract, and hold it to the rule."""
     path = _contract_path(source, columns.target, tables)
     contract = None if path is None else contracts.opened(path)
     digest = plain = _digest(reading.fingerprint, columns)
@@ -81,8 +88,18 @@ def pack(
     if not (tables / digest / "schema.json").exists():
         _pack(Job(source.name, reading, columns, tables, digest, contract, path, rule, listener))
     table = PackedTable.open(tables / digest)
+    if path is not None and contract is None:
+        _keep_contract(table, path)
     _check_quarantine(table.schema.quarantined, table.schema.source_rows, rule, table.quarantine)
     return table
+
+
+def _keep_contract(table: PackedTable, path: Path) -> None:
+    """Put the contract that was inferred from the table where it is kept from now on."""
+    path.parent.mkdir(exist_ok=True)
+    beside = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+    beside.write_text((table.path / "contract.json").read_text())
+    beside.replace(path)
 
 
 def _contract_path(source: Source, target: str, tables: Path) -> Path | None:
@@ -98,7 +115,7 @@ def _digest(content: str, encoding: Columns | Contract) -> str:
 
 
 def _pack(job: Job) -> None:
-    """Pack the table and infer its contract, where there is none yet."""
+    """Pack the table, and infer its contract where there is none yet."""
     plan = planned(job.reading, job.columns, job.listener.on_share)
     if job.contract is not None and job.contract_path is not None:
         columns, forced = (*plan.features, plan.target), job.columns.categorical
@@ -110,13 +127,8 @@ def _pack(job: Job) -> None:
         finally:
             packer.close()
         _check_rows(job, packer)
-        own = _finish(job, packer, draft)
+        _finish(job, packer, draft)
         draft.become(job.digest)
-    if job.contract_path is not None and job.contract is None:
-        job.contract_path.parent.mkdir(exist_ok=True)
-        beside = job.contract_path.with_suffix(f".{os.getpid()}")
-        beside.write_text(own.model_dump_json(indent=2))
-        beside.replace(job.contract_path)
 
 
 def _pass(job: Job, packer: Packer) -> None:
@@ -129,10 +141,7 @@ def _pass(job: Job, packer: Packer) -> None:
     if job.reading.row_count is not None:
         _check_space(job, packer, job.reading.row_count)
     for portion, share in one_ahead(_portions(job.reading, packer.width, on_bad_line)):
-        try:
-            packer.add(portion)
-        except OSError as error:
-            raise BadInput(f"the packed table cannot be written under '{job.tables}': {error.strerror or error}.") from error
+        packer.add(portion)
         job.listener.on_share(f"packing row {packer.source_rows:,}", share)
         if not estimated and share > 0:
             rows, estimated = job.reading.row_count or int(packer.source_rows / share), True
@@ -179,16 +188,17 @@ def _check_rows(job: Job, packer: Packer) -> None:
 def _check_quarantine(counts: dict[str, int], rows: int, rule: CheckRule, kept: Path | None) -> None:
     """Raise BadInput when more rows cannot be used than may be."""
     bad = sum(counts.values())
-    if rows and bad / rows > rule.largest_quarantined:
+    if rows and (bad == rows or bad / rows > rule.largest_quarantined):
         reasons = "; ".join(f"{reason}: {count:,}" for reason, count in sorted(counts.items(), key=lambda item: -item[1])[:10])
+        allowed = f", more than {100 * rule.largest_quarantined:g}% (checks.largest_quarantined)" if rule.largest_quarantined < 1 else ""
         raise BadInput(
-            f"{bad:,} of {rows:,} rows ({100 * bad / rows:.1f}%) cannot be used, more than {100 * rule.largest_quarantined:g}% "
-            f"(checks.largest_quarantined): {reasons}. They are in '{kept}', each with its reason."
+            f"{bad:,} of {rows:,} rows ({100 * bad / rows:.1f}%) cannot be used{allowed}: {reasons}. "
+            f"They are in '{kept}', each with its reason."
         )
 
 
-def _finish(job: Job, packer: Packer, draft: Draft) -> Contract:
-    """Check the whole, write what stands beside the rows, and return the contract that the table is under."""
+def _finish(job: Job, packer: Packer, draft: Draft) -> None:
+    """Check the whole, and write what stands beside the rows: the contract that the table is under among it."""
     packer.check()
     target = settled_target(packer, job.columns, draft)
     facts, unique = facts_of(packer, target), job.columns.key is not None and is_unique(draft.path / "key.npy")
@@ -208,7 +218,6 @@ def _finish(job: Job, packer: Packer, draft: Draft) -> Contract:
     (draft.path / "contract.json").write_text(own.model_dump_json(indent=2))
     (draft.path / "statistics.json").write_text(json.dumps([item.model_dump() for item in facts], indent=2))
     (draft.path / "schema.json").write_text(schema.model_dump_json(indent=2))
-    return own
 
 
 def _read_as(description: str) -> tuple[str, ...]:

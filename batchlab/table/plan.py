@@ -8,7 +8,7 @@ from batchlab.errors import BadInput
 from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.sources.base import Reading
 from batchlab.table.columns import Columns, value_type
-from batchlab.table.survey import Tally, interpreted, needs_survey, surveyed, typed
+from batchlab.table.survey import Found, Tally, interpreted, needs_survey, surveyed, typed
 from batchlab.table.target import MOST_CLASSES
 
 if TYPE_CHECKING:
@@ -34,8 +34,10 @@ def planned(reading: Reading, columns: Columns, on_share: OnShare) -> Plan:
     Raises BadInput that names the columns that hold text, and for a target or named column that cannot play its part.
     """
     tallies = _tallies(reading, columns, on_share)
-    features = columns.features(reading.schema)
-    found = {name: interpreted(name, tally, name in columns.categorical) for name, tally in tallies.items() if name != columns.target}
+    features = dict.fromkeys(columns.features(reading.schema))
+    signs = {tally.decimal for tally in tallies.values()} - {None}
+    decimal = signs.pop() if len(signs) == 1 else None
+    found = {name: interpreted(name, tally, tally.categorical and name != columns.target, decimal) for name, tally in tallies.items()}
     refused = [item.refusal for name, item in found.items() if item.refusal and name in features]
     if refused:
         shown = ", ".join(refused[:10]) + (f" and {len(refused) - 10} more" if len(refused) > 10 else "")
@@ -50,10 +52,11 @@ def planned(reading: Reading, columns: Columns, on_share: OnShare) -> Plan:
     kept = tuple(column for name in features if (column := packed(name)) is not None)
     if not kept:
         raise BadInput("no feature column is left: all others are empty.")
-    notes = tuple(item.note for name, item in found.items() if item.note and name in features)
+    target = _target(columns.target, tallies.get(columns.target), found.get(columns.target), reading.schema)
+    notes = tuple(item.note for name, item in found.items() if item.note and name in {**features, columns.target: None})
     time, weight = (packed(name) if name else None for name in (columns.time, columns.weight))
     _check_named(columns, time, weight)
-    return Plan(kept, _target(columns.target, tallies.get(columns.target), reading.schema), time, weight, notes)
+    return Plan(kept, target, time, weight, notes)
 
 
 def _check_named(columns: Columns, time: PackedColumn | None, weight: PackedColumn | None) -> None:
@@ -78,12 +81,12 @@ def _tallies(reading: Reading, columns: Columns, on_share: OnShare) -> dict[str,
     return surveyed(batches(), unclear, columns.categorical)
 
 
-def _target(name: str, tally: Tally | None, schema: "pa.Schema") -> PackedColumn:
+def _target(name: str, tally: Tally | None, found: Found | None, schema: "pa.Schema") -> PackedColumn:
     """Return how the target is packed: as numbers, or as words in sorted order."""
     import pyarrow as pa
 
     kind = value_type(schema.field(name).type)
-    if tally is None:
+    if tally is None or found is None:
         if pa.types.is_null(kind):
             raise BadInput(f"target '{name}' is missing in all rows; name another column with --target.")
         if pa.types.is_temporal(kind) or pa.types.is_nested(kind) or pa.types.is_binary(kind):
@@ -93,12 +96,13 @@ def _target(name: str, tally: Tally | None, schema: "pa.Schema") -> PackedColumn
         if tally.missing == 0:
             raise BadInput(f"there are no rows, so target '{name}' has no values.")
         raise BadInput(f"target '{name}' is missing in all {tally.missing:,} rows; name another column with --target.")
-    as_numbers = interpreted(name, tally, categorical=False).column
-    if as_numbers is not None and as_numbers.kind == "number":
-        return as_numbers
-    if tally.pruned or len(tally.words) > MOST_CLASSES:
+    if found.column is not None and found.column.kind == "number":
+        return found.column
+    if found.column is not None and found.column.kind == "datetime":
+        raise BadInput(f"target '{name}' holds dates, which cannot be learnt; make a number of them, such as the days until then.")
+    if tally.beyond or tally.different > MOST_CLASSES:
         raise BadInput(
-            f"target '{name}' holds text with {'more than ' if tally.pruned else ''}{len(tally.words):,} different values, more than "
+            f"target '{name}' holds text with {'more than ' if tally.beyond else ''}{tally.different:,} different values, more than "
             f"{MOST_CLASSES} classes; name another column with --target."
         )
     return PackedColumn(name, "category", text=True, vocabulary=tuple(sorted(tally.words)))

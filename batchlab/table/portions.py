@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.errors import BadInput
-from batchlab.serving.batchlab_serving import PackedColumn, as_words, exact, instants
+from batchlab.serving.batchlab_serving import WHOLE, PackedColumn, as_words, exact, instants, is_text, without_missing
 from batchlab.table import contract as contracts
 from batchlab.table.columns import Columns
 from batchlab.table.contract import Contract
@@ -70,7 +70,7 @@ class Packer:
             return
         if self.rows == 0:
             self._choose_offsets(values)
-            self._keep_example(batch.filter(_arrow_flags(kept)).slice(0, 5))
+            self._keep_example(batch.select([column.name for column in self.features]).filter(_arrow_flags(kept)).slice(0, 5))
         offsets = np.concatenate([np.full(len(column.packed_names), column.offset) for column in self.features])
         rows, figures = turned(values, offsets)
         self.figures.add(len(rows), figures)
@@ -120,7 +120,7 @@ class Packer:
         terms = contracts.bounds(self.contract, column.name)
         if terms is not None:
             reasons.outside(column, terms, found, values)
-        return found[:, 0]
+        return np.asarray(found[:, 0], np.float64)
 
     def _sides(self, batch: "pa.RecordBatch", reasons: Reasons) -> "dict[str, NDArray[np.generic]]":
         """Return what stands beside the features: times, weights, and hashes of groups and keys."""
@@ -132,8 +132,8 @@ class Packer:
             reasons.put(
                 unreadable | ~np.isfinite(found[:, 0]), f"weight '{self.plan.weight.name}' is missing or no number", self.plan.weight.name
             )
-            sides["weight"] = found[:, 0]
-            self.weights.add(len(found), turned(found.T, np.zeros(1))[1])
+            sides["weight"] = np.asarray(found[:, 0], np.float64)
+            self.weights.add(len(found), turned(sides["weight"][None], np.zeros(1))[1])
         for part, name in (("group", self.columns.group), ("key", self.columns.key)):
             if name is not None:
                 sides[part] = _hashes(decoded(batch.column(name)), part, name, reasons)
@@ -146,7 +146,7 @@ class Packer:
             return when
         found, unreadable = exact(values, column)
         reasons.put(unreadable | ~np.isfinite(found[:, 0]), f"time '{column.name}' is missing or no number", column.name)
-        return found[:, 0]
+        return np.asarray(found[:, 0], np.float64)
 
     def _choose_offsets(self, values: Numbers) -> None:
         """Choose what is subtracted from columns whose values are many times farther from zero than from each other."""
@@ -163,9 +163,7 @@ class Packer:
         import pyarrow as pa
         from pyarrow import parquet
 
-        parquet.write_table(
-            pa.Table.from_batches([rows]).select([column.name for column in self.features]), self.draft.path / "example.parquet"
-        )
+        parquet.write_table(pa.Table.from_batches([rows]), self.draft.path / "example.parquet")
 
     def _note_target(self, target: Numbers) -> None:
         """Keep the target's different values while they may still be classes."""
@@ -225,6 +223,11 @@ def _check_resolution(column: PackedColumn, figures: Figures, place: int) -> Non
             "rescale it, or take its logarithm."
         )
     step = float(np.spacing(np.float32(max(abs(low - column.offset), abs(high - column.offset)))))
+    if column.integer and largest >= WHOLE and spread < LEAST_FLOAT32_STEPS * np.spacing(largest):
+        raise BadInput(
+            f"column '{column.name}' holds whole numbers like {largest:.6g}, of which only multiples of {np.spacing(largest):g} can be "
+            "told apart; if they are names of something, --drop it or take it as --categorical, else subtract their least first."
+        )
     if 0 < spread < LEAST_FLOAT32_STEPS * step:
         raise BadInput(
             f"column '{column.name}' varies by {spread:.3g} around {figures.mean[place]:.6g}, where float32 steps are {step:.3g}; "
@@ -237,6 +240,7 @@ def _hashes(values: "pa.Array", part: str, name: str, reasons: Reasons) -> "NDAr
     import pandas as pd
 
     words = as_words(values)
+    words = without_missing(words) if is_text(values.type) else words
     reasons.put(np.asarray(words.is_null().to_numpy(zero_copy_only=False), bool), f"{part} '{name}' is missing", name)
     return np.asarray(pd.util.hash_array(words.to_numpy(zero_copy_only=False)), np.uint64)
 

@@ -44,7 +44,7 @@ class ColumnPortrait:
 
 @dataclass(frozen=True)
 class Portrait:
-    """The target, then the features in the table's order, or of very many those that tell most of the target, alone; `unshown` are the rest."""
+    """The target, then the features in the table's order, or of very many those that alone tell most of the target; `unshown` more."""
 
     target: ColumnPortrait
     features: tuple[ColumnPortrait, ...]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.serving.batchlab_serving import DAY, PackedColumn, as_words
+from batchlab.serving.batchlab_serving import DAY, PackedColumn, as_words, shown, without_missing
 from batchlab.table import contract as contracts
 from batchlab.table.writing import Quarantine, text_of
 
@@ -31,26 +31,30 @@ class Reasons:
 
     def unreadable(self, column: PackedColumn, flags: NDArray[np.bool_], values: "pa.Array") -> None:
         """Put rows into quarantine whose value cannot be read as the column's kind."""
-        what = {"number": "a number", "boolean": "true or false", "datetime": "a date in a known format", "category": "a category"}[
-            column.kind
-        ]
+        date = "a date in a known format" if column.text else "a date within 280,000 years of 1970"
+        what = {"number": "a number", "boolean": "true or false", "datetime": date, "category": "a category"}[column.kind]
         rows = np.flatnonzero(flags & self.usable).tolist()
-        details = {row: f"column '{column.name}': {values[row].as_py()!r} is not {what}" for row in rows}
+        details = {row: f"column '{column.name}': {shown(values[row])} is not {what}" for row in rows}
         self.put(flags, f"column '{column.name}' holds what is not {what}", column.name, details)
 
     def outside(self, column: PackedColumn, terms: contracts.ColumnTerms, found: NDArray[np.float64], values: "pa.Array") -> None:
         """Put rows into quarantine whose value the contract does not allow."""
-        if column.kind == "category":
-            allowed = terms.values or ()
-            flags = (
-                np.array([word is not None and str(word) not in allowed for word in as_words(values).to_pylist()]) if terms.values else None
-            )
-        elif column.kind == "datetime":
-            flags = contracts.outside(terms, found[:, 0] * DAY) if column.parts[0] == "days" else None
-        else:
-            flags = contracts.outside(terms, found[:, 0])
-        if flags is not None and flags.any():
-            details = {
-                row: f"column '{column.name}': {values[row].as_py()!r} is outside its contract" for row in np.flatnonzero(flags).tolist()
-            }
+        flags = np.zeros(len(values), bool) if terms.values is None else _not_among(values, terms.values)
+        if column.kind == "datetime" and column.parts[0] == "days":
+            flags |= contracts.outside(terms, found[:, 0] * DAY)
+        elif column.kind in ("number", "boolean"):
+            flags |= contracts.outside(terms, found[:, 0])
+        if flags.any():
+            rows = np.flatnonzero(flags).tolist()
+            details = {row: f"column '{column.name}': {shown(values[row])} is outside its contract" for row in rows}
             self.put(flags, f"column '{column.name}' is outside its contract", column.name, details)
+
+
+def _not_among(values: "pa.Array", allowed: "tuple[str, ...]") -> NDArray[np.bool_]:
+    """Return which values `[rows]`, as text, are none of those allowed; missing ones are not."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    words = without_missing(as_words(values))
+    known = pc.or_(pc.is_null(words), pc.is_in(words, value_set=pa.array(allowed, words.type)))
+    return np.asarray(pc.invert(known).to_numpy(zero_copy_only=False), bool)

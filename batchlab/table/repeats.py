@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ MOST_VALUES = 2**29
 
 @dataclass(frozen=True)
 class Repeated:
-    """How many of the `looked_at` rows of a part also stand among the training rows; `all_training` says that all of those were compared."""
+    """How many of the `looked_at` rows of a part also stand among the training rows; `all_training`: all of those were compared."""
 
     part: str
     looked_at: int
@@ -94,7 +95,7 @@ def _hashed(
     return (hashes(features, target), own) if flags.all() else (hashes(features[flags], target[flags]), own[flags])
 
 
-def hashes(features: NDArray[np.float32], target: "NDArray[np.generic]") -> Hashes:
+def hashes(features: NDArray[np.float32], target: NDArray[Any]) -> Hashes:
     """Return a 64-bit hash of each row `[rows]`: equal rows have equal ones, and others hardly ever."""
     factors = np.random.default_rng(0).integers(0, 2**63, features.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
     with np.errstate(over="ignore"):
@@ -102,7 +103,7 @@ def hashes(features: NDArray[np.float32], target: "NDArray[np.generic]") -> Hash
         bits *= np.uint64(0x9E3779B97F4A7C15)
         bits ^= bits >> np.uint64(32)
         bits *= factors
-        of_target = mixed((target + target.dtype.type(0)).view(np.uint64), 1)
+        of_target = mixed(np.where(target == 0, 0, target).astype(target.dtype).view(np.uint64), 1)
         return mixed(bits.sum(axis=1, dtype=np.uint64) ^ of_target, 0)
 
 

@@ -1,6 +1,7 @@
 """The rows laid along time: how the parts of the split lie there, and how the target goes."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from batchlab.table.schema import PackedTable
 Numbers = NDArray[np.float64]
 SPLIT_BINS, TARGET_BINS = 120, 60
 ROWS_A_BIN, FEWEST_ROWS = 20, 5
+ROWS_A_SHARE = 100
+"""Of a split by chance, and of classes: shares of fewer rows would look uneven."""
 BAND = (0.1, 0.9)
 FAR = 0.001
 """Dates far out (a 9999-12-31 that stands for none) are gathered in the end bins where they would stretch the time more than threefold."""
@@ -23,7 +26,7 @@ TIMED = ("chronological", "walk_forward")
 
 @dataclass(frozen=True)
 class Timeline:
-    """Sampled rows along the time that orders them: `name` is its column (None: the order of rows), `dated` says that it is in microseconds.
+    """Sampled rows along what orders them: `name` is its column (None: the order of rows), `dated` says that it holds microseconds.
 
     `split` `[bins, labels]` counts rows by label in the bins between `split_edges`; `target` holds the mean and the band's ends
     `[bins, 3]`, NaN where there are too few rows, or how often each class occurs `[bins, classes]`. `spans` are the first and last time of
@@ -42,10 +45,10 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Order:
-    """What orders the rows: the time column's name where there is one; `by_rows` says that a split without one goes by the order of rows."""
+    """What orders the rows: the time column where there is one; `timed`: the split goes by time, without one by the order of rows."""
 
     column: str | None
-    by_rows: bool
+    timed: bool
 
 
 def timeline(
@@ -53,12 +56,12 @@ def timeline(
 ) -> Timeline:
     """Return sampled rows along the time column, else the first date among the features, else their order."""
     name, dated, times = _times(table, order, rows, features)
-    known = np.isfinite(times)
+    known, classes = np.isfinite(times), len(table.schema.target.classes)
     times, labels, target = times[known], np.asarray(split.labels[rows])[known], target[known]
-    split_edges, target_edges = _edges(times, SPLIT_BINS), _edges(times, TARGET_BINS)
+    split_edges = _edges(times, SPLIT_BINS, ROWS_A_BIN if order.timed else ROWS_A_SHARE)
+    target_edges = _edges(times, TARGET_BINS, ROWS_A_SHARE if classes else ROWS_A_BIN)
     counts = np.zeros((len(split_edges) - 1, UNUSED + 1))
     np.add.at(counts, (_bins(times, split_edges), labels), 1)
-    classes = len(table.schema.target.classes)
     along = _shares(times, target, target_edges, classes) if classes else _band(times, target.astype(np.float64), target_edges)
     exact = name is None or table.side_column("time") is not None
     spans = _all_spans(table, split) if exact else _spans(times, labels)
@@ -70,19 +73,19 @@ def _times(table: PackedTable, order: Order, rows: NDArray[np.int64], features: 
     side, place = table.side_column("time"), 0
     if side is not None:
         return order.column or "time", side.dtype == np.int64, np.asarray(side[rows], np.float64)
-    for column in () if order.by_rows else table.schema.columns:
+    for column in () if order.timed else table.schema.columns:
         if column.kind == "datetime" and column.parts[0] == "days" and np.isfinite(features[:, place]).any():
             return column.name, True, features[:, place].astype(np.float64) * DAY
         place += len(column.packed_names)
     return None, False, rows.astype(np.float64)
 
 
-def _edges(times: Numbers, most: int) -> Numbers:
+def _edges(times: Numbers, most: int, rows_a_bin: int) -> Numbers:
     low, high = float(times.min()), float(times.max())
     inner = np.quantile(times, (FAR, 1 - FAR))
     if inner[1] > inner[0] and high - low > 3 * (inner[1] - inner[0]):
         low, high = float(inner[0]), float(inner[1])
-    count = int(np.clip(len(times) // ROWS_A_BIN, 1, most))
+    count = int(np.clip(len(times) // rows_a_bin, 1, most))
     return np.linspace(low, high if high > low else low + 1, count + 1)
 
 
@@ -101,7 +104,7 @@ def _band(times: Numbers, target: Numbers, edges: Numbers) -> Numbers:
     found, bins = np.full((len(edges) - 1, 3), np.nan), _bins(times, edges)
     order = np.argsort(bins, kind="stable")
     cuts = np.searchsorted(bins[order], np.arange(len(edges)))
-    for number, (low, high) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+    for number, (low, high) in enumerate(pairwise(cuts)):
         values = target[order[low:high]]
         if len(values) >= FEWEST_ROWS:
             found[number] = values.mean(), *np.quantile(values, BAND)

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from batchlab.errors import BadInput
+from batchlab.serving.batchlab_serving import shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,15 +95,20 @@ class Quarantine:
 
 
 class Draft:
-    """A folder that becomes a table when all is written, or vanishes. Drafts of processes that were killed are removed first."""
+    """A folder that becomes a table when all is written, or vanishes. Drafts of processes that were killed are removed first.
+
+    Its own lock says that its process lives. The folder's lock is held while drafts come, go or change their name, so that nobody takes
+    one for abandoned in between.
+    """
 
     def __init__(self, tables: Path) -> None:
         tables.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(tables)
         self.tables = tables
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=tables))
-        self.lock = FileLock(self.path / LOCK)
-        self.lock.acquire()
+        with FileLock(tables / LOCK):
+            remove_abandoned(tables)
+            self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=tables))
+            self.lock = FileLock(self.path / LOCK)
+            self.lock.acquire()
 
     def __enter__(self) -> "Draft":
         return self
@@ -115,16 +122,26 @@ class Draft:
         final = self.tables / name
         for path in self.path.iterdir():
             sync(path)
-        self.lock.release()
-        (self.path / LOCK).unlink(missing_ok=True)
         self.path.chmod(0o755)
-        sync(self.path)
-        with contextlib.suppress(OSError):
-            os.replace(self.path, final)
+        with FileLock(self.tables / LOCK):
+            self.lock.release()
+            (self.path / LOCK).unlink(missing_ok=True)
+            sync(self.path)
+            with contextlib.suppress(OSError):
+                os.replace(self.path, final)
         if not (final / "schema.json").exists():
             raise BadInput(f"'{final}' is in the way and is no packed table; remove it.")
         sync(self.tables)
         return final
+
+
+@contextlib.contextmanager
+def writing_under(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into BadInput."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"the packed table cannot be written under '{folder}': {error.strerror or error}.") from error
 
 
 def remove_abandoned(tables: Path) -> None:
@@ -147,8 +164,15 @@ def sync(path: Path) -> None:
 
 
 def text_of(batch: "pa.RecordBatch", row: int) -> str:
-    """Return one row as JSON."""
-    return json.dumps(batch.slice(row, 1).to_pylist()[0], default=str, ensure_ascii=False)
+    """Return one row as JSON; what Python has no words for is said to be out of range."""
+    return json.dumps({name: _plain(batch.column(name)[row]) for name in batch.schema.names}, default=str, ensure_ascii=False)
+
+
+def _plain(value: "pa.Scalar") -> Any:
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError, KeyError):
+        return shown(value)
 
 
 def check_space(folder: Path, needed: int, what: str) -> None:
