@@ -89,7 +89,9 @@ class Experiment:
             return model
         if not isinstance(model, Mlp):
             raise BadInput(f"encoding.categories 'embedding' needs model.kind mlp, not {model.kind}; use 'one_hot'.")
-        return model.model_copy(update={"embedded": sizes})
+        from batchlab.engine.embedding import EmbeddedMlp
+
+        return EmbeddedMlp(**model.model_dump(), embedded=sizes)
 
     @cached_property
     def data(self) -> TrainingData:
@@ -146,10 +148,11 @@ class Experiment:
         import torch
 
         data = self.data
+        target = data.target if data.stored is None else data.evaluated[0][1]
         if self.table.schema.target.classes:
-            outputs = torch.log(torch.bincount(data.target, minlength=data.output_count) / len(data.target))
+            outputs = torch.log(torch.bincount(target, minlength=data.output_count) / len(target))
         else:
-            outputs = data.target.mean()[None]
+            outputs = target.mean()[None]
         rows = outputs.to(data.features.dtype).expand(1, len(data.validation_target), -1)
         return float(self.loss.per_row(rows, data.validation_target[None]).mean())
 
@@ -203,5 +206,5 @@ class Experiment:
         """The largest stable learning rate of a linear model on the training rows; None for other models and for Adam."""
         if not self.profile.model.is_linear:
             return None
-        features = self.data.features[:: max(1, len(self.data.features) // MOST_TESTED)].double().numpy()
+        features = (self.data.features if self.data.stored is None else self.data.evaluated[0][0]).double().numpy()
         return largest_stable_rate(np.asarray(features, np.float64), self.loss, self.profile.train.optimizer)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from batchlab.config import load_profile
 from batchlab.experiment import Experiment
-from batchlab.table import pack
 from batchlab.results import Verdict
 from batchlab.search.records import to_target, trials_frame, verdict_of
 from batchlab.search.search import Search
 from batchlab.split import split
+from batchlab.table import pack
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.engine.data import StoredRows, TrainingData
+from batchlab.errors import BadInput
 from batchlab.preparation import ROWS_AT_ONCE, Preparation, training_rows
 from batchlab.split import Split
 from batchlab.strategies import Population
@@ -65,7 +66,12 @@ def _in_files(table: PackedTable, split: Split, preparation: Preparation, precis
     """Write the training rows beside the table, unless they are there, and return maps of the files."""
     import torch
 
-    name = f"prepared-{split.digest}-{preparation.digest}-{str(precision).rpartition('.')[2]}"
+    if precision != torch.float32:
+        raise BadInput(
+            f"{split.sizes()['train']:,} training rows take more than memory allows (memory_gib), and rows in files are float32; "
+            "use train.precision=float32."
+        )
+    name = f"prepared-{split.digest}-{preparation.digest}"
     folder = table.path / name
     if not (folder / "schema.json").exists():
         count = split.sizes()["train"]
@@ -81,10 +87,9 @@ def _in_files(table: PackedTable, split: Split, preparation: Preparation, precis
 
 
 def _write(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype", name: str) -> None:
-    kind = np.float64 if precision.itemsize == 8 else np.float32
     with writing_under(table.path), Draft(table.path) as draft:
-        features = RowsFile(draft.path / "features.npy", kind, preparation.width)
-        target = RowsFile(draft.path / "target.npy", np.int64 if table.schema.target.classes else kind)
+        features = RowsFile(draft.path / "features.npy", np.float32, preparation.width)
+        target = RowsFile(draft.path / "target.npy", np.int64 if table.schema.target.classes else np.float32)
         for inputs, truth in _portions(table, split, preparation, precision):
             features.add(inputs.numpy())
             target.add(truth.numpy())

@@ -151,7 +151,8 @@ def page(found: dict[str, Any]) -> list[str]:
         "",
         f"One process, {limit}: packed in {epoch_of['packing']:.0f} s, prepared {epoch_of['rows']:,} training rows "
         f"{'in files' if epoch_of['in_files'] else 'in memory'} in {epoch_of['preparing']:.0f} s, "
-        f"and trained an epoch of streamed batches of 256 in {epoch_of['seconds']:.0f} s ({epoch_of['rows'] / epoch_of['seconds'] / 1e6:.2f}M rows/s), "
+        f"and trained an epoch of streamed batches of 256 in {epoch_of['seconds']:.0f} s "
+        f"({epoch_of['rows'] / epoch_of['seconds'] / 1e6:.2f}M rows/s), "
         f"peak resident memory {epoch_of['peak_bytes'] / 2**30:.2f} GiB, imports of torch included.",
     ]
 

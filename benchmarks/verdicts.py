@@ -17,7 +17,6 @@ from batchlab.config import Profile, load_profile
 from batchlab.engine.loop import train
 from batchlab.engine.records import Trial
 from batchlab.experiment import Experiment
-from batchlab.table import pack
 from batchlab.report.page import page
 from batchlab.report.wording import number, seconds, verdict_text
 from batchlab.search.findings import Finding
@@ -25,6 +24,7 @@ from batchlab.search.search import Search
 from batchlab.search.timing import Stopwatch
 from batchlab.search.trials import steps_to
 from batchlab.split import split
+from batchlab.table import pack
 from benchmarks import machine
 
 NEW_SEEDS, FIRST_NEW_SEED = 5, 7_000_001

@@ -23,8 +23,8 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
 
 from batchlab.config import load_profile  # noqa: E402
 from batchlab.experiment import Experiment  # noqa: E402
-from batchlab.table import pack  # noqa: E402
 from batchlab.split import split  # noqa: E402
+from batchlab.table import pack  # noqa: E402
 from flows import local_server, local_worker  # noqa: E402
 
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -10,6 +10,7 @@ from torch import nn
 
 from batchlab.engine.activations import ACTIVATIONS
 from batchlab.engine.backends.base import seeded_network
+from batchlab.engine.embedding import EmbeddedMlp
 from batchlab.errors import BadInput
 from batchlab.models import MODELS, Model
 from batchlab.models.custom import Custom
@@ -128,3 +129,13 @@ def test_the_users_own_factory_is_found_in_the_current_folder(scratch: Path, mon
     (scratch / "my_networks.py").write_text("from torch import nn\ndef wide(features, outputs):\n    return nn.Linear(features, outputs)\n")
     assert isinstance(Custom(factory="my_networks:wide").network(4, 1), nn.Linear)
     sys.modules.pop("my_networks")
+
+
+def test_embedded_categories_are_looked_up_replica_by_replica_as_torch_does() -> None:
+    model = EmbeddedMlp(widths=(5, 3), activation="tanh", embedded=(4, 7))
+    networks = [seeded_network(model, (8, 2), seed).double() for seed in range(3)]
+    weights = {name: torch.stack([network.get_parameter(name) for network in networks]) for name, _ in networks[0].named_parameters()}
+    rows = torch.randn(3, 9, 8, dtype=torch.float64)
+    rows[..., 6], rows[..., 7] = torch.randint(0, 4, (3, 9)), torch.randint(0, 7, (3, 9))
+    for network, inputs, found in zip(networks, rows, model.stacked(networks[0], weights, rows), strict=True):
+        torch.testing.assert_close(found, network(inputs), rtol=0, atol=1e-12)

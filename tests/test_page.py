@@ -11,7 +11,6 @@ import pytest
 
 from batchlab.config import load_profile
 from batchlab.experiment import Experiment
-from batchlab.table import pack
 from batchlab.report import captions, cost_pictures, curve_pictures, pictures
 from batchlab.report.claims import claims, noise_share
 from batchlab.report.ink import lines
@@ -22,6 +21,7 @@ from batchlab.search.concluding import concluded
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.search import Search
 from batchlab.split import split
+from batchlab.table import pack
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 SMALLER = ["train.epochs=30", "search.rates=3", "search.finer_rates=2", "search.rounds=1", "search.tuning_seeds=2", "search.seeds=3"]

@@ -11,15 +11,15 @@ import pytest
 from mlflow import MlflowClient
 from rich.console import Console
 
-from batchlab.table.columns import Columns
 from batchlab.experiment import Experiment
-from batchlab.table import pack
 from batchlab.report import figures, wording
 from batchlab.report.markdown import report
 from batchlab.report.tables import remarks, table
 from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyResult, Verdict
 from batchlab.sources.csv import Csv
 from batchlab.split import SplitRule, split
+from batchlab.table import pack
+from batchlab.table.columns import Columns
 from flows.display import show_result
 from tasks.tracking import metric_names
 from tests.test_science import Make
@@ -83,6 +83,7 @@ def comparison(*strategies: StrategyResult) -> Comparison:
         "trials": 5,
         "search_seconds": 1.0,
         "notes": ("moved",),
+        "periods": (),
     }
     verdict = Verdict(**{**empty, **said, "text": "Train with a.\nReaches it.\nThe search itself: 5 trainings."})  # type: ignore[arg-type]
     return Comparison(comparison=facts, verdict=verdict, strategies=strategies)

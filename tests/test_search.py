@@ -20,7 +20,6 @@ from batchlab.engine.schedule import marks, planned_rows, runs
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.models.linear import Linear
-from batchlab.table import pack
 from batchlab.search import rates, tuning
 from batchlab.search.apart import Apart, ApartFailed
 from batchlab.search.candidates import batch_grid, candidates, grouped
@@ -36,6 +35,7 @@ from batchlab.strategies import Population
 from batchlab.strategies.full_batch import FullBatch
 from batchlab.strategies.growing import Growing
 from batchlab.strategies.mini_batch import MiniBatch
+from batchlab.table import pack
 
 CPU = torch.device("cpu")
 SMALL = (

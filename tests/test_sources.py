@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 import torch
 
-from batchlab.table.columns import Columns
 from batchlab.errors import BadInput
-from batchlab.table import PackedTable, pack
 from batchlab.sources import located
 from batchlab.sources.bundled import Bundled
 from batchlab.sources.csv import Csv
 from batchlab.sources.parquet import Parquet
 from batchlab.sources.synthetic import Synthetic
+from batchlab.table import PackedTable, pack
+from batchlab.table.columns import Columns
 
 
 @pytest.fixture

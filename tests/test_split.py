@@ -1,5 +1,6 @@
 """The split: every row once, the same for the same seed, never dividing a moment."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def test_a_group_is_never_divided(tmp_path: Path) -> None:
     parts, groups = split(table, SplitRule(kind="group"), 0), table.side_column("group")
     assert groups is not None
     sides = [set(groups[rows].tolist()) for rows in (parts.train, parts.validation, parts.test)]
-    assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
+    assert len(set.union(*sides)) == sum(map(len, sides))
     assert 100 <= parts.sizes()["test"] <= 200
     with pytest.raises(BadInput, match="needs a column of groups; name it with --group-column"):
         split(dated(1000, tmp_path, drop=["customer"]), SplitRule(kind="group"), 0)
@@ -130,7 +131,7 @@ def test_an_embargo_leaves_out_the_rows_before_each_cut(tmp_path: Path) -> None:
     for earlier, later in ((parts.train, parts.validation), (parts.validation, parts.test)):
         assert when[later].min() - when[earlier].max() == 49 * hour
     assert parts.unused == 96
-    with pytest.raises(BadInput, match="\"a while\" is no duration|'a while' is no duration"):
+    with pytest.raises(BadInput, match="'a while' is no duration"):
         split(table, SplitRule(kind="chronological", embargo="a while"), 0)
 
 
@@ -142,10 +143,10 @@ def test_walk_forward_folds_train_on_the_past_and_test_on_the_next_period(tmp_pa
     assert [fold.sizes() for fold in folds] == [{"train": 600 + 100 * number, "validation": 100, "test": 100} for number in range(3)]
     for fold in folds:
         assert when[fold.train].max() < when[fold.validation].min() < when[fold.validation].max() < when[fold.test].min()
-    for before, after in zip(folds, folds[1:], strict=False):
+    for before, after in pairwise(folds):
         assert when[after.test].min() > when[before.test].max()
     assert split(table, rule, 0).digest == folds[-1].digest
-    with pytest.raises(BadInput, match="9 folds .* leave no training rows to the first; use at most 8 folds"):
+    with pytest.raises(BadInput, match=r"9 folds .* leave no training rows to the first; use at most 8 folds"):
         split(table, SplitRule(kind="walk_forward", folds=9, validation=0.1, test=0.1), 0)
 
 

@@ -83,7 +83,7 @@ def test_a_csv_and_a_parquet_file_of_the_same_rows_make_the_same_inputs(tmp_path
         parts = split(table, SplitRule(), 0)
         preparation = measured_preparation(table, parts, True, EncodingRule())
         made.append((preparation, inputs_of(preparation, np.asarray(table.features))))
-    numbers = {name: values for name, values in zip(made[0][0].names, made[0][1].T, strict=True)}
+    numbers = dict(zip(made[0][0].names, made[0][1].T, strict=True))
     for name, values in zip(made[1][0].names, made[1][1].T, strict=True):
         np.testing.assert_allclose(values, numbers[name], atol=2e-5)
 
@@ -196,7 +196,7 @@ def test_rows_that_cannot_be_used_are_in_quarantine_with_their_reason(tmp_path: 
         "target 'price' is infinite",
     ]
     assert json.loads(kept["text"].iloc[0])["size"] == "large"
-    assert table.schema.rows == ROWS - 5 and table.schema.source_rows == ROWS
+    assert (table.schema.rows, table.schema.source_rows) == (ROWS - 5, ROWS)
 
 
 def test_more_bad_rows_than_the_set_share_fail_the_run_and_stay_to_be_looked_at(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_rows_that_do_not_fit_a_model_are_refused_by_column(tmp_path: Path) -> N
     ):
         frame_packed(frame.drop(columns=["city", "rooms"]), columns)
     with pytest.raises(
-        UnusableRows, match="column 'size' holds (large_)?string, but the model was trained on numbers; column 'sold' holds int64"
+        UnusableRows, match=r"column 'size' holds (large_)?string, but the model was trained on numbers; column 'sold' holds int64"
     ):
         frame_packed(frame.assign(size="big", sold=5), columns)
     text = packed(frame.assign(size=frame["size"].astype(str)), tmp_path).schema.columns

@@ -13,10 +13,10 @@ from typing import Any
 from batchlab.engine.records import Plan
 from batchlab.errors import BatchlabError
 from batchlab.experiment import Experiment
-from batchlab.table import PackedTable
 from batchlab.search.candidates import Candidate
 from batchlab.search.loaders import Delivery, deliveries, warm_workers
 from batchlab.search.memory import peaks
+from batchlab.table import PackedTable
 
 
 class ApartFailed(BatchlabError):

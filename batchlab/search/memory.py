@@ -66,8 +66,8 @@ def _resident(field: str) -> int:
 
 
 def rows_bytes(data: TrainingData) -> int:
-    """Return the bytes of the training rows."""
-    return int(data.features.nbytes + data.target.nbytes)
+    """Return the bytes of the training rows in memory: none where they stay in files."""
+    return 0 if data.stored is not None else int(data.features.nbytes + data.target.nbytes)
 
 
 def memory_ceiling(experiment: Experiment, data: TrainingData) -> int:
@@ -76,5 +76,6 @@ def memory_ceiling(experiment: Experiment, data: TrainingData) -> int:
     count = data.population.row_count
     small, large = max(1, count // 4), count
     few, many = (footprint(data, experiment.model, MiniBatch(batch_rows=rows), profile.train, device).of(1) for rows in (small, large))
-    per_row = rows_bytes(data) / count + data.features.element_size() + max(0.0, (many - few) / max(1, large - small))
+    a_row = data.features[:1].nbytes + data.target[:1].nbytes
+    per_row = a_row + data.features.element_size() + max(0.0, (many - few) / max(1, large - small))
     return int((SHARE_OF_FREE * free_bytes(device) + rows_bytes(data)) / per_row)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from batchlab.engine.backends.base import Backend
+from batchlab.engine.embedding import EmbeddedMlp
 from batchlab.engine.losses import Loss
 from batchlab.engine.records import Plan, Trial
 from batchlab.engine.schedule import planned_rows
@@ -24,11 +25,12 @@ WIDE = 1024
 
 def uses_kernels(model: Model, plan: Plan, device: torch.device, step_rows: int) -> bool:
     """Whether the CPU kernels run this training; raises BadInput where the plan asks for them and they cannot."""
-    known = isinstance(model, Linear) or (isinstance(model, Mlp) and not model.embedded)
+    known = isinstance(model, Linear | Mlp) and not isinstance(model, EmbeddedMlp)
     can = device.type == "cpu" and known and plan.precision in ("float32", "float64")
+    what = f"{model.kind} with embeddings" if isinstance(model, EmbeddedMlp) else model.kind
     if plan.backend == "kernels" and not can:
         raise BadInput(
-            f"train.backend 'kernels' runs linear and mlp (without embeddings) on the CPU in float32 or float64, not {model.kind} on {device.type} in "
+            f"train.backend 'kernels' runs linear and mlp on the CPU in float32 or float64, not {what} on {device.type} in "
             f"{plan.precision}; use train.backend=auto."
         )
     wide = isinstance(model, Mlp) and min(*model.widths, step_rows) >= WIDE
