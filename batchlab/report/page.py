@@ -15,6 +15,7 @@ from batchlab.report.data_section import alert, data_section
 from batchlab.report.document import footer, framed, listing, opening, section
 from batchlab.report.ink import lines
 from batchlab.report.page_tables import claims_table, settings_table, typed_table
+from batchlab.report.periods import periods_section
 from batchlab.report.wording import interval, listed, number, seconds, verdict_text
 from batchlab.search.findings import Findings
 
@@ -59,6 +60,7 @@ def page(
         section("Every setting, best first", settings_table(found, unit)),
         section("What people type by default", typed_table(found)),
         section("Pictures", "".join(_figure(plate, found, unit) for plate in plates(found, tracking_seconds))),
+        periods_section(found.periods, unit),
         section("What the lesson claims", claims_table(claims(found, device))),
         shown,
         section("How it was done", _method(found)),

@@ -122,10 +122,17 @@ def _utf16_without_mark(beginning: bytes) -> str | None:
 
 
 def _guessed(samples: bytes) -> str | None:
-    """Return the encoding that charset-normalizer finds where there is enough text to tell, else None."""
+    """Return the encoding that charset-normalizer finds where there is enough text to tell, else None.
+
+    Of several that read equally well it names any; where the most common one, cp1252, is among them, it is that.
+    """
     from charset_normalizer import from_bytes
 
     if sum(byte > 127 for byte in samples) < 200:
         return None
-    best = from_bytes(samples, cp_isolation=CANDIDATES, threshold=0.3).best()
-    return None if best is None else best.encoding
+    found = from_bytes(samples, cp_isolation=CANDIDATES, threshold=0.3)
+    best = found.best()
+    if best is None:
+        return None
+    western = any(CANDIDATES[0] in match.could_be_from_charset and match.chaos <= best.chaos for match in found)
+    return CANDIDATES[0] if western else best.encoding

@@ -52,6 +52,8 @@ class Chain:
             if not waiting.any():
                 break
             fits = ~instants(_picked(found, waiting), (style,))[1]
+            if not fits.any():
+                continue
             places = np.flatnonzero(waiting)[fits]
             self.counts[style] = self.counts.get(style, 0) + int(times[places].sum())
             waiting[places] = False

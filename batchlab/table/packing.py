@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 VERSION = 1
 """Counts the meanings of a packed table; a table of another version is packed anew."""
+LOOK_SECONDS = 0.5
 MOST_VALUES = 2**22
 """A portion holds at most so many values, that memory does not grow with the number of columns."""
 BAD_LINE = "line cannot be cut into columns"
@@ -132,7 +133,7 @@ def _pack(job: Job) -> None:
 
 
 def _pass(job: Job, packer: Packer) -> None:
-    """Pack all rows; after the first portion say what the whole will take, and check that the disk has room for it."""
+    """Pack all rows; unless it is over by then, say after a moment what the whole will take, and check that the disk has room for it."""
 
     def on_bad_line(bad: BadLine) -> None:
         packer.quarantine.add(BAD_LINE, f"{bad.file}: {bad.reason}" if bad.file else bad.reason, bad.text, line=bad.line)
@@ -143,7 +144,7 @@ def _pass(job: Job, packer: Packer) -> None:
     for portion, share in one_ahead(_portions(job.reading, packer.width, on_bad_line)):
         packer.add(portion)
         job.listener.on_share(f"packing row {packer.source_rows:,}", share)
-        if not estimated and share > 0:
+        if not estimated and share > 0 and time.perf_counter() - began > LOOK_SECONDS:
             rows, estimated = job.reading.row_count or int(packer.source_rows / share), True
             seconds = (time.perf_counter() - began) / packer.source_rows * rows
             size = _check_space(job, packer, rows)

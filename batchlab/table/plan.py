@@ -49,10 +49,10 @@ def planned(reading: Reading, columns: Columns, on_share: OnShare) -> Plan:
     def packed(name: str) -> PackedColumn | None:
         return found[name].column if name in found else typed(name, reading.schema.field(name).type)
 
+    target = _target(columns.target, tallies.get(columns.target), found.get(columns.target), reading.schema)
     kept = tuple(column for name in features if (column := packed(name)) is not None)
     if not kept:
         raise BadInput("no feature column is left: all others are empty.")
-    target = _target(columns.target, tallies.get(columns.target), found.get(columns.target), reading.schema)
     notes = tuple(item.note for name, item in found.items() if item.note and name in {**features, columns.target: None})
     time, weight = (packed(name) if name else None for name in (columns.time, columns.weight))
     _check_named(columns, time, weight)
