@@ -187,15 +187,21 @@ def test_without_a_server_prefects_own_mode_is_used(batchlab: Command, tmp_path:
 
 def bad_inputs() -> Iterator[tuple[list[str], str]]:
     yield ["--data", "gone.csv", "--target", "y"], "'gone.csv' does not exist"
-    yield ["--data", "half.parquet", "--target", "y"], "'half.parquet' cannot be read as parquet"
+    yield ["--data", "half.parquet", "--target", "y"], "'half.parquet' cannot be read as Parquet"
     yield ["--data", "rows.csv", "--target", "yy"], "target column 'yy' does not exist; did you mean 'y'?"
     yield ["--data", "rows.csv"], "the target column is not known; name it with --target: one of x0, x1, count, y."
     yield ["--data", "constant.csv", "--target", "y"], "target 'y' is constant: all 60 rows hold 1"
     yield ["--data", "nothing.csv", "--target", "y"], "target 'y' is missing in all 60 rows"
-    yield ["--data", "gaps.csv", "--target", "y"], "'x0' 2 missing; 'x1' 1 infinite"
-    yield ["--data", "text.csv", "--target", "y"], "these columns are not numeric: 'city' (string)"
+    yield (
+        ["--data", "gaps.csv", "--target", "y", "--set", "checks.largest_quarantined=0.01"],
+        "3 of 60 rows (5.0%) cannot be used, more than 1% (checks.largest_quarantined): target 'y'",
+    )
+    yield (
+        ["--data", "text.csv", "--target", "y"],
+        "these columns hold text that no model here can use: 'city' (60 different values in 60 rows)",
+    )
     yield ["--data", "few.csv", "--target", "y"], "4 rows split 2 / 1 / 1 into train / validation / test"
-    yield ["--data", "empty", "--target", "y"], "folder 'empty' holds no .parquet file"
+    yield ["--data", "empty", "--target", "y"], "'empty' holds no"
     yield ["--set", "strategies.mini_batch.batch_rows=512"], "batch_rows is 512 but the training split has 265 rows; use at most 265"
     yield ["--strategies", "minibatch"], "strategy 'minibatch' does not exist; did you mean 'mini_batch'?"
     yield ["--profile", "leson"], "profile 'leson' does not exist; did you mean 'lesson'?"
@@ -217,9 +223,9 @@ def test_bad_input_ends_in_one_clear_line_with_code_2_and_no_run(
     rows.assign(y=1.0).to_csv(tmp_path / "constant.csv", index=False)
     rows.assign(y=np.nan).to_csv(tmp_path / "nothing.csv", index=False)
     gaps = rows.astype(float)
-    gaps.loc[[3, 4], "x0"], gaps.loc[7, "x1"] = np.nan, np.inf
+    gaps.loc[[3, 4], "y"], gaps.loc[7, "y"] = np.nan, np.inf
     gaps.to_csv(tmp_path / "gaps.csv", index=False)
-    rows.assign(city="Rome").to_csv(tmp_path / "text.csv", index=False)
+    rows.assign(city=[f"street {number}" for number in range(60)]).to_csv(tmp_path / "text.csv", index=False)
     rows.head(4).to_csv(tmp_path / "few.csv", index=False)
     done = batchlab("compare", *arguments)
     assert done.returncode == 2, done.stderr

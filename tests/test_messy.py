@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import multiprocessing
-import os
 import random
 import signal
 import subprocess
@@ -48,7 +46,17 @@ class Truth:
 class Messy:
     """Writes a messy CSV file, record by record, and remembers what it wrote."""
 
-    words = ("plain", "ni\u00f1o", "\u00c5rhus", 'He said "hi"', "one,two;three|four", "two\nlines", "caf\u00e9 de la gare", "tab\there", '"')
+    words = (
+        "plain",
+        "ni\u00f1o",
+        "\u00c5rhus",
+        'He said "hi"',
+        "one,two;three|four",
+        "two\nlines",
+        "caf\u00e9 de la gare",
+        "tab\there",
+        '"',
+    )
 
     def __init__(self, delimiter: str, comma: bool, encoding: str, end: str, seed: int) -> None:
         self.delimiter, self.comma, self.encoding, self.end = delimiter, comma, encoding, end
@@ -308,7 +316,12 @@ def check_damaged(kind: str, table: PackedTable, content: bytes, damaged: int) -
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "csv.zst", "parquet", "arrow"])
 def test_a_file_with_another_ending_or_without_content_is_refused(ending: str, tmp_path: Path) -> None:
     contents = {kind: written(kind, tmp_path, plain_table()) for kind in ("csv", "csv.gz", "csv.zst", "parquet", "arrow")}
-    contents |= {"nothing": b"", "zeros": bytes(1000), "header": b"number,x,word,y\n", "a picture": b"\x89PNG\r\n\x1a\n" + bytes(range(256))}
+    contents |= {
+        "nothing": b"",
+        "zeros": bytes(1000),
+        "header": b"number,x,word,y\n",
+        "a picture": b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
+    }
     del contents[ending]
     for number, (name, content) in enumerate(contents.items()):
         path = tmp_path / str(number) / f"rows.{ending}"
@@ -405,9 +418,7 @@ def recorded(name: str, folder: Path, frame: pd.DataFrame) -> tuple[str, np.ndar
     other = {"price": "band", "band": "price"}[target]
     overrides = [f"model.kind={model}", f"encoding.categories={encoding}", f'columns.drop=["{other}"]', "train.precision=float64"]
     overrides += ["train.learning_rate=[0.05]", "train.epochs=3"]
-    profile = load_profile(
-        "quick", data=str(folder / "rows.parquet"), target=target, strategies=["mini_batch"], overrides=overrides
-    )
+    profile = load_profile("quick", data=str(folder / "rows.parquet"), target=target, strategies=["mini_batch"], overrides=overrides)
     table = pack(profile.source, profile.named_columns(), folder / f"tables-{target}", profile.seed)
     experiment = Experiment(profile, table, split(table, profile.split, profile.seed))
     (result,) = experiment.train("mini_batch")
@@ -453,3 +464,387 @@ def test_a_thousand_batches_of_raw_rows_in_any_order_of_columns_get_the_training
         "lists for categories": ("column 'city' holds list", "categories"),
     }.items():
         assert all(word in said[kind] for word in words), said[kind]
+
+
+def packed_frame(frame: pd.DataFrame | pa.Table, folder: Path, rule: CheckRule = ANY_SHARE, **columns: Any) -> PackedTable:
+    folder.mkdir(exist_ok=True)
+    table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
+    pq.write_table(table, folder / "rows.parquet")
+    return pack(Parquet(path=folder / "rows.parquet"), Columns(**{"target": "y", **columns}), folder / "tables", rule=rule)
+
+
+def packed_text(values: list[str], folder: Path, others: str = "1.5", **columns: Any) -> PackedTable:
+    """Pack a CSV file whose column `c` holds the values, repeated to 200 rows; column `other` tells how numbers are written."""
+    rows = [f'{number};"{values[number % len(values)]}";{others}\n' for number in range(200)]
+    (folder / "rows.csv").write_text("y;c;other\n" + "".join(rows))
+    return pack(Csv(path=folder / "rows.csv"), Columns(**{"target": "y", **columns}), folder / "tables", rule=ANY_SHARE)
+
+
+def values_of(table: PackedTable, name: str) -> list[float]:
+    (column,) = (column for column in table.schema.columns if column.name == name)
+    place = table.schema.packed_names.index(column.packed_names[0])
+    return [float(value) for value in np.asarray(table.features)[:, place].astype(np.float64) + column.offset]
+
+
+@pytest.mark.parametrize(
+    ("values", "others", "expected", "note"),
+    [
+        (["1,234", "12,500"], "1.5", [1234, 12500], None),
+        (["1,234", "12,500"], "1,5", [1.234, 12.5], None),
+        (["1.234", "12.500"], "1,5", [1234, 12500], None),
+        (["1.234", "12.500"], "1.5", [1.234, 12.5], None),
+        (
+            ["1,234", "12,500"],
+            "7",
+            [1234, 12500],
+            "column 'c' holds numbers like '1,234', which could be 1.234 or 1234; it was read as 1234",
+        ),
+        (["1,234.50", "2,000,000"], "7", [1234.5, 2e6], None),
+        (["1.234,50", "-,5", "1,5e2", "+INF"], "7", [1234.5, -0.5, 150, np.nan], None),
+        (["0.125", "1.125"], "7", [0.125, 1.125], None),
+    ],
+)
+def test_separators_of_thousands_and_decimals_are_told_apart_or_said_to_be_unclear(
+    values: list[str], others: str, expected: list[float], note: str | None, tmp_path: Path
+) -> None:
+    table = packed_text(values, tmp_path, others)
+    np.testing.assert_allclose(values_of(table, "c")[: len(expected)], expected, rtol=1e-6)
+    assert [text for text in table.schema.notes if "could be" in text] == ([note] if note else [])
+
+
+@pytest.mark.parametrize("word", ["nAn", "nan(1)", "0x10", "\u0661\u0662", "1_000", "\u22125", "(5)", "5%", "$5", "1e", "1 000"])
+def test_what_is_no_number_in_a_column_of_numbers_is_in_quarantine_whatever_else_is_in_its_portion(word: str, tmp_path: Path) -> None:
+    table = packed_text(["2"] * 30 + [word] + ["3"] * 9, tmp_path)
+    assert table.schema.quarantined == {"column 'c' holds what is not a number": 5}
+    assert pd.read_parquet(table.quarantine)["reason"].tolist() == [f"column 'c': {word!r} is not a number"] * 5
+    assert set(values_of(table, "c")) == {2.0, 3.0}
+
+
+def test_a_column_of_numbers_that_turns_into_text_is_refused_and_one_of_codes_is_a_category(tmp_path: Path) -> None:
+    rows, text = 140_000, 60_000
+    numbers = [f"{number}.25" for number in range(rows)]
+    frame = pd.DataFrame({"y": np.arange(rows + text) * 0.5, "c": numbers + [f"text {number % 50}" for number in range(text)]})
+    with pytest.raises(BadInput, match=r"'c' \(more than [0-9,]+ different values in 200,000 rows; 70% are numbers\)"):
+        packed_frame(frame, tmp_path)
+    with pytest.raises(BadInput, match=r"target 'c' holds text with more than .* different values, more than 1000 classes"):
+        packed_frame(frame, tmp_path / "as target", target="c")
+    codes = [str(number % 900) for number in range(rows)] + [f"text {number % 50}" for number in range(text)]
+    table = packed_frame(frame.assign(c=codes), tmp_path / "codes")
+    assert len(table.schema.columns[0].vocabulary) == 950
+    assert [table.schema.columns[0].vocabulary[int(code)] for code in values_of(table, "c")] == codes
+
+
+def test_a_million_categories_stay_within_memory_and_are_said_to_be_too_many(tmp_path: Path) -> None:
+    rows = 1_000_000
+    frame = pd.DataFrame({"y": np.arange(rows) * 0.5, "c": np.char.mod("customer %d", np.arange(rows))})
+    with pytest.raises(BadInput, match=r"'c' \(more than 5[0-9]{2},[0-9]{3} different values in 1,000,000 rows\); leave them out"):
+        packed_frame(frame, tmp_path)
+    table = packed_frame(frame, tmp_path, categorical=["c"])
+    assert "column 'c' has more than 5" in " ".join(table.schema.notes)
+    assert 200_000 < len(table.schema.columns[0].vocabulary) <= 500_000
+
+
+DAY = pd.Timedelta("1D")
+
+
+def test_placeholder_dates_and_dates_before_1970_are_days_and_break_nothing(tmp_path: Path) -> None:
+    days = np.array(["0001-01-01", "1969-12-31", "1900-02-28", "9999-12-31", "2020-02-29", "2262-04-12"], "datetime64[D]")
+    for number, kind in enumerate((pa.date32(), pa.timestamp("us"), pa.timestamp("ms"), pa.timestamp("us", "Europe/Berlin"), pa.string())):
+        table = pa.table({"y": np.arange(60.0) ** 2, "c": pa.array(np.tile(days, 10)).cast(kind)})
+        packed = packed_frame(table, tmp_path / str(number))
+        np.testing.assert_array_equal(values_of(packed, "c")[:6], days.astype(np.int64).astype(np.float32))
+        assert packed_frame(table, tmp_path / str(number)).path == packed.path  # its contract can be read again
+
+
+def test_dates_that_no_computer_counts_in_microseconds_are_in_quarantine(tmp_path: Path) -> None:
+    for number, (far, kind) in enumerate(((2**31 - 1, pa.date32()), (-(2**62), pa.timestamp("ms")), (2**60, pa.timestamp("ms")))):
+        raw = pa.array([far if row == 5 else row for row in range(60)], pa.int32() if kind == pa.date32() else pa.int64())
+        table = packed_frame(pa.table({"y": np.arange(60.0) ** 2, "c": raw.cast(kind)}), tmp_path / str(number))
+        assert table.schema.quarantined == {"column 'c' holds what is not a date within 280,000 years of 1970": 1}
+        assert "out of range" in pd.read_parquet(table.quarantine)["text"].item()
+
+
+HOSTILE = {
+    "a view": pa.array(["a", "b", None] * 20, pa.string_view()),
+    "a dictionary": pa.array(["a", "b", None] * 20).dictionary_encode(),
+    "half numbers": pa.array(np.arange(60).astype(np.float16)),
+    "decimals": pa.array(range(60)).cast(pa.decimal128(38, 3)),
+    "nanoseconds of a day": pa.array([1001] * 60).cast(pa.time64("ns")),
+    "nulls": pa.nulls(60),
+    "no dates": pa.nulls(60, pa.date32()),
+    "far seconds": pa.array([10**15, 5, None] * 20, pa.timestamp("s")),
+    "a zone that nobody knows": pa.array([1, 2, 3] * 20, pa.timestamp("us", "Mars/Base")),
+    "a run": pa.RunEndEncodedArray.from_arrays([60], ["a"]),
+    "bytes": pa.array([b"a", b"\xff", None] * 20),
+    "a list": pa.array([[1], [2], None] * 20),
+    "durations": pa.array([1001, 2, None] * 20, pa.duration("ns")),
+}
+REFUSED = ("a run", "bytes", "a list", "durations")
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("part", ["feature", "dropped", "categorical", "group", "key", "time", "weight", "target"])
+def test_columns_of_any_type_are_packed_or_refused_by_name_in_every_part(kind: str, part: str, tmp_path: Path) -> None:
+    unusable = [str(number) if number % 30 else "x" for number in range(60)]  # rows that go to quarantine with all their columns
+    table = pa.table({"y": np.arange(60.0) ** 2, "z": unusable, "held": HOSTILE[kind]})
+    with ipc.new_file(tmp_path / "rows.arrow", table.schema) as writer:
+        writer.write_table(table)
+    chosen = {"feature": {}, "dropped": {"drop": ["held"]}, "categorical": {"categorical": ["held"]}}.get(part, {part: "held"})
+    columns = Columns(**{"target": "y", **chosen})
+    try:
+        packed = pack(Arrow(path=tmp_path / "rows.arrow"), columns, tmp_path / "tables", rule=ANY_SHARE)
+    except BadInput as error:
+        assert "held" in str(error)
+        assert part != "dropped" and (kind in REFUSED or part not in ("feature", "categorical"))
+    else:
+        assert kind not in REFUSED or part == "dropped"
+        assert packed.schema.source_rows == 60
+        assert packed.schema.quarantined["column 'z' holds what is not a number"] == 2
+    nothing_is_left(tmp_path / "tables")
+
+
+def test_numbers_that_are_names_are_not_confused_silently(tmp_path: Path) -> None:
+    names = 2**53 + np.arange(60)
+    frame = pd.DataFrame({"y": np.arange(60.0) ** 2, "id": names})
+    with pytest.raises(BadInput, match="column 'id' holds whole numbers like 9.0072e.15, of which only multiples of 2 can be told apart"):
+        packed_frame(frame, tmp_path)
+    assert len(packed_frame(frame, tmp_path / "1", categorical=["id"]).schema.columns[0].vocabulary) == 60
+    keys = packed_frame(frame.assign(z=1), tmp_path / "2", key="id").side_column("key")
+    assert keys is not None and len(np.unique(keys)) == 60
+    with pytest.raises(BadInput, match="target 'id' has classes beyond 2.53"):
+        packed_frame(frame.assign(id=names // 30 * 30 + 1), tmp_path / "3", target="id")
+
+
+def test_a_group_or_key_that_is_blank_in_a_text_file_is_missing_as_it_is_in_any_other(tmp_path: Path) -> None:
+    for part in ("group", "key"):
+        table = packed_text(["a", "", "b", "NA"], tmp_path, **{part: "c"})
+        assert table.schema.quarantined == {f"{part} 'c' is missing": 100}
+
+
+def test_a_table_without_a_usable_row_is_refused_with_the_reasons_whatever_share_is_allowed(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"y": [None] * 5, "z": range(5)}).astype(float)
+    with pytest.raises(BadInput, match=r"5 of 5 rows \(100\.0%\) cannot be used: target 'y' is missing: 5\. They are in '"):
+        packed_frame(frame, tmp_path)
+
+
+def test_a_contract_can_list_the_values_of_any_column_and_takes_them_as_packing_does(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"y": np.arange(60.0) ** 2, "rooms": [1, 2, 3] * 20, "city": [" Rome", "Oslo ", "NA"] * 20})
+    packed_frame(frame, tmp_path)
+    (path,) = (tmp_path / "tables" / "contracts").iterdir()
+    terms = json.loads(path.read_text())
+    terms["columns"]["rooms"]["values"], terms["columns"]["city"]["values"] = ["1", "2"], ["Rome", "Oslo"]
+    path.write_text(json.dumps(terms))
+    table = packed_frame(frame, tmp_path)
+    assert table.schema.quarantined == {"column 'rooms' is outside its contract": 20}
+
+
+def test_a_contract_that_was_deleted_is_inferred_anew_even_when_the_table_is_there(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"y": np.arange(60.0) ** 2, "z": range(60)})
+    first = packed_frame(frame, tmp_path)
+    (path,) = (tmp_path / "tables" / "contracts").iterdir()
+    terms = path.read_text()
+    path.unlink()
+    assert packed_frame(frame, tmp_path).path == first.path
+    assert path.read_text() == terms
+    with pytest.raises(BadInput, match="column 'z' holds dates instead of numbers"):
+        packed_frame(frame.assign(z=pd.Timestamp("2020-01-01")), tmp_path)
+
+
+COLUMNS = {"number": [1.0, 2.0, 3.0], "flag": [True, False, None], "when": pd.to_datetime(["2020-01-01", "2021-05-05", None])}
+
+
+def served_columns(folder: Path) -> Any:
+    """Columns of a table read from typed rows, and of one read from text."""
+    frame = pd.DataFrame({name: list(values) * 20 for name, values in COLUMNS.items()}).assign(y=np.arange(60.0) ** 2)
+    frame["word"] = ["True", "maybe", "2.5"] * 20
+    typed = packed_frame(frame, folder).schema.columns
+    frame.to_csv(folder / "rows.csv", index=False)
+    return typed, pack(Csv(path=folder / "rows.csv"), Columns(target="y"), folder / "tables").schema.columns
+
+
+STRANGE = {
+    "missing of two kinds": pd.Series([pd.NA, "a", 1], dtype=object),
+    "arrays among text": pd.Series([np.array([1, 2]), "a", 1], dtype=object),
+    "complex numbers": pd.Series([1 + 2j, 3, 4]),
+    "durations": pd.Series(pd.to_timedelta([1, 2, 3], "D")),
+    "huge integers": pd.Series([10**30, 1, 2], dtype=object),
+    "half characters": pd.Series(["\ud800", "1", "2"], dtype=object),
+    "sets": pd.Series([{1}, {2}, {3}]),
+    "months": pd.Series(pd.period_range("2020", periods=3, freq="M")),
+    "bytes": pd.Series([b"1", b"\xff", b""]),
+    "far dates": pd.Series(np.array([2**60, 1, 2], "datetime64[s]")),
+    "times of day": pd.Series(pd.to_datetime(["2020-01-01 10:00"] * 3)).dt.time,
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_strange_rows_are_predicted_or_refused_by_the_name_of_their_column(kind: str, tmp_path: Path) -> None:
+    for columns in served_columns(tmp_path):
+        good = pd.DataFrame({**COLUMNS, "word": ["True", "maybe", "new"]})
+        assert frame_packed(good, columns).shape == (3, sum(len(column.packed_names) for column in columns))
+        for column in columns:
+            try:
+                found = frame_packed(good.assign(**{column.name: STRANGE[kind]}), columns)
+            except UnusableRows as error:
+                assert f"column '{column.name}' holds" in str(error)
+            else:
+                assert column.kind == "category" or (column.kind, kind) in {("number", "huge integers")}
+                assert found.shape[0] == 3
+    with pytest.raises(UnusableRows, match="column 'flag' more than once"):
+        frame_packed(pd.concat([good, good[["flag"]]], axis=1), columns)
+
+
+def test_rows_are_read_as_the_training_rows_were_whatever_type_they_come_in(tmp_path: Path) -> None:
+    typed, text = served_columns(tmp_path)
+    places = {column.name: column for column in text}
+    for column in ("number", "flag", "when"):
+        for columns in (typed, text):
+            (one,) = (item for item in columns if item.name == column)
+            expected = frame_packed(pd.DataFrame({column: COLUMNS[column]}), [one])
+            np.testing.assert_array_equal(
+                frame_packed(pd.DataFrame({column: pd.Series(COLUMNS[column]).convert_dtypes()}), [one]), expected
+            )
+    vocabulary = places["word"].vocabulary
+    for values, word in (
+        (pd.Series([True] * 3), "True"),
+        (pd.Series([2.5] * 3), "2.5"),
+        (pd.Series(["maybe"] * 3, dtype="category"), "maybe"),
+    ):
+        np.testing.assert_array_equal(frame_packed(pd.DataFrame({"word": values}), [places["word"]]), [[vocabulary.index(word)]] * 3)
+    sparse = pd.Series(pd.arrays.SparseArray([1.0, np.nan, 3.0]))
+    np.testing.assert_array_equal(frame_packed(pd.DataFrame({"number": sparse}), [typed[0]]), [[1], [np.nan], [3]])
+    with pytest.raises(UnusableRows, match=r"column 'flag' holds 1 values that are not true or false: 7 \(row 1 first\)"):
+        frame_packed(pd.DataFrame({"flag": [1, 7, 0]}), [places["flag"]])
+
+
+def test_dates_as_categories_are_the_same_words_in_every_type_and_unit(tmp_path: Path) -> None:
+    days = pd.Series(pd.to_datetime(["2020-01-01", "2021-05-05", "2021-05-05 10:30"] * 20, format="ISO8601"))
+    table = packed_frame(pd.DataFrame({"y": np.arange(60.0) ** 2, "day": days}), tmp_path, categorical=["day"])
+    assert set(table.schema.columns[0].vocabulary) == {"2020-01-01", "2021-05-05", "2021-05-05 10:30:00.000000"}
+    for given in (days.astype("datetime64[ns]"), days.astype("datetime64[s]"), days.dt.tz_localize("UTC")):
+        np.testing.assert_array_equal(frame_packed(pd.DataFrame({"day": given}), table.schema.columns), table.features)
+    dates = pd.DataFrame({"day": days.dt.date[:2]})
+    np.testing.assert_array_equal(frame_packed(dates, table.schema.columns), np.asarray(table.features)[:2])
+
+
+def test_western_text_in_an_old_encoding_is_read_as_western(tmp_path: Path) -> None:
+    for number, words in enumerate(
+        (["ni\u00f1o", "se\u00f1or"], ["\u00c5se", "r\u00f8d gr\u00f8d"], ["\u00a35", "20\u00b0C"], ["M\u00fcller", "Gr\u00f6\u00dfe"])
+    ):
+        rows = "".join(f"{row}.5,{words[row % 2]}\n" for row in range(2000))
+        (tmp_path / f"{number}.csv").write_bytes(f"y,c\n{rows}".encode("latin-1"))
+        table = pack(Csv(path=tmp_path / f"{number}.csv"), Columns(target="y"), tmp_path / "tables")
+        assert set(table.schema.columns[0].vocabulary) == set(words)
+
+
+def test_many_who_pack_the_same_table_at_once_all_get_it(tmp_path: Path) -> None:
+    for attempt in range(12):
+        folder, failed = tmp_path / str(attempt), []
+        folder.mkdir()
+        pq.write_table(plain_table(50), folder / "rows.parquet")
+        together = threading.Barrier(6)
+
+        def work(folder: Path = folder, together: threading.Barrier = together, failed: list[BaseException] = failed) -> None:
+            together.wait()
+            try:
+                table = pack(Parquet(path=folder / "rows.parquet"), Columns(target="y"), folder / "tables")
+                assert (table.schema.rows, wrong_rows(table), len(table.facts), table.example.exists()) == (50, 0, 4, True)
+            except BaseException as error:
+                failed.append(error)
+
+        workers = [threading.Thread(target=work) for _ in range(6)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert not failed
+        nothing_is_left(folder / "tables")
+
+
+PACKING = """
+import sys
+from pathlib import Path
+from batchlab.errors import BadInput
+from batchlab.sources.csv import Csv
+from batchlab.table import pack
+from batchlab.table.columns import Columns
+from batchlab.table.packing import Listener
+
+def fill(label, share):
+    if label.startswith("packing") and len(sys.argv) > 3:
+        try:
+            with open(sys.argv[3], "ab") as file:
+                file.write(bytes(1 << 26))
+        except OSError:
+            pass
+
+print("ready", flush=True)
+try:
+    pack(Csv(path=sys.argv[1]), Columns(target="y"), Path(sys.argv[2]), listener=Listener(on_share=fill))
+    print("packed")
+except BadInput as error:
+    print("refused:", error)
+"""
+
+
+def long_file(folder: Path) -> Path:
+    rows = 120_000
+    frame = pd.DataFrame({f"x{number}": np.random.default_rng(number).normal(size=rows).round(3) for number in range(6)})
+    frame.assign(word=[f"w{row % 50}" for row in range(rows)], y=frame["x0"] * 2).to_csv(folder / "rows.csv", index=False)
+    return folder / "rows.csv"
+
+
+def packing(*arguments: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", PACKING, *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_a_pass_that_is_stopped_at_any_moment_leaves_no_table_but_a_whole_one(tmp_path: Path) -> None:
+    path, chance = long_file(tmp_path), random.Random(0)
+    began = time.monotonic()
+    assert packing(path, tmp_path / "whole").communicate()[0] == "packed\n"
+    takes = time.monotonic() - began - 0.3
+    for attempt, how in enumerate([signal.SIGKILL] * 4 + [signal.SIGINT] * 2):
+        process = packing(path, tmp_path / "tables")
+        time.sleep(chance.uniform(0, takes))
+        process.send_signal(how)
+        process.communicate()
+        for schema in (tmp_path / "tables").glob("[!.]*/schema.json"):
+            assert PackedTable.open(schema.parent).features.shape == (120_000, 7)
+        if how == signal.SIGINT:  # it tidies up behind itself, and behind those who were killed
+            nothing_is_left(tmp_path / "tables")
+        assert attempt < 6
+    table = pack(Csv(path=path), Columns(target="y"), tmp_path / "tables")
+    (reference,) = (tmp_path / "whole").glob("[!.]*/schema.json")
+    for part in ("features", "target"):
+        assert (table.path / f"{part}.npy").read_bytes() == (reference.parent / f"{part}.npy").read_bytes()
+    nothing_is_left(tmp_path / "tables")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB, where this process may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True, check=False).returncode:
+        pytest.skip("mounting a file system is not allowed here")
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_disk_that_fills_up_during_packing_is_told_and_keeps_no_half_table(small_disk: Path, tmp_path: Path) -> None:
+    output, errors = packing(long_file(tmp_path), small_disk / "tables", small_disk / "filler").communicate()
+    assert output.startswith("refused: "), errors
+    assert "No space left on device" in output or "are free; make room" in output
+    (small_disk / "filler").unlink()
+    nothing_is_left(small_disk / "tables")
+    assert not list((small_disk / "tables").glob("*/schema.json"))
+
+
+def test_a_store_that_cannot_be_written_is_told(small_disk: Path, tmp_path: Path) -> None:
+    path = long_file(tmp_path)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    output, errors = packing(path, small_disk / "tables").communicate()
+    assert output.startswith(f"refused: the packed table cannot be written under '{small_disk}/tables': Read-only file system"), errors

@@ -120,18 +120,20 @@ def test_the_task_is_inferred_from_the_target_and_can_be_forced(
         ({}, {"target": "prize"}, "target column 'prize' does not exist; did you mean 'price'?"),
         ({"price": 5.0}, {}, "target 'price' is constant: all 60 rows hold 5"),
         ({"price": None}, {}, "target 'price' is missing in all 60 rows"),
-        ({"city": "Rome"}, {}, "these columns are not numeric: 'city' (string)"),
-        ({"a": [np.nan] * 5 + [np.inf] + [1.0, 2.0] * 27, "b": None}, {}, "'a' 5 missing and 1 infinite; 'b' 60 missing"),
-        ({"when": 1.7e9 + np.arange(60)}, {}, "column 'when' varies by 17.3 around 1.7e+09, where float32 steps are 128"),
+        ({"city": [f"street {number}" for number in range(60)]}, {}, "'city' (60 different values in 60 rows); leave them out with --drop"),
         ({"a": 1e39}, {}, "column 'a' reaches 1e+39, beyond float32's 3.4e+38"),
         ({}, {"weight": "a"}, "weights must be ≥ 0"),
         ({}, {"task": "binary"}, "task binary needs a target with 2 values, but 'price' has 60"),
-        ({"price": ["x", "y"] * 30}, {"task": "regression"}, "target 'price' holds string, which regression cannot use"),
+        ({"price": ["x", "y"] * 30}, {"task": "regression"}, "target 'price' holds text, which regression cannot use"),
         ({"": 1.0}, {}, "column 1 has no name (an index that pandas wrote?)"),
         ({"price": 1e200}, {"task": "regression"}, "is constant"),
         ({"price": np.arange(60) * 1e200}, {}, "target 'price' reaches 5.9e+201"),
-        ({"price": ["x", "y", " ", ""] * 15}, {}, "'price' 30 missing"),
-        ({"city": "Rome"}, {"time": "city"}, "split column 'city' holds string, which has no order in time"),
+        (
+            {"price": ["x", "y", " ", ""] * 15},
+            {},
+            "30 of 60 rows (50.0%) cannot be used, more than 5% (checks.largest_quarantined): target 'price'",
+        ),
+        ({"city": "Rome"}, {"time": "city"}, "time column 'city' holds text that is neither numbers nor dates"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_with_the_reason(
@@ -141,7 +143,7 @@ def test_a_table_that_cannot_be_used_is_refused_with_the_reason(
     with pytest.raises(BadInput) as caught:
         packed_csv(changed[sorted(changed.columns)], tmp_path, **columns)
     assert expected in str(caught.value)
-    assert not (tmp_path / "tables").exists()
+    assert not [*(tmp_path / "tables").glob("*/schema.json"), *(tmp_path / "tables").glob(".packing-*")]
 
 
 def test_a_truncated_parquet_file_an_empty_folder_and_a_missing_file_are_refused(frame: pd.DataFrame, scratch: Path) -> None:
@@ -150,8 +152,8 @@ def test_a_truncated_parquet_file_an_empty_folder_and_a_missing_file_are_refused
     Path("half.parquet").write_bytes(whole[: len(whole) // 2])
     Path("empty").mkdir()
     for path, expected in (
-        ("half.parquet", "cannot be read as parquet"),
-        ("empty", "holds no .parquet file"),
+        ("half.parquet", "cannot be read as Parquet"),
+        ("empty", "holds no"),
         ("gone.parquet", "does not exist"),
     ):
         with pytest.raises(BadInput, match=expected):
@@ -159,9 +161,9 @@ def test_a_truncated_parquet_file_an_empty_folder_and_a_missing_file_are_refused
 
 
 def test_a_file_of_an_unknown_kind_is_refused(scratch: Path) -> None:
-    Path("notes.txt").write_text("a,b\n1,2\n")
-    with pytest.raises(BadInput, match=r"neither \.csv nor \.parquet"):
-        located("notes.txt")
+    Path("notes.docx").write_text("a,b\n1,2\n")
+    with pytest.raises(BadInput, match=r"notes\.docx"):
+        located("notes.docx")
 
 
 def test_columns_that_are_almost_constant_or_exactly_constant_can_be_packed(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -186,14 +188,9 @@ def test_integers_beyond_what_a_float_holds_exactly_are_packed(frame: pd.DataFra
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"a;price\n1;2\n3;4\n", "its values are separated by ';'; separate them by commas"),
-        (
-            "a,price\n1,caf\u00e9\n2,t\u00e9\n".encode("latin-1"),
-            "target 'price' holds binary, which cannot be learnt; save the file as UTF-8",
-        ),
-        (b"", "cannot be read as csv"),
+        (b"", "is empty (0 bytes); a CSV file is expected"),
         (b"a,price\n", "there are no rows"),
-        (b"a,price\n1,2\n3\n", "Expected 2 columns, got 1"),
+        (b"a,price\n1,2\n3\n", "line cannot be cut into columns: 1"),
     ],
 )
 def test_a_csv_file_that_is_not_what_it_should_be_is_refused(content: bytes, expected: str, tmp_path: Path) -> None:

@@ -308,7 +308,7 @@ def _text(value: Any) -> str | None:
 
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return None
-    return str(value).encode("utf-8", "replace").decode()
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def _problem(kind: Any, column: PackedColumn) -> str | None:

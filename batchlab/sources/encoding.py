@@ -17,6 +17,8 @@ _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codec
 _UNDEFINED_IN_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 _LIKE_TEXT = re.compile(rb"(?<![0-9.+-])[\x8a\x8c\x8e\x9a\x9c\x9e\x9f\xc0-\xff](?![0-9.+-])|[\x80\x91-\x97\xa0-\xbf]")
 """In cp1252: letters that are no part of a number, and the signs for money, quotation, dashes and units."""
+_SIGN = re.compile(rb"(?<=[0-9])[\x80\xa0-\xbf](?![\x80-\xff])|(?<![\x80-\xff])[\x80\xa0-\xbf](?=[0-9])")
+"""In cp1252: a sign for money or a unit beside a number, where other encodings have letters."""
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Utf8Check:
                 self.valid += len(line) - characters
             else:
                 self.broken += 1
-                self.samples += line[: SAMPLE_BYTES - len(self.samples)]
+                self.samples += (line + b"\n")[: max(0, SAMPLE_BYTES - len(self.samples))]
 
     def encoding(self, beginning: bytes) -> str:
         """Return the encoding of the file that begins so.
@@ -128,7 +130,8 @@ def _guessed(samples: bytes) -> str | None:
     """
     from charset_normalizer import from_bytes
 
-    if sum(byte > 127 for byte in samples) < 200:
+    high = sum(byte > 127 for byte in samples)
+    if high < 200 or len(_SIGN.findall(samples)) * 2 > high:
         return None
     found = from_bytes(samples, cp_isolation=CANDIDATES, threshold=0.3)
     best = found.best()

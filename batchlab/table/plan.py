@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from batchlab.errors import BadInput
 from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.sources.base import Reading
-from batchlab.table.columns import Columns, value_type
+from batchlab.table.columns import Columns, is_number, value_type
 from batchlab.table.survey import Found, Tally, interpreted, needs_survey, surveyed, typed
 from batchlab.table.target import MOST_CLASSES
 
@@ -89,7 +89,7 @@ def _target(name: str, tally: Tally | None, found: Found | None, schema: "pa.Sch
     if tally is None or found is None:
         if pa.types.is_null(kind):
             raise BadInput(f"target '{name}' is missing in all rows; name another column with --target.")
-        if pa.types.is_temporal(kind) or pa.types.is_nested(kind) or pa.types.is_binary(kind):
+        if not (is_number(kind) or pa.types.is_boolean(kind)):
             raise BadInput(f"target '{name}' holds {kind}, which cannot be learnt; use numbers, text or booleans.")
         return typed(name, kind)
     if tally.known == 0:

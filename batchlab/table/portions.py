@@ -187,7 +187,7 @@ class Packer:
                 _check_resolution(column, self.figures, place)
             place += len(column.packed_names)
         low, high = float(self.target_figures.minimum[0]), float(self.target_figures.maximum[0])
-        if self.rows and (max(abs(low), abs(high)) > LARGEST_TARGET or 0 < high - low < 1 / LARGEST_TARGET):
+        if high > low and (max(abs(low), abs(high)) > LARGEST_TARGET or high - low < 1 / LARGEST_TARGET):
             raise BadInput(
                 f"target '{self.plan.target.name}' reaches {max(abs(low), abs(high)):.3g} and spans {high - low:.3g}, "
                 "whose squares cannot be computed with; change its unit."
