@@ -16,7 +16,24 @@ if TYPE_CHECKING:
 def remarks_of(search: "Search", found: Sequence[Finding], best: Finding | None) -> list[str]:
     """Return all remarks, one sentence each."""
     leaks = [leak.text for leak in search.experiment.leaks]
-    return [*leaks, *_odd_settings(search), *_edge_notes(search), *_test_notes(found, best), *_nothing_learnt(search, best)]
+    return [
+        *leaks,
+        *_odd_settings(search),
+        *_shuffles(search),
+        *_edge_notes(search),
+        *_test_notes(found, best),
+        *_nothing_learnt(search, best),
+    ]
+
+
+def _shuffles(search: "Search") -> list[str]:
+    """Say how good the shuffle through a buffer is, where the buffer does not hold all rows."""
+    through = [item for item in search.candidates if isinstance(item.strategy, Streaming) and item.strategy.buffer_rows < search.row_count]
+    if not through:
+        return []
+    from batchlab.analysis.shuffling import measured
+
+    return [f"how {through[0].label} shuffles: {measured(through[0].strategy, search.row_count).text}"]
 
 
 def walk_note(periods: Sequence[Period]) -> str:

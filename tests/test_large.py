@@ -1,0 +1,88 @@
+"""Rows that stay in files: the same training as from memory, and a whole search on them; and walking forward."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from batchlab.errors import BadInput
+from batchlab.experiment import Experiment
+from batchlab.search.records import verdict_of
+from batchlab.search.search import Search
+from tests.conftest import SMALL
+
+Make = Callable[..., Experiment]
+IN_FILES = "memory_gib=0.00001"
+
+
+@pytest.mark.parametrize("strategy", ["full_batch", "accumulated", "mini_batch", "stochastic", "streaming", "data_loader", "growing"])
+def test_every_strategy_trains_from_files_as_from_memory(strategy: str, experiment: Make) -> None:
+    overrides = ["train.epochs=2", "train.learning_rate=[0.01,0.03]"]
+    weights = []
+    for more in ([], [IN_FILES]):
+        made = experiment("quick", data="breast_cancer", strategies=[strategy], overrides=[*overrides, *more])
+        assert (made.data.stored is not None) == bool(more)
+        weights.append([result.weights for result in made.train(strategy)])
+    for held, stored in zip(*weights, strict=True):
+        for name, values in held.items():
+            np.testing.assert_array_equal(stored[name], values)
+
+
+def test_a_search_on_rows_in_files_gives_a_verdict_and_says_what_it_left_out(experiment: Make) -> None:
+    sizes = "search.batch_rows=[8,64]"
+    made = experiment(
+        "quick", data="diabetes", strategies=["streaming", "accumulated"], overrides=[IN_FILES, sizes, "train.epochs=20", *SMALL]
+    )
+    search = Search(made)
+    for part in search.parts():
+        part.run()
+    verdict = verdict_of(search.findings)
+    assert verdict.strategy in {"streaming", "accumulated"}
+    assert any("sorted order was not tried" in note for note in verdict.notes)
+    assert any("loaders were not compared" in note for note in verdict.notes)
+
+
+def test_rows_in_files_are_float32(experiment: Make) -> None:
+    with pytest.raises(BadInput, match=r"265 training rows take more than memory allows .* use train\.precision=float32"):
+        experiment("quick", data="diabetes", overrides=[IN_FILES, "train.precision=float64"])
+
+
+def test_the_recommended_setting_walks_forward_through_every_period(experiment: Make, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = 900
+    frame = pd.DataFrame({"x": rng.normal(size=rows), "day": pd.date_range("2024-01-01", periods=rows, freq="h")}).sample(
+        frac=1, random_state=0
+    )
+    frame["y"] = 2 * frame["x"] + 0.1 * rng.normal(size=rows)
+    frame.to_parquet(tmp_path / "rows.parquet")
+    overrides = [
+        "columns.time=day",
+        "split.kind=walk_forward",
+        "split.folds=3",
+        "split.embargo=12h",
+        "search.batch_rows=[16]",
+        "train.epochs=20",
+    ]
+    made = experiment("quick", data=str(tmp_path / "rows.parquet"), target="y", strategies=["mini_batch"], overrides=[*overrides, *SMALL])
+    search = Search(made)
+    parts = list(iter_run(search))
+    assert parts[-1] == "walk forward"
+    assert search.part_count >= len(parts)
+    periods = verdict_of(search.findings).periods
+    assert [period.number for period in periods] == [1, 2, 3]
+    assert [period.train_rows for period in periods] == sorted(period.train_rows for period in periods)
+    for before, after in pairwise(periods):
+        assert before.last < after.first
+    assert all(period.test_loss < 0.1 * period.constant_test_loss for period in periods)
+    assert any("lower than always predicting the mean in 3 of 3 periods" in note for note in search.findings.notes)
+
+
+def iter_run(search: Search) -> "list[str]":
+    labels = []
+    for part in search.parts():
+        part.run()
+        labels.append(part.label)
+    return labels
