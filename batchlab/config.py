@@ -37,6 +37,8 @@ else:  # the kinds are found at run time; pydantic picks one by its `kind`
 
 Tree = dict[str, Any]
 DEFAULT_KINDS: Tree = {"source": {"kind": "bundled"}, "model": {"kind": "linear"}, "train": {"optimizer": {"kind": "sgd"}}}
+SAME_KEYS = ("split",)
+"""Tables whose keys are the same whatever their `kind`."""
 PROFILES = resources.files("batchlab") / "profiles"
 
 
@@ -158,12 +160,11 @@ def _override(text: str) -> Tree:
 
 def _merged(under: Tree, over: Tree) -> Tree:
     """Lay `over` on `under`; where it changes a `kind`, that table starts again from the new kind's defaults."""
-    if "kind" in over and over["kind"] != under.get("kind"):
-        return over
     merged = dict(under)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if both else value
+        changed = both and key not in SAME_KEYS and "kind" in value and value["kind"] != merged[key].get("kind")
+        merged[key] = _merged(merged[key], value) if both and not changed else value
     return merged
 
 

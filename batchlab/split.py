@@ -120,6 +120,8 @@ def split(table: PackedTable, rule: SplitRule, seed: int) -> Split:
     Raises BadInput when a part would have fewer than 2 rows, when the training rows lack a class, and for a rule that the table does not
     allow.
     """
+    if rule.embargo is not None and rule.kind not in ("chronological", "walk_forward"):
+        raise BadInput(f"split.embargo keeps parts apart in time, but split.kind is {rule.kind}; use chronological or walk_forward.")
     if rule.kind == "walk_forward":
         return walk_forward(table, rule)[-1]
     if rule.kind != "in_sample" and rule.validation + rule.test >= 1:
@@ -194,9 +196,12 @@ def _checked(labels: Labels, table: PackedTable, rule: SplitRule) -> Split:
     made = Split(labels, digest.hexdigest()[:16])
     sizes = list(made.sizes().values())
     if min(sizes) < SMALLEST_PART:
+        groups = table.side_column("group") if rule.kind == "group" else None
+        held = "" if groups is None else f" of {len(np.unique(groups))} groups"
         raise BadInput(
-            f"{table.schema.rows} rows split {sizes[0]} / {sizes[1]} / {sizes[2]} into train / validation / test, but each part needs "
-            f"at least {SMALLEST_PART} rows; bring more rows, or change split.validation ({rule.validation}) and split.test ({rule.test})."
+            f"{table.schema.rows} rows{held} split {sizes[0]} / {sizes[1]} / {sizes[2]} into train / validation / test, but each "
+            f"part needs at least {SMALLEST_PART} rows; bring more rows, or change "
+            f"split.validation ({rule.validation}) and split.test ({rule.test})."
         )
     _check_classes(made, table)
     return made

@@ -30,6 +30,7 @@ BEGAN = time.perf_counter()
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 QUIET_PREFECT = {
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
 }
@@ -47,7 +48,9 @@ def compare(
     strategies: Annotated[str | None, typer.Option(help="Names of strategies, with commas between.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the profile, e.g. train.epochs=200.")] = None,
     objective: Annotated[str | None, typer.Option(help="What to be best in: time (default), rows, memory or test_loss.")] = None,
-    drop: Annotated[str | None, typer.Option(help="Columns to leave out, with commas between.")] = None,
+    drop: Annotated[
+        str | None, typer.Option(help="Columns to leave out, with commas between (names with commas: --set 'columns.drop=[…]').")
+    ] = None,
     categorical: Annotated[str | None, typer.Option(help="Columns to take as categories, with commas between.")] = None,
     time_column: Annotated[str | None, typer.Option(help="The column that orders the rows in time, for chronological splits.")] = None,
     group_column: Annotated[str | None, typer.Option(help="The column whose equal values stay in one part of the split.")] = None,

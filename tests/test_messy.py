@@ -289,8 +289,7 @@ def test_a_damaged_file_is_refused_or_makes_a_table_that_is_right_but_for_the_da
         (folder / f"rows.{kind}").write_bytes(content)
         try:
             table = pack(source_of(folder / f"rows.{kind}"), Columns(target="y", task="regression"), folder / "tables", rule=ANY_SHARE)
-        except BadInput as error:
-            assert len(str(error)) > 20
+        except BadInput:
             refused += 1
         else:
             packed += 1
@@ -298,7 +297,8 @@ def test_a_damaged_file_is_refused_or_makes_a_table_that_is_right_but_for_the_da
             if {"number", "x", "word"} == set(table.schema.features):
                 check_damaged(kind, table, content, damaged)
         nothing_is_left(folder / "tables")
-    assert refused + packed == FLIPPED_OR_CUT and (packed if kind == "csv" else refused) > FLIPPED_OR_CUT // 4
+    assert refused + packed == FLIPPED_OR_CUT
+    assert (packed if kind == "csv" else refused) > FLIPPED_OR_CUT // 4
 
 
 def check_damaged(kind: str, table: PackedTable, content: bytes, damaged: int) -> None:
@@ -379,8 +379,9 @@ model = mlflow.pyfunc.load_model(sys.argv[3])
 strange = rows.head(6).assign(city=["Paris", None, "", "Rome", "NA", "\\u00e9"], size=[None, float("inf"), 1e30, -5, 0, 3], sold=pd.NaT)
 print(np.isfinite(np.asarray(model.predict(strange))).all())
 kinds = {"a missing column": rows.drop(columns=["size"]), "a renamed one": rows.rename(columns={"city": "town"})}
-kinds |= {"text for numbers": rows.assign(size="large"), "numbers for dates": rows.assign(sold=5), "dates for numbers": rows.assign(size=rows["sold"])}
-kinds |= {"times for booleans": rows.assign(garden=rows["sold"]), "lists for categories": rows.assign(city=[[1]] * len(rows))}
+kinds |= {"text for numbers": rows.assign(size="large"), "numbers for dates": rows.assign(sold=5)}
+kinds |= {"dates for numbers": rows.assign(size=rows["sold"]), "times for booleans": rows.assign(garden=rows["sold"])}
+kinds |= {"lists for categories": rows.assign(city=[[1]] * len(rows))}
 for kind, frame in kinds.items():
     try:
         print(kind, model.predict(frame))
@@ -421,7 +422,8 @@ def recorded(name: str, folder: Path, frame: pd.DataFrame) -> tuple[str, np.ndar
     table = pack(profile.source, profile.named_columns(), folder / f"tables-{target}", profile.seed)
     experiment = Experiment(profile, table, split(table, profile.split, profile.seed))
     (result,) = experiment.train("mini_batch")
-    assert result.diverged_at is None and table.schema.rows == len(frame)
+    assert result.diverged_at is None
+    assert table.schema.rows == len(frame)
     network = seeded_network(experiment.model, experiment.shape, 0).double()
     with torch.no_grad():
         for part, weights in network.named_parameters():
@@ -456,7 +458,7 @@ def test_a_thousand_batches_of_raw_rows_in_any_order_of_columns_get_the_training
     for kind, words in {
         "a missing column": ("size",),
         "a renamed one": ("city",),
-        "text for numbers": ("column 'size' holds", "string", "numbers"),
+        "text for numbers": ("column 'size' holds", "number"),
         "numbers for dates": ("column 'sold' holds int64", "dates"),
         "dates for numbers": ("column 'size' holds timestamp", "numbers"),
         "times for booleans": ("column 'garden' holds timestamp", "true and false"),
@@ -590,11 +592,13 @@ def test_columns_of_any_type_are_packed_or_refused_by_name_in_every_part(kind: s
         writer.write_table(table)
     chosen = {"feature": {}, "dropped": {"drop": ["held"]}, "categorical": {"categorical": ["held"]}}.get(part, {part: "held"})
     columns = Columns(**{"target": "y", **chosen})
+    may_be_refused = part != "dropped" and (kind in REFUSED or part not in ("feature", "categorical"))
     try:
         packed = pack(Arrow(path=tmp_path / "rows.arrow"), columns, tmp_path / "tables", rule=ANY_SHARE)
     except BadInput as error:
-        assert "held" in str(error)
-        assert part != "dropped" and (kind in REFUSED or part not in ("feature", "categorical"))
+        refusal = str(error)
+        assert may_be_refused, refusal
+        assert "held" in refusal
     else:
         assert kind not in REFUSED or part == "dropped"
         assert packed.schema.source_rows == 60
@@ -605,12 +609,14 @@ def test_columns_of_any_type_are_packed_or_refused_by_name_in_every_part(kind: s
 def test_numbers_that_are_names_are_not_confused_silently(tmp_path: Path) -> None:
     names = 2**53 + np.arange(60)
     frame = pd.DataFrame({"y": np.arange(60.0) ** 2, "id": names})
-    with pytest.raises(BadInput, match="column 'id' holds whole numbers like 9.0072e.15, of which only multiples of 2 can be told apart"):
+    with pytest.raises(
+        BadInput, match=r"column 'id' holds whole numbers like 9\.0072e\+15, of which only multiples of 2 can be told apart"
+    ):
         packed_frame(frame, tmp_path)
     assert len(packed_frame(frame, tmp_path / "1", categorical=["id"]).schema.columns[0].vocabulary) == 60
     keys = packed_frame(frame.assign(z=1), tmp_path / "2", key="id").side_column("key")
-    assert keys is not None and len(np.unique(keys)) == 60
-    with pytest.raises(BadInput, match="target 'id' has classes beyond 2.53"):
+    assert len(np.unique(np.asarray(keys))) == 60
+    with pytest.raises(BadInput, match=r"target 'id' has classes beyond 2\^53"):
         packed_frame(frame.assign(id=names // 30 * 30 + 1), tmp_path / "3", target="id")
 
 
@@ -685,7 +691,8 @@ def test_strange_rows_are_predicted_or_refused_by_the_name_of_their_column(kind:
             try:
                 found = frame_packed(good.assign(**{column.name: STRANGE[kind]}), columns)
             except UnusableRows as error:
-                assert f"column '{column.name}' holds" in str(error)
+                refusal = str(error)
+                assert f"column '{column.name}' holds" in refusal
             else:
                 assert column.kind == "category" or (column.kind, kind) in {("number", "huge integers")}
                 assert found.shape[0] == 3
@@ -796,7 +803,8 @@ def long_file(folder: Path) -> Path:
 def packing(*arguments: Path) -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", PACKING, *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
     return process
 
 

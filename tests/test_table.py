@@ -278,7 +278,8 @@ def test_rows_that_do_not_fit_a_model_are_refused_by_column(tmp_path: Path) -> N
     ):
         frame_packed(frame.drop(columns=["city", "rooms"]), columns)
     with pytest.raises(
-        UnusableRows, match=r"column 'size' holds (large_)?string, but the model was trained on numbers; column 'sold' holds int64"
+        UnusableRows,
+        match=r"column 'size' holds 2000 values that are not a number: 'big', .* was trained on numbers; column 'sold' holds int64",
     ):
         frame_packed(frame.assign(size="big", sold=5), columns)
     text = packed(frame.assign(size=frame["size"].astype(str)), tmp_path).schema.columns
@@ -335,3 +336,49 @@ def test_numbers_come_through_packing_as_they_were(data: st.DataObject, tmp_path
         if "x" in table.schema.features:
             (column,) = (column for column in table.schema.columns if column.name == "x")
             np.testing.assert_allclose(table.features[:, 0] + np.float32(column.offset), expected, rtol=1e-6)
+
+
+def test_codes_with_leading_zeros_are_categories_and_a_model_asks_for_their_zeros(tmp_path: Path) -> None:
+    frame = everyday().assign(zip=[f"{number:05d}" for number in np.random.default_rng(0).integers(501, 30000, 20)[np.arange(ROWS) % 20]])
+    table = packed(frame, tmp_path, csv=True)
+    assert kinds(table)["zip"] == "category"
+    assert "some begin with 0: codes, not quantities" in " ".join(table.schema.notes)
+    with pytest.raises(UnusableRows, match=r"column 'zip' holds int64, but the model was trained on codes like '0\d+'; read it as text"):
+        frame_packed(pd.read_csv(tmp_path / "rows.csv"), table.schema.columns)
+    np.testing.assert_array_equal(frame_packed(pd.read_csv(tmp_path / "rows.csv", dtype=str), table.schema.columns), table.features)
+
+
+def test_a_model_takes_dates_and_numbers_as_text_as_json_sends_them(tmp_path: Path) -> None:
+    frame = everyday()
+    table = packed(frame, tmp_path)
+    sent = json.loads(frame.to_json(orient="split", date_format="iso"))
+    np.testing.assert_array_equal(frame_packed(pd.DataFrame(sent["data"], columns=sent["columns"]), table.schema.columns), table.features)
+    text = frame.assign(rooms=frame["rooms"].astype(str))
+    np.testing.assert_array_equal(frame_packed(text, table.schema.columns), table.features)
+
+
+def test_a_number_that_rises_from_row_to_row_may_go_on(tmp_path: Path) -> None:
+    packed(everyday().assign(order=np.arange(ROWS) + 10_000), tmp_path)
+    assert packed(everyday(seed=1).assign(order=np.arange(ROWS) + 90_000), tmp_path).schema.quarantined == {}
+
+
+def test_what_is_constant_or_new_is_said(tmp_path: Path) -> None:
+    assert packed(everyday().assign(fixed=3.5), tmp_path).schema.notes == ("column 'fixed' is constant: 3.5",)
+    notes = " ".join(packed(everyday(seed=1).assign(fixed=3.5, more=np.arange(ROWS)), tmp_path).schema.notes)
+    assert "column 'more' is not in the contract" in notes
+
+
+def test_settings_of_the_split_stay_whatever_the_order_they_are_given_in() -> None:
+    from batchlab.config import load_profile
+
+    rule = load_profile("quick", overrides=["split.folds=3", "split.kind=walk_forward", "split.embargo=5"]).split
+    assert (rule.kind, rule.folds, rule.embargo, rule.test) == ("walk_forward", 3, 5, 0.2)
+
+
+def test_an_embargo_without_time_and_a_file_without_header_are_refused(tmp_path: Path) -> None:
+    table = packed(everyday(), tmp_path)
+    with pytest.raises(BadInput, match=r"embargo keeps parts apart in time, but split\.kind is random"):
+        split(table, SplitRule(embargo=5), 0)
+    (tmp_path / "bare.csv").write_text("1.5,2.5,3\n2.5,3.5,4\n")
+    with pytest.raises(BadInput, match=r"the columns are named 1\.5, 2\.5, 3 …: the first line must hold their names"):
+        pack(Csv(path=tmp_path / "bare.csv"), Columns(target="y"), tmp_path / "tables")

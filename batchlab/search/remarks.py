@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from batchlab.search.search import Search
 
 
+FEW_ROWS = 20
+"""Fewer validation or test rows than these are too few not to say so."""
+
+
 def remarks_of(search: "Search", found: Sequence[Finding], best: Finding | None) -> list[str]:
     """Return all remarks, one sentence each."""
     leaks = [leak.text for leak in search.experiment.leaks]
@@ -61,7 +65,9 @@ def _nothing_learnt(search: "Search", best: Finding | None) -> list[str]:
 
 def _odd_settings(search: "Search") -> list[str]:
     """Say where the user's settings make the comparison less than it could be."""
-    notes = []
+    sizes = search.experiment.split.sizes()
+    few = [f"{sizes[part]} {part}" for part in ("validation", "test") if sizes[part] < FEW_ROWS]
+    notes = [f"there are only {' and '.join(few)} rows, so the verdict rests on little"] if few else []
     if search.data.stored is not None and not any(isinstance(item.strategy, Streaming) for item in search.candidates):
         notes.append("the training rows stay in files, where drawing them one by one is slow; try --strategies streaming")
     given, first, unit = search.rule.target_loss, search.first_loss, search.experiment.loss_unit

@@ -5,7 +5,7 @@ Packing a table and reading rows for a prediction go through the same functions 
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ Flags = NDArray[np.bool_]
 
 MISSING_WORDS = (
     *("", "#N/A", "#NA", "-nan", "-NaN", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null", "?"),
-    *("NAN", "none", "NONE", "#N/A N/A"),
+    *("NAN", "none", "NONE", "#N/A N/A", "-", "--"),
 )
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?(?i:inf|infinity)$"
 GROUPED_NUMBER = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?$"
@@ -30,6 +30,7 @@ DATE_PARTS = ("days", "year_sin", "year_cos", "week_sin", "week_cos")
 TIME_PARTS = ("day_sin", "day_cos")
 FARTHEST = 280_000 * YEAR * DAY
 WHOLE = 2.0**53
+WANTED = {"number": "numbers", "boolean": "true and false", "datetime": "dates", "category": "categories"}
 ROWS_AT_ONCE = 8192
 
 
@@ -277,7 +278,8 @@ def frame_packed(frame: Any, columns: Sequence[PackedColumn]) -> Packed:
         values = _arrow(frame[column.name])
         problem = _problem(values.type, column)
         if problem is None:
-            part, unreadable = packed(values, column)
+            # dates sent as text (in JSON, or read without parsing) are ISO's, whatever they were trained from
+            part, unreadable = packed(values, replace(column, formats=(*column.formats, "ISO8601")))
             found.append(part)
             problem = _unread(values, unreadable, column) if unreadable.any() else None
         problems += [f"column '{column.name}' {problem}"] if problem else []
@@ -321,21 +323,24 @@ def _problem(kind: Any, column: PackedColumn) -> str | None:
     is_date = is_day or (pa.types.is_time(kind) and "days" not in column.parts)
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_boolean(kind)
     fits = {
-        "number": is_number or (column.text and is_text(kind)),
-        "boolean": is_number or (column.text and is_text(kind)),
-        "datetime": is_date or (column.text and is_text(kind)),
+        "number": is_number or is_text(kind),
+        "boolean": is_number or is_text(kind),
+        "datetime": is_date or (is_text(kind) and ("days" in column.parts or column.text)),
         "category": is_text(kind) or is_number or is_day or pa.types.is_time(kind),
     }
-    wanted = {"number": "numbers", "boolean": "true and false", "datetime": "dates", "category": "categories"}[column.kind]
-    return None if fits[column.kind] else f"holds {kind}, but the model was trained on {wanted}"
+    code = next((word for word in column.vocabulary if word[0] == "0" and word.isdigit() and len(word) > 1), None)
+    if code and is_number:
+        return f"holds {kind}, but the model was trained on codes like '{code}'; read it as text (dtype=str), so that the zeros stay"
+    return None if fits[column.kind] else f"holds {kind}, but the model was trained on {WANTED[column.kind]}"
 
 
 def _unread(values: Any, unreadable: Flags, column: PackedColumn) -> str:
     places = np.flatnonzero(unreadable)
     found = ", ".join(shown(values[int(place)]) for place in places[:3])
-    like = f"a date like {', '.join(column.formats)}" if column.formats else "a date within 280,000 years of 1970"
+    like = f"a date like {', '.join((*column.formats, 'ISO8601'))}, within 280,000 years of 1970"
     what = {"number": "a number", "boolean": "true or false", "datetime": like}[column.kind]
-    return f"holds {len(places)} values that are not {what}: {found} (row {places[0]} first)"
+    trained = "" if column.text else f", but the model was trained on {WANTED[column.kind]}"
+    return f"holds {len(places)} values that are not {what}: {found} (row {places[0]} first){trained}"
 
 
 def shown(value: Any) -> str:

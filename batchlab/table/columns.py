@@ -70,6 +70,7 @@ def check_columns(schema: "pa.Schema", columns: Columns) -> None:
     duplicates = sorted(name for name, count in Counter(present).items() if count > 1)
     if duplicates:
         raise BadInput(f"column names must be unique, but these occur twice or more: {', '.join(duplicates)}.")
+    _check_header(schema, columns.target)
     named = {f"{part} column": [name] for part, name in columns.parts.items()}
     for what, names in {**named, "dropped column": columns.drop, "categorical column": columns.categorical}.items():
         for name in names:
@@ -79,6 +80,22 @@ def check_columns(schema: "pa.Schema", columns: Columns) -> None:
     if not columns.features(schema):
         raise BadInput(f"no feature column is left beside target '{columns.target}'; the columns are {', '.join(schema.names)}.")
     _check_types(schema, columns)
+
+
+def _check_header(schema: "pa.Schema", target: str) -> None:
+    """Raise BadInput where the first line seems to be no header, or not to have been cut."""
+    if target in schema.names:
+        return
+    numbers = sum(name.lstrip("+-").replace(".", "", 1).isdigit() for name in schema.names)
+    if 2 * numbers > len(schema.names):
+        first = ", ".join(schema.names[:3])
+        raise BadInput(
+            f"target column '{target}' does not exist, and the columns are named {first} …: the first line must hold their names."
+        )
+    if len(schema.names) == 1 and (sign := next((sign for sign in ",;\t|" if sign in schema.names[0]), None)):
+        raise BadInput(
+            f"there is one column, '{schema.names[0]}': its values seem to be separated by {sign!r}; set source.delimiter to that."
+        )
 
 
 def _check_parts(columns: Columns) -> None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from batchlab.errors import BadInput
 from batchlab.records import Record
-from batchlab.serving.batchlab_serving import PackedColumn
+from batchlab.serving.batchlab_serving import Kind, PackedColumn
 from batchlab.table.schema import ColumnFacts
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -22,7 +22,7 @@ MORE_MISSING = 0.05
 class ColumnTerms(Record):
     """What one column must be like: its range (of dates, as dates), and all `values` that are allowed, where they are given."""
 
-    kind: str
+    kind: Kind
     minimum: float | datetime | None = None
     maximum: float | datetime | None = None
     largest_missing: float = 1.0
@@ -59,6 +59,8 @@ def _terms(facts: ColumnFacts) -> ColumnTerms:
     span = facts.maximum - facts.minimum
     if facts.kind == "datetime":
         return ColumnTerms(kind=facts.kind, minimum=_date(facts.minimum - span), largest_missing=largest)
+    if facts.ascending:
+        return ColumnTerms(kind=facts.kind, minimum=facts.minimum, largest_missing=largest)
     lowest = facts.minimum - span if facts.minimum < 0 else max(0.0, facts.minimum - span)
     return ColumnTerms(kind=facts.kind, minimum=lowest, maximum=facts.maximum + span, largest_missing=largest)
 
@@ -77,11 +79,12 @@ def opened(path: Path) -> Contract | None:
         return None
     try:
         return Contract.model_validate_json(path.read_text())
-    except (ValidationError, UnicodeDecodeError) as error:
-        lines = str(error).splitlines()
-        raise BadInput(
-            f"contract '{path}' cannot be read: {' '.join(lines[1:3]) or lines[0]}; mend it, or delete it to infer it anew."
-        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    except UnicodeDecodeError as error:
+        said = str(error)
+    raise BadInput(f"contract '{path}' cannot be read: {said}; mend it, or delete it to infer it anew.")
 
 
 def check_kinds(contract: Contract, columns: Sequence[PackedColumn], present: Sequence[str], forced: Sequence[str], path: Path) -> None:
@@ -120,6 +123,14 @@ def check_key(contract: Contract, unique: bool, key: str, path: Path) -> None:
 def _raise(wrong: Sequence[str], path: Path) -> None:
     if wrong:
         raise BadInput(f"the table breaks its contract: {'; '.join(wrong)}. Mend the data, or edit '{path}' (delete it to infer it anew).")
+
+
+def described(terms: ColumnTerms) -> str:
+    """Say what the contract allows: a range, or the values."""
+    if terms.values is not None:
+        return ", ".join(terms.values[:10]) + (" …" if len(terms.values) > 10 else "")
+    low, high = (bound if isinstance(bound, datetime | None) else f"{bound:,g}" for bound in (terms.minimum, terms.maximum))
+    return f"{low} to {high}" if None not in (low, high) else (f"at most {high}" if low is None else f"at least {low}")
 
 
 def _number(bound: float | datetime) -> float:

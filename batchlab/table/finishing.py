@@ -63,7 +63,7 @@ def facts_of(packer: Packer, target: Target) -> list[ColumnFacts]:
     facts = [_of_column(packer.plan.target, packer.target_figures, 0)]
     place = 0
     for column in packer.features:
-        facts.append(_of_column(column, packer.figures, place))
+        facts.append(_of_column(column, packer.figures, place).model_copy(update={"ascending": place in packer.rising}))
         place += len(column.packed_names)
     if target.classes:
         facts[0] = facts[0].model_copy(update={"distinct": len(target.classes)})

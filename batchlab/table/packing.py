@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from batchlab.table.contract import Contract
 from batchlab.table.finishing import facts_of, is_unique, settled_target
 from batchlab.table.plan import planned
 from batchlab.table.portions import Packer, exact_precision
-from batchlab.table.schema import PackedTable, Schema
+from batchlab.table.schema import ColumnFacts, PackedTable, Schema
 from batchlab.table.writing import Draft, check_space, writing_under
 
 if TYPE_CHECKING:
@@ -214,11 +214,27 @@ def _finish(job: Job, packer: Packer, draft: Draft) -> None:
         target=target,
         digest=job.digest,
         quarantined=dict(packer.quarantine.counts),
-        notes=_read_as(job.reading.description) + packer.plan.notes,
+        notes=(*_read_as(job.reading.description), *packer.plan.notes, *_remarks(job, facts)),
     )
     (draft.path / "contract.json").write_text(own.model_dump_json(indent=2))
     (draft.path / "statistics.json").write_text(json.dumps([item.model_dump() for item in facts], indent=2))
     (draft.path / "schema.json").write_text(schema.model_dump_json(indent=2))
+
+
+def _remarks(job: Job, facts: Sequence[ColumnFacts]) -> list[str]:
+    """Say which columns are constant, which are new to the contract, and where that is when rows have broken it."""
+    constant = [
+        f"column '{item.name}' is constant: {item.minimum:g}" for item in facts if item.minimum is not None and item.minimum == item.maximum
+    ]
+    if job.contract is None:
+        return constant
+    known = job.contract.columns
+    new = [
+        f"column '{item.name}' is not in the contract '{job.contract_path}'; it is a feature now"
+        for item in facts
+        if item.name not in known
+    ]
+    return [*constant, *new, f"the table is held to the contract '{job.contract_path}'"]
 
 
 def _read_as(description: str) -> tuple[str, ...]:

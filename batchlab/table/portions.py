@@ -51,6 +51,8 @@ class Packer:
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="writing")
         self.writing: Future[None] | None = None
         self.rows = 0
+        places = np.cumsum([0, *(len(column.packed_names) for column in self.features)])
+        self.rising = {int(place): -np.inf for place, column in zip(places, self.features, strict=False) if column.integer}
 
     @property
     def width(self) -> int:
@@ -77,6 +79,7 @@ class Packer:
         self.target_figures.add(len(rows), turned(target[None], np.zeros(1))[1])
         self._write({"features": rows, "target": target, **sides})
         self._note_target(target)
+        self._note_rising(values)
         self.rows += len(target)
 
     def _write(self, parts: "dict[str, NDArray[np.generic]]") -> None:
@@ -164,6 +167,15 @@ class Packer:
         from pyarrow import parquet
 
         parquet.write_table(pa.Table.from_batches([rows]), self.draft.path / "example.parquet")
+
+    def _note_rising(self, values: Numbers) -> None:
+        """Keep those columns of whole numbers that have not fallen yet, with their last value."""
+        for place, last in list(self.rising.items()):
+            column = values[place]
+            if column[0] >= last and (column[1:] >= column[:-1]).all():
+                self.rising[place] = float(column[-1])
+            else:
+                del self.rising[place]
 
     def _note_target(self, target: Numbers) -> None:
         """Keep the target's different values while they may still be classes."""

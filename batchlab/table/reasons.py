@@ -46,7 +46,8 @@ class Reasons:
             flags |= contracts.outside(terms, found[:, 0])
         if flags.any():
             rows = np.flatnonzero(flags).tolist()
-            details = {row: f"column '{column.name}': {shown(values[row])} is outside its contract" for row in rows}
+            allowed = contracts.described(terms)
+            details = {row: f"column '{column.name}': {shown(values[row])} is outside its contract ({allowed})" for row in rows}
             self.put(flags, f"column '{column.name}' is outside its contract", column.name, details)
 
 

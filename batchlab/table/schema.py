@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from batchlab.records import Record
-from batchlab.serving.batchlab_serving import PackedColumn
+from batchlab.serving.batchlab_serving import Kind, PackedColumn
 from batchlab.table.target import Target
 
 LARGE_BYTES, GATHERED_ROWS = 2**26, 2048
@@ -35,11 +35,12 @@ def gathered(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
 class ColumnFacts(Record):
     """What was found in one raw column, in its own unit: counts over the packed `rows`.
 
-    Range and mean are None for categories, and of microseconds since 1970 for dates; `distinct` only of categories.
+    Range and mean are None for categories, and of microseconds since 1970 for dates; `distinct` only of categories; `ascending`
+    says that whole numbers never fall from row to row, as those that count rows do.
     """
 
     name: str
-    kind: str
+    kind: Kind
     missing: int = 0
     infinite: int = 0
     minimum: float | None = None
@@ -47,6 +48,7 @@ class ColumnFacts(Record):
     mean: float | None = None
     spread: float | None = None
     distinct: int | None = None
+    ascending: bool = False
     rows: int = 0
 
     @property

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,8 +41,8 @@ TWO_WAYS = r"^[+-]?[1-9][0-9]{0,2}[.,][0-9]{3}$"
 class Tally:
     """What the survey has counted in one column of text, or one taken as `categorical`: values, words, numbers and dates among them.
 
-    `beyond` is how many different values there were when they became too many to keep, else 0; `two_ways` is a number that could be
-    another, as long as no value has told which decimal sign is used.
+    `beyond` is how many different values there were when they became too many to keep, else 0; `codes` counts whole numbers that
+    begin with 0; `two_ways` is a number that could be another, as long as no value has told which decimal sign is used.
     """
 
     categorical: bool = False
@@ -53,6 +53,7 @@ class Tally:
     points: int = 0
     commas: int = 0
     whole: int = 0
+    codes: int = 0
     booleans: int = 0
     two_ways: str | None = None
     dates: DateTally = field(default_factory=DateTally)
@@ -108,6 +109,7 @@ class Tally:
         self.booleans += _count(found, times, "^(?i:true|false)$") if self.booleans == before and not plain else 0
         if self.whole == self.known:
             self.commas += total
+            self.codes += _count(found, times, "^0[0-9]+$")
         elif not plain or 2 * self.commas >= before:
             self.commas += _count(found, times, COMMA_NUMBER)
         if self.two_ways is None and self.points == self.commas > self.whole:
@@ -178,13 +180,21 @@ def interpreted(name: str, tally: Tally, categorical: bool, decimal: DecimalSign
         return Found(None, note=f"column '{name}' is empty: all {tally.missing:,} values are missing; it is left out")
     if categorical:
         return _category(name, tally)
+    if tally.codes and tally.whole == tally.known:
+        note = f"column '{name}' holds whole numbers of which some begin with 0: codes, not quantities; they are taken as categories"
+        return replace(_words(name, tally), note=note)
     if max(tally.points, tally.commas) >= SHARE_OF_KIND * tally.known:
         return _number(name, tally, decimal)
     if tally.booleans == tally.known:
         return Found(PackedColumn(name, "boolean", text=True))
     if tally.holds_kind:
-        column, note = tally.dates.column(name)
-        return Found(column, note=note)
+        column, said = tally.dates.column(name)
+        return Found(column, note=said)
+    return _words(name, tally)
+
+
+def _words(name: str, tally: Tally) -> Found:
+    """Return a column of words as categories; refused where nearly all are different."""
     if tally.beyond or (tally.different > SHARE_OF_TEXT * tally.known and tally.different > FEWEST_TEXTS):
         shares = ", ".join(
             f"{100 * count / tally.known:.0f}% are {what}"
