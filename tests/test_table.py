@@ -382,3 +382,10 @@ def test_an_embargo_without_time_and_a_file_without_header_are_refused(tmp_path:
     (tmp_path / "bare.csv").write_text("1.5,2.5,3\n2.5,3.5,4\n")
     with pytest.raises(BadInput, match=r"the columns are named 1\.5, 2\.5, 3 …: the first line must hold their names"):
         pack(Csv(path=tmp_path / "bare.csv"), Columns(target="y"), tmp_path / "tables")
+
+
+@pytest.mark.parametrize("csv", [False, True])
+def test_a_time_column_of_numbers_is_a_feature_too_and_one_of_dates_is_not(csv: bool, tmp_path: Path) -> None:
+    frame = everyday().assign(minute=np.arange(ROWS))
+    assert "minute" in kinds(packed(frame, tmp_path, csv=csv, time="minute"))
+    assert "sold" not in kinds(packed(frame.dropna(subset="sold"), tmp_path, csv=csv, time="sold"))

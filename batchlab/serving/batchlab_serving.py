@@ -328,8 +328,7 @@ def _problem(kind: Any, column: PackedColumn) -> str | None:
         "datetime": is_date or (is_text(kind) and ("days" in column.parts or column.text)),
         "category": is_text(kind) or is_number or is_day or pa.types.is_time(kind),
     }
-    code = next((word for word in column.vocabulary if word[0] == "0" and word.isdigit() and len(word) > 1), None)
-    if code and is_number:
+    if is_number and (code := next((word for word in column.vocabulary if word[0] == "0" and word.isdigit() and len(word) > 1), None)):
         return f"holds {kind}, but the model was trained on codes like '{code}'; read it as text (dtype=str), so that the zeros stay"
     return None if fits[column.kind] else f"holds {kind}, but the model was trained on {WANTED[column.kind]}"
 

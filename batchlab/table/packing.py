@@ -18,6 +18,7 @@ from batchlab.table import contract as contracts
 from batchlab.table.columns import CheckRule, Columns, check_columns
 from batchlab.table.contract import Contract
 from batchlab.table.finishing import facts_of, is_unique, settled_target
+from batchlab.table.limits import check_features, check_target, check_weights
 from batchlab.table.plan import planned
 from batchlab.table.portions import Packer, exact_precision
 from batchlab.table.schema import ColumnFacts, PackedTable, Schema
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Item = TypeVar("Item")
-VERSION = 1
+VERSION = 2
 """Counts the meanings of a packed table; a table of another version is packed anew."""
 LOOK_SECONDS = 0.5
 MOST_VALUES = 2**22
@@ -200,7 +201,10 @@ def _check_quarantine(counts: dict[str, int], rows: int, rule: CheckRule, kept: 
 
 def _finish(job: Job, packer: Packer, draft: Draft) -> None:
     """Check the whole, and write what stands beside the rows: the contract that the table is under among it."""
-    packer.check()
+    check_features(packer.features, packer.figures)
+    check_target(packer.plan.target.name, packer.target_figures)
+    if packer.plan.weight is not None:
+        check_weights(packer.plan.weight.name, packer.weights)
     target = settled_target(packer, job.columns, draft)
     facts, unique = facts_of(packer, target), job.columns.key is not None and is_unique(draft.path / "key.npy")
     if job.contract is not None and job.contract_path is not None:

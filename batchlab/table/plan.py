@@ -34,10 +34,10 @@ def planned(reading: Reading, columns: Columns, on_share: OnShare) -> Plan:
     Raises BadInput that names the columns that hold text, and for a target or named column that cannot play its part.
     """
     tallies = _tallies(reading, columns, on_share)
-    features = dict.fromkeys(columns.features(reading.schema))
     signs = {tally.decimal for tally in tallies.values()} - {None}
     decimal = signs.pop() if len(signs) == 1 else None
     found = {name: interpreted(name, tally, tally.categorical and name != columns.target, decimal) for name, tally in tallies.items()}
+    features = _features(columns, reading.schema, found)
     refused = [item.refusal for name, item in found.items() if item.refusal and name in features]
     if refused:
         shown = ", ".join(refused[:10]) + (f" and {len(refused) - 10} more" if len(refused) > 10 else "")
@@ -57,6 +57,14 @@ def planned(reading: Reading, columns: Columns, on_share: OnShare) -> Plan:
     time, weight = (packed(name) if name else None for name in (columns.time, columns.weight))
     _check_named(columns, time, weight)
     return Plan(kept, target, time, weight, notes)
+
+
+def _features(columns: Columns, schema: "pa.Schema", found: dict[str, Found]) -> dict[str, None]:
+    """Return the names of the features in their order; a time column of numbers is one, also where they are written as text."""
+    names = {*columns.features(schema)}
+    if columns.time in found and (time := found[str(columns.time)].column) is not None and time.kind == "number":
+        names.add(str(columns.time))
+    return dict.fromkeys(name for name in schema.names if name in names)
 
 
 def _check_named(columns: Columns, time: PackedColumn | None, weight: PackedColumn | None) -> None:

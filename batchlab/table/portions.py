@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.errors import BadInput
-from batchlab.serving.batchlab_serving import WHOLE, PackedColumn, as_words, exact, instants, is_text, without_missing
+from batchlab.serving.batchlab_serving import PackedColumn, as_words, exact, instants, is_text, without_missing
 from batchlab.table import contract as contracts
 from batchlab.table.columns import Columns
 from batchlab.table.contract import Contract
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 FAR_OUT = 1e4
 """A column whose mean is so many times its spread is packed less that mean: float32 could not tell its values apart."""
-LARGEST_TARGET = 1e100
 NO_TIME = np.iinfo(np.int64).min
 Numbers = NDArray[np.float64]
 
@@ -191,25 +189,6 @@ class Packer:
         for file in self.files.values():
             file.close()
 
-    def check(self) -> None:
-        """Raise BadInput for columns that float32 cannot hold, a target out of range, and weights that are none."""
-        place = 0
-        for column in self.features:
-            if column.kind == "number":
-                _check_resolution(column, self.figures, place)
-            place += len(column.packed_names)
-        low, high = float(self.target_figures.minimum[0]), float(self.target_figures.maximum[0])
-        if high > low and (max(abs(low), abs(high)) > LARGEST_TARGET or high - low < 1 / LARGEST_TARGET):
-            raise BadInput(
-                f"target '{self.plan.target.name}' reaches {max(abs(low), abs(high)):.3g} and spans {high - low:.3g}, "
-                "whose squares cannot be computed with; change its unit."
-            )
-        if self.plan.weight is not None and self.rows and (self.weights.minimum[0] < 0 or self.weights.maximum[0] == 0):
-            raise BadInput(
-                f"weight column '{self.plan.weight.name}' ranges from {self.weights.minimum[0]:g} to {self.weights.maximum[0]:g}; "
-                "weights must be ≥ 0, some > 0."
-            )
-
 
 def exact_precision(schema: "pa.Schema", columns: Sequence[PackedColumn]) -> "type[np.floating[Any]]":
     """Return the smallest precision that holds all raw numbers exactly: float32 where every column is one of short numbers."""
@@ -217,34 +196,6 @@ def exact_precision(schema: "pa.Schema", columns: Sequence[PackedColumn]) -> "ty
 
     short = (pa.float32(), pa.float16(), pa.int8(), pa.int16(), pa.uint8(), pa.uint16(), pa.bool_())
     return np.float32 if all(schema.field(column.name).type in short for column in columns) else np.float64
-
-
-LEAST_FLOAT32_STEPS = 100
-"""A column must vary over at least this many float32 steps, or packing would lose it."""
-
-
-def _check_resolution(column: PackedColumn, figures: Figures, place: int) -> None:
-    """Raise BadInput when float32 could not tell the column's values apart."""
-    low, high = float(figures.minimum[place]), float(figures.maximum[place])
-    largest, spread = max(abs(low), abs(high)), float(figures.spread[place])
-    if not np.isfinite(largest):
-        return
-    if largest > float(np.finfo(np.float32).max):
-        raise BadInput(
-            f"column '{column.name}' reaches {largest:.3g}, beyond float32's {np.finfo(np.float32).max:.3g}; "
-            "rescale it, or take its logarithm."
-        )
-    step = float(np.spacing(np.float32(max(abs(low - column.offset), abs(high - column.offset)))))
-    if column.integer and largest >= WHOLE and spread < LEAST_FLOAT32_STEPS * np.spacing(largest):
-        raise BadInput(
-            f"column '{column.name}' holds whole numbers like {largest:.6g}, of which only multiples of {np.spacing(largest):g} can be "
-            "told apart; if they are names of something, --drop it or take it as --categorical, else subtract their least first."
-        )
-    if 0 < spread < LEAST_FLOAT32_STEPS * step:
-        raise BadInput(
-            f"column '{column.name}' varies by {spread:.3g} around {figures.mean[place]:.6g}, where float32 steps are {step:.3g}; "
-            f"subtract {figures.mean[place]:.6g} from it first, or remove what lies far out."
-        )
 
 
 def _hashes(values: "pa.Array", part: str, name: str, reasons: Reasons) -> "NDArray[np.generic]":
