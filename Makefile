@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check ui server bench verdicts lock browser postgres test-browser clean
+.PHONY: help setup demo test check ui server bench bench-tables verdicts lock browser postgres test-browser clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -18,7 +18,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@echo "Compiling the CPU kernels, about 20 s, unless they are on disk already"
-	@$(BIN)/python -c "from batchlab.engine.backends.numba_cpu import warm; warm()"
+	@$(BIN)/python -c "from batchlab.engine.backends import numba_cpu; from batchlab.table import turning; numba_cpu.warm(); turning.warm()"
 	@touch $@
 
 demo: $(READY) ## The verdict on the lesson's prices and on diabetes
@@ -44,6 +44,11 @@ server: $(READY) ## Start a Prefect server and a worker on loopback, and deploy 
 bench: $(READY) ## Measure the engine beside its peers (add QUICK=--quick for 3 minutes); writes docs/benchmarks.md
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r benchmarks/requirements.lock
 	$(BIN)/python -m benchmarks $(QUICK)
+
+bench-tables: $(READY) ## Measure packing and streaming beside their peers (30 GB of disk); writes docs/packing.md, docs/streaming.md
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r benchmarks/requirements.lock
+	$(BIN)/python -m benchmarks.packing
+	$(BIN)/python -m benchmarks.streaming
 
 browser: ## Install Chromium and its driver, for the browser tests (Debian, Ubuntu)
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \

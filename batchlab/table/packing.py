@@ -139,15 +139,17 @@ def _pass(job: Job, packer: Packer) -> None:
     def on_bad_line(bad: BadLine) -> None:
         packer.quarantine.add(BAD_LINE, f"{bad.file}: {bad.reason}" if bad.file else bad.reason, bad.text, line=bad.line)
 
-    began, estimated = time.perf_counter(), False
+    began, before, estimated = 0.0, 0, False
     if job.reading.row_count is not None:
         _check_space(job, packer, job.reading.row_count)
     for portion, share in one_ahead(_portions(job.reading, packer.width, on_bad_line)):
         packer.add(portion)
         job.listener.on_share(f"packing row {packer.source_rows:,}", share)
-        if not estimated and share > 0 and time.perf_counter() - began > LOOK_SECONDS:
+        if not before:  # the first portion also loads what is loaded once
+            began, before = time.perf_counter(), packer.source_rows
+        elif not estimated and share > 0 and time.perf_counter() - began > LOOK_SECONDS:
             rows, estimated = job.reading.row_count or int(packer.source_rows / share), True
-            seconds = (time.perf_counter() - began) / packer.source_rows * rows
+            seconds = (time.perf_counter() - began) / (packer.source_rows - before) * rows
             size = _check_space(job, packer, rows)
             job.listener.on_estimate(f"Packing about {rows:,} rows × {packer.width} columns: {size / 1e9:.2g} GB, about {seconds:,.0f} s.")
 

@@ -19,6 +19,12 @@ def turned(columns: NDArray[Any], offsets: NDArray[np.float64]) -> tuple[NDArray
     return rows, figures
 
 
+def warm() -> None:
+    """Compile what packing and preparing will call, or load it from disk."""
+    for rows in (np.zeros((1, 2)), np.zeros((1, 2), np.float32), np.zeros((2, 1), np.float32).T):
+        turned(rows, np.zeros(1))
+
+
 # Not parallel: numba's threads may be at work elsewhere in the process, and the other core is busy reading and writing.
 @njit(cache=True, nogil=True)
 def _turn(columns: Any, offsets: Any, rows: Any, figures: Any) -> None:  # pragma: no cover - compiled
