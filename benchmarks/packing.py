@@ -169,8 +169,8 @@ def page(found: dict[str, Any]) -> list[str]:
         f"| writing as many bytes, synced | {statistics.median(rates['write']) / 1e6:.2f}M | "
         f"{statistics.median(rates['write']) / statistics.median(rates['scan']):.2f} |",
         "",
-        f"The scan reads from the system's cache on both cores. Packing takes {of_write:.2f} of what the disk does; the rest is reading, "
-        "turning columns into rows and writing, which share the two cores. "
+        f"The scan reads from the system's cache on both cores. Packing is {of_write:.2f} as fast as a plain write: reading, "
+        "turning columns into rows and writing share the two cores. "
         f"Packing's peak resident memory: {peak / 2**30:.2f} GiB.",
         "",
         f"One process, {limit}: packed in {epoch_of['packing']:.0f} s, prepared {epoch_of['rows']:,} training rows "
