@@ -1,6 +1,7 @@
 """Packed rows → training data: in memory where they fit, else in files beside the table."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,31 +26,28 @@ MOST_EVALUATED = 2**17
 def prepared(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype", memory_bytes: int) -> TrainingData:
     """Return the training and validation rows as inputs in `precision`: in memory, or in files where they would take more than
     `memory_bytes`."""
-    classes = table.schema.target.classes
-    needed = split.sizes()["train"] * (preparation.width + 1) * precision.itemsize
-    most = None if needed <= memory_bytes else MOST_EVALUATED
-    features, target, stored = (
-        _in_memory(table, split, preparation, precision) if most is None else _in_files(table, split, preparation, precision)
-    )
-    validation = _tensors(table, split.rows("validation", most), preparation, precision)
+    needed, outputs = split.sizes()["train"] * (preparation.width + 1) * precision.itemsize, max(1, len(table.schema.target.classes))
+    if needed > memory_bytes:
+        stored = _in_files(table, split, preparation, precision)
+        validation, sample = (_tensors(table, split.rows(part, MOST_EVALUATED), preparation, precision) for part in ("validation", "train"))
+        population = _population(table, split, np.asarray(stored.arrays[1]))
+        return replace(TrainingData.of_stored(stored, *validation, outputs, population), sample=sample)
+    features, target = _in_memory(table, split, preparation, precision)
+    validation = _tensors(table, split.validation, preparation, precision)
+    return TrainingData(features, target, *validation, _population(table, split, target.numpy()), outputs)
+
+
+def _population(table: PackedTable, split: Split, target: NDArray[Any]) -> Population:
+    """Return what strategies may know of the training rows with these targets."""
     weights = table.side_column("weight")
-    return TrainingData(
-        features=features,
-        target=target,
-        validation_features=validation[0],
-        validation_target=validation[1],
-        population=Population(
-            row_count=len(target),
-            classes=target.numpy() if classes else None,
-            weights=None if weights is None else np.asarray(weights[split.train]),
-        ),
-        output_count=max(1, len(classes)),
-        sample=None if most is None else _tensors(table, split.rows("train", most), preparation, precision),
-        stored=stored,
+    return Population(
+        row_count=len(target),
+        classes=target if table.schema.target.classes else None,
+        weights=None if weights is None else np.asarray(weights[split.train]),
     )
 
 
-def _in_memory(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype") -> "tuple[Tensor, Tensor, None]":
+def _in_memory(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype") -> "tuple[Tensor, Tensor]":
     import torch
 
     count, classes = split.sizes()["train"], table.schema.target.classes
@@ -59,11 +57,11 @@ def _in_memory(table: PackedTable, split: Split, preparation: Preparation, preci
     for inputs, truth in _portions(table, split, preparation, precision):
         features[place : place + len(truth)], target[place : place + len(truth)] = inputs, truth
         place += len(truth)
-    return features, target, None
+    return features, target
 
 
-def _in_files(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype") -> "tuple[Tensor, Tensor, StoredRows]":
-    """Write the training rows beside the table, unless they are there, and return maps of the files."""
+def _in_files(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype") -> StoredRows:
+    """Write the training rows beside the table, unless they are there, and return the files."""
     import torch
 
     if precision != torch.float32:
@@ -81,9 +79,7 @@ def _in_files(table: PackedTable, split: Split, preparation: Preparation, precis
             f"preparing {count:,} training rows × {preparation.width} inputs",
         )
         _write(table, split, preparation, precision, name)
-    stored = StoredRows(folder / "features.npy", folder / "target.npy")
-    features, target = (torch.from_numpy(array) for array in stored.arrays)
-    return features, target, stored
+    return StoredRows(folder / "features.npy", folder / "target.npy")
 
 
 def _write(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype", name: str) -> None:
