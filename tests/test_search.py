@@ -617,9 +617,9 @@ def test_one_strategy_under_two_names_cannot_be_told_apart_by_a_whole_search(who
         assert choice is not None
         assert choice.runner_up is not None
         assert (choice.runner_up.ratio, choice.runner_up.detectable, choice.ties) == (1, False, (choice.runner_up.label,))
-    # The verdict's own 97.5% would see a difference of time once in forty runs of this test.
-    assert MEASURES["time"].over(one, other).interval(0.9995).holds(1)
-    assert np.median(one.peak_bytes) == pytest.approx(np.median(other.peak_bytes), rel=0.5)
+    # The verdict's own 97.5% would see a difference once in forty runs of this test; peaks of 13 KB come in pages of 4.
+    for measured in ("time", "memory"):
+        assert MEASURES[measured].over(one, other).interval(0.9995).holds(1)  # type: ignore[index]
 
 
 def test_a_whole_search_measures_memory_loaders_and_order(whole: Search) -> None:
