@@ -17,6 +17,7 @@ from batchlab.errors import BadInput, UnknownName
 from batchlab.models import MODELS
 from batchlab.models.linear import Linear
 from batchlab.records import Record
+from batchlab.retraining.rule import RetrainingRule
 from batchlab.search.rule import SearchRule
 from batchlab.sources import SOURCES, located
 from batchlab.sources.bundled import Bundled
@@ -59,6 +60,7 @@ class Profile(Record):
     model: AnyModel = Linear()
     train: Plan = Plan()
     search: SearchRule = SearchRule()
+    retraining: RetrainingRule = RetrainingRule()
     strategies: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")], AnyStrategy] = Field(min_length=1)
 
     @model_validator(mode="before")

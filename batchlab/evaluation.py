@@ -12,17 +12,21 @@ Predictions = NDArray[np.float64]
 
 
 def mean_loss(truth: NDArray[Any], predictions: Predictions, loss: Loss, target_scale: float) -> float:
-    """Return the loss in the target's unit: squared for MSE and Huber (its knee is `delta` scaled units wide), nats for cross-entropy,
-    where a row costs at most 708, what the smallest probability in float64 does."""
-    from sklearn import metrics
+    """Return the mean of the rows' losses."""
+    return float(row_losses(truth, predictions, loss, target_scale).mean())
 
+
+def row_losses(truth: NDArray[Any], predictions: Predictions, loss: Loss, target_scale: float) -> NDArray[np.float64]:
+    """Return each row's loss `[rows]` in the target's unit: squared for MSE and Huber (its knee is `delta` scaled units wide), nats for
+    cross-entropy, where a row costs at most 708, what the smallest probability in float64 does. One that is not a number stays so."""
     if loss.name == "cross_entropy":  # not sklearn's log_loss, which takes no row to cost more than 36 nats
-        probability = predictions[np.arange(len(truth)), truth]
-        return float(-np.log(np.maximum(probability, np.finfo(np.float64).tiny)).mean())
+        probability = predictions[np.arange(len(truth)), truth].astype(np.float64)
+        return np.asarray(-np.log(np.maximum(probability, np.finfo(np.float64).tiny)))
+    residual = np.abs(predictions[:, 0].astype(np.float64) - truth)
     if loss.name == "huber":
-        residual, knee = np.abs(predictions[:, 0] - truth), loss.delta * target_scale
-        return float(np.where(residual < knee, 0.5 * residual**2, knee * (residual - 0.5 * knee)).mean())
-    return float(metrics.mean_squared_error(truth, predictions[:, 0]))
+        knee = loss.delta * target_scale
+        return np.asarray(np.where(residual < knee, 0.5 * residual**2, knee * (residual - 0.5 * knee)))
+    return np.asarray(residual**2)
 
 
 def scores(truth: NDArray[Any], predictions: Predictions, target: Target) -> dict[str, float | None]:

@@ -38,11 +38,13 @@ MOST_TESTED = 1_000_000
 
 @dataclass(frozen=True)
 class Experiment:
-    """A profile applied to a packed table and its split; everything else follows from these three."""
+    """A profile applied to a packed table and its split; everything else follows from these three, and from a preparation where one is
+    given: a model that goes on training keeps its own."""
 
     profile: Profile
     table: PackedTable
     split: Split
+    given_preparation: Preparation | None = None
 
     def check(self) -> None:
         """Raise BadInput for whatever would stop a strategy from training: its batch, the loss, the device, the model."""
@@ -79,6 +81,8 @@ class Experiment:
     @cached_property
     def preparation(self) -> Preparation:
         """How packed columns become inputs, with statistics of the training rows."""
+        if self.given_preparation is not None:
+            return self.given_preparation
         return measured_preparation(self.table, self.split, self.profile.scale, self.profile.encoding)
 
     @cached_property
@@ -120,6 +124,14 @@ class Experiment:
     def shape(self) -> tuple[int, int]:
         """Inputs and outputs of the network."""
         return self.preparation.width, max(1, len(self.table.schema.target.classes))
+
+    @property
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the network's weights, by name."""
+        from batchlab.engine.backends.base import seeded_network
+
+        network = seeded_network(self.model, self.shape, self.profile.seed)
+        return {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
 
     @property
     def loss_unit(self) -> float:

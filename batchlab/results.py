@@ -1,6 +1,6 @@
 """What a comparison found: the records behind the JSON, the tables and the report."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict
 
@@ -85,7 +85,8 @@ class Period(Result):
 
 class Verdict(Result):
     """The recommendation. `value` and `ci` are in seconds, rows, bytes or loss, as `objective` says; `ratio` is the runner-up's value over
-    the recommended one's with its 97.5% interval, `full_batch_ratio` full batch's. `ties` cannot be told from the recommendation."""
+    the recommended one's with its 97.5% interval, `full_batch_ratio` full batch's. `ties` cannot be told from the recommendation.
+    `settings` are the keys of a profile that train so."""
 
     strategy: str | None
     batch_rows: int | None
@@ -111,6 +112,7 @@ class Verdict(Result):
     periods: tuple[Period, ...] = ()
     notes: tuple[str, ...]
     text: str
+    settings: dict[str, Any] | None = None
 
 
 class ComparisonFacts(Result):

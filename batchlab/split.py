@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,7 +126,7 @@ def split(table: PackedTable, rule: SplitRule, seed: int) -> Split:
         return walk_forward(table, rule)[-1]
     if rule.kind != "in_sample" and rule.validation + rule.test >= 1:
         raise BadInput(f"split.validation {rule.validation} and split.test {rule.test} leave no training rows; their sum must be below 1.")
-    return _checked(_labels(table, rule, seed), table, rule)
+    return split_of(_labels(table, rule, seed), table, rule)
 
 
 def _labels(table: PackedTable, rule: SplitRule, seed: int) -> Labels:
@@ -136,7 +136,7 @@ def _labels(table: PackedTable, rule: SplitRule, seed: int) -> Labels:
         return np.full(rows, EVERY, np.uint8)
     if rule.kind == "chronological":
         held = [round(rows * (rule.validation + rule.test)), round(rows * rule.test)]
-        return assigning.by_time(_times(table), [rows - count for count in held], rows, _embargo(table, rule))
+        return assigning.by_time(times_of(table), [rows - count for count in held], rows, embargo_of(table, rule))
     if rule.kind == "group":
         groups = table.side_column("group")
         if groups is None:
@@ -158,18 +158,18 @@ def walk_forward(table: PackedTable, rule: SplitRule) -> list[Split]:
             f"{rule.folds} folds with split.test {rule.test} and split.validation {rule.validation} leave no training rows to the first; "
             f"use at most {max(1, int((1 - rule.validation) / rule.test - 1e-9))} folds, or smaller shares."
         )
-    times, embargo = _times(table), _embargo(table, rule)
+    times, embargo = times_of(table), embargo_of(table, rule)
     ends = [rows - (rule.folds - 1 - fold) * test for fold in range(rule.folds)]
-    return [_checked(assigning.by_time(times, [end - test - validation, end - test], end, embargo), table, rule) for end in ends]
+    return [split_of(assigning.by_time(times, [end - test - validation, end - test], end, embargo), table, rule) for end in ends]
 
 
-def _times(table: PackedTable) -> "NDArray[np.generic]":
+def times_of(table: PackedTable) -> NDArray[Any]:
     """Return the time of each row; without a time column its number."""
     times = table.side_column("time")
     return np.arange(table.schema.rows, dtype=np.int64) if times is None else times
 
 
-def _embargo(table: PackedTable, rule: SplitRule) -> float:
+def embargo_of(table: PackedTable, rule: SplitRule) -> float:
     """Return the embargo in the unit of the times."""
     if rule.embargo is None:
         return 0.0
@@ -188,8 +188,8 @@ def _embargo(table: PackedTable, rule: SplitRule) -> float:
         raise BadInput(f"split.embargo is '{rule.embargo}'; it must be a number of {unit}.") from error
 
 
-def _checked(labels: Labels, table: PackedTable, rule: SplitRule) -> Split:
-    """Return the split of these labels; raises BadInput for one that nothing can be learnt from."""
+def split_of(labels: Labels, table: PackedTable, rule: SplitRule) -> Split:
+    """Return the split of these labels `[rows]`; raises BadInput for one that nothing can be learnt from."""
     digest = hashlib.sha256(table.schema.digest.encode())
     for start in range(0, len(labels), ROWS_AT_ONCE):
         digest.update(labels[start : start + ROWS_AT_ONCE].tobytes())

@@ -1,9 +1,11 @@
 """The main flow: bring in rows, split them, search every strategy's best setting, score what was saved, report the verdict."""
 
+from pathlib import Path
+
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from batchlab.config import load_profile
+from batchlab.config import Profile, load_profile
 from batchlab.results import Comparison
 from tasks.data import divide, ingest
 from tasks.evaluation import evaluate
@@ -38,6 +40,11 @@ def comparison(
     settings = load_profile(profile, data=data, target=target, task=task, strategies=strategies, overrides=overrides or [], seed=seed)
     table = ingest.submit(settings).result()
     parts = divide.submit(settings, table).result()
+    return compared(settings, table, parts)
+
+
+def compared(settings: Profile, table: Path, parts: Path) -> Comparison:
+    """Search, record, score and conclude on a packed table and its split, within the flow that calls."""
     with comparison_run(settings, table, parts) as run:
         search = plan_search.submit(run).result()
         for part in search.parts():

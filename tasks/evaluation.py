@@ -67,7 +67,7 @@ def _scored(recorded: Recorded, model_uri: str, experiment: Experiment) -> tuple
     from batchlab.shipping import predicted
 
     table, split, target = experiment.table, experiment.split, experiment.table.schema.target
-    model = mlflow.pyfunc.load_model(model_uri).get_raw_model()
+    model = mlflow.pyfunc.load_model(model_uri).get_raw_model().graph
     parts = {f"{part}_loss": split.rows(part, MOST_SCORED) for part in PARTS}
     outputs = {name: predicted(model, table.features, rows) for name, rows in parts.items()}
     losses: dict[str, float | None] = {

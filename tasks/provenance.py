@@ -48,6 +48,11 @@ def git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
+def hardware() -> dict[str, Any]:
+    """Return what a timing depends on most: processor, cores, GPU."""
+    return {name: value for name, value in machine().items() if name in ("machine.processor", "machine.cores", "machine.gpu")}
+
+
 def machine() -> dict[str, Any]:
     """Return the figures of this machine that a timing depends on."""
     import torch

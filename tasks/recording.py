@@ -13,6 +13,8 @@ from batchlab.config import Profile
 from batchlab.engine.records import TrialResult
 from batchlab.experiment import Experiment
 from batchlab.records import Record
+from batchlab.retraining import saved
+from batchlab.retraining.saved import Lineage
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.records import to_target
 from batchlab.search.search import Search
@@ -113,10 +115,10 @@ def curve_of(item: Finding, found: Findings) -> dict[str, list[float]]:
     return {name: values.tolist() for name, values in columns.items()}
 
 
-def log_model(run_id: str, experiment: Experiment, result: TrialResult) -> str:
+def log_model(run_id: str, experiment: Experiment, result: TrialResult, lineage: Lineage | None = None) -> str:
     """Log the trial's model, which takes raw columns by name, and return its address.
 
-    It holds a graph, arrays, and one readable file that turns raw columns into the graph's.
+    It holds a graph, arrays, and one readable file that turns raw columns into the graph's; with a `lineage` also what retraining needs.
     """
     import mlflow
     from mlflow.models import ModelSignature
@@ -131,9 +133,11 @@ def log_model(run_id: str, experiment: Experiment, result: TrialResult) -> str:
     inputs = [ColSpec(AnyType(), name) for name in types]  # any number: MLflow takes no int64 for a double, nor 2.5 for a long
     outputs = [ColSpec("double", name) for name in (schema.target.classes or (schema.target.name,))]
     with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id):
-        folder = Path(scratch) / "exported"
+        folder = Path(scratch) / saved.FOLDER
         folder.mkdir()
         export(experiment.ship(result), schema.columns, folder)
+        if lineage is not None:
+            saved.save(folder, experiment.preparation, result.weights, lineage)
         logged = mlflow.pyfunc.log_model(
             name="model",
             loader_module="batchlab_serving",

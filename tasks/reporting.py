@@ -45,11 +45,11 @@ def comparison_run(profile: Profile, packed: Path, parts: Path) -> Iterator[Comp
     experiment = opened(profile, packed, parts)
     source = profile.source.name
     experiment_id = store.experiment_id(f"comparison-{source}")
-    tags = {"batchlab.kind": "comparison", "prefect.flow_run_id": flow_run.id or "", "prefect.flow_run_url": _prefect_link() or ""}
+    tags = {"batchlab.kind": "comparison", "prefect.flow_run_id": flow_run.id or "", "prefect.flow_run_url": prefect_link() or ""}
     with recorded_run(experiment_id, f"verdict on {source}", tags) as run_id:
         # MLflow's UI opens in its GenAI view unless told otherwise.
         links = {"MLflow run": f"{mlflow_ui()}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"}
-        if link := _prefect_link():
+        if link := prefect_link():
             links["Prefect flow run"] = link
         log_params(run_id, settings_of(experiment) | machine())
         log_dataset(run_id, experiment.table.schema, profile, "comparison")
@@ -66,7 +66,7 @@ def mlflow_ui() -> str:
     return os.environ.get("MLFLOW_UI_URL", "http://127.0.0.1:5000")
 
 
-def _prefect_link() -> str | None:
+def prefect_link() -> str | None:
     """Return the address of this flow run in the Prefect UI; None without a server that has one."""
     base = PREFECT_UI_URL.value()
     return f"{base}/runs/flow-run/{flow_run.id}" if base and flow_run.id else None

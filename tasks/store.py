@@ -1,4 +1,4 @@
-"""The MLflow store under `mlruns/`: one sqlite database, artifacts, packed tables."""
+"""The MLflow store: one sqlite database and its artifacts under `mlruns/`, or a server's; packed tables are always in the folder."""
 
 import functools
 import logging
@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from batchlab.errors import BadInput
+from tasks import address
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
+"""A call waits about a minute for a server that restarts; MLflow's own default is four."""
 
 
 def folder() -> Path:
@@ -26,19 +30,34 @@ def tables() -> Path:
     return folder() / "tables"
 
 
-def database() -> Path:
-    """Return the file of the store's database."""
-    return folder() / "mlflow.db"
+def database() -> Path | None:
+    """Return the file of the store's database; None when the store is on a server."""
+    chosen = address.configured()
+    if chosen is None:
+        return folder() / "mlflow.db"
+    return Path(chosen.removeprefix("sqlite:///")) if chosen.startswith("sqlite:///") else None
 
 
 def artifacts() -> str:
-    """Return the address of the folder of artifacts."""
+    """Return the address of the folder of artifacts, which a database without a server before it leaves to its clients."""
     return (folder() / "artifacts").as_uri()
 
 
 def tracking_uri() -> str:
-    """Return MLflow's tracking address of the store."""
-    return f"sqlite:///{database()}"
+    """Return MLflow's tracking address of the store, without any password: MLFLOW_TRACKING_URI's, else the folder's database."""
+    return address.configured() or f"sqlite:///{database()}"
+
+
+def ui_url() -> str:
+    """Return the address of the MLflow UI: MLFLOW_UI_URL's, else the server's, else where `batchlab ui` serves it."""
+    own = tracking_uri() if address.is_server(tracking_uri()) else "http://127.0.0.1:5000"
+    return os.environ.get("MLFLOW_UI_URL", own)
+
+
+def check_ready() -> None:
+    """Raise BadInput unless the folder takes files and, where the store is on a server, the server answers."""
+    check_writable()
+    address.check_answers(tracking_uri())
 
 
 def check_writable() -> None:
@@ -56,40 +75,73 @@ def check_writable() -> None:
 @functools.cache
 def client() -> "MlflowClient":
     """Return the client of the store; the first call on a machine makes the database, one process at a time."""
+    check_ready()
+    for key, value in PATIENCE.items():
+        os.environ.setdefault(key, value)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    check_writable()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     import mlflow
 
     for name in ("mlflow.store.db.utils", "mlflow.pyfunc", "mlflow.system_metrics.system_metrics_monitor"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # of mlflow.pytorch's own loader
-    mlflow.set_tracking_uri(tracking_uri())
-    with FileLock(folder() / ".initialising.lock"):
-        if not database().exists():
+    _set_tracking_uri()
+    if address.is_server(tracking_uri()):
+        address.check_admits(tracking_uri())
+    else:
+        with FileLock(folder() / ".initialising.lock"):
             _make_database()
     return mlflow.MlflowClient(tracking_uri())
 
 
+def _set_tracking_uri() -> None:
+    """Tell MLflow where the store is, but no child process: MLflow would leave it in the environment, where the user may mean another."""
+    import mlflow
+
+    given = os.environ.get(address.VARIABLE)
+    mlflow.set_tracking_uri(tracking_uri())
+    os.environ.pop(address.VARIABLE, None)
+    if given is not None:
+        os.environ[address.VARIABLE] = given
+
+
 def _make_database() -> None:
-    """Make the database under another name, then rename it: a half-made one would be refused for good."""
+    """Make the database unless it is there; a file under another name first: a half-made one would be refused for good."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    draft = database().with_suffix(".part")
-    for leftover in folder().glob(f"{draft.name}*"):
-        leftover.unlink()
-    SqlAlchemyStore(f"sqlite:///{draft}", artifacts()).engine.dispose()
-    draft.replace(database())
+    file = database()
+    if file is None:
+        SqlAlchemyStore(tracking_uri(), artifacts()).engine.dispose()
+    elif not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(".part")
+        for leftover in file.parent.glob(f"{draft.name}*"):
+            leftover.unlink()
+        SqlAlchemyStore(f"sqlite:///{draft}", artifacts()).engine.dispose()
+        draft.replace(file)
 
 
 def experiment_id(name: str) -> str:
-    """Return the id of the experiment `name`, made with its artifacts under the store when it is new."""
+    """Return the id of the experiment `name`; a new one has its artifacts where the server keeps them, else under the store."""
     client()  # takes the same lock when it makes the database
     with FileLock(folder() / ".initialising.lock"):
         found = client().get_experiment_by_name(name)
-        if found is not None:
-            if found.lifecycle_stage == "deleted":
-                client().restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
-        tags = {"mlflow.experimentKind": "custom_model_development"}  # so that the UI lists its training runs
-        return str(client().create_experiment(name, artifact_location=artifacts(), tags=tags))
+        if found is None:
+            return _made_experiment(name)
+        if found.lifecycle_stage == "deleted":
+            client().restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+
+def _made_experiment(name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    tags = {"mlflow.experimentKind": "custom_model_development"}  # so that the UI lists its training runs
+    place = None if address.is_server(tracking_uri()) else artifacts()
+    try:
+        return str(client().create_experiment(name, artifact_location=place, tags=tags))
+    except MlflowException:  # another machine was faster
+        found = client().get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)

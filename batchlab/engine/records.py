@@ -1,7 +1,7 @@
 """What goes into a training and what comes out of it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -46,10 +46,11 @@ class Plan(Record):
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: a learning rate and the seed of its initial weights and order of rows."""
+    """One training: a learning rate, and the seed of its order of rows and of its initial weights, unless these are given as `start`."""
 
     learning_rate: float
     seed: int
+    start: Mapping[str, NDArray[np.float64]] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

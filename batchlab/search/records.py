@@ -45,7 +45,15 @@ def verdict_of(found: Findings) -> Verdict:
         periods=tuple(found.periods),
         notes=tuple(found.notes),
         text=verdict_text(found),
+        settings=None if best is None else _settings(best),
     )
+
+
+def _settings(best: Finding) -> dict[str, Any]:
+    """Return the recommended setting as keys of a profile."""
+    candidate = best.candidate
+    train = {"optimizer": candidate.optimizer.model_dump(mode="json"), "learning_rate": [best.learning_rate]}
+    return {"strategies": {candidate.name: candidate.strategy.model_dump(mode="json")}, "train": train}
 
 
 def to_target(item: Finding) -> dict[str, Any]:

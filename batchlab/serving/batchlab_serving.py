@@ -4,7 +4,7 @@ Packing a table and reading rows for a prediction go through the same functions 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,8 @@ TIME_PARTS = ("day_sin", "day_cos")
 FARTHEST = 280_000 * YEAR * DAY
 WHOLE = 2.0**53
 WANTED = {"number": "numbers", "boolean": "true and false", "datetime": "dates", "category": "categories"}
-ROWS_AT_ONCE = 8192
+ROWS_AT_ONCE, PACKED_AT_ONCE = 4096, 16_384
+"""So many rows go through the graph, and are packed, at once: what is made of them stays in the processor's cache."""
 
 
 class UnusableRows(ValueError):
@@ -81,7 +82,9 @@ def exact(values: Any, column: PackedColumn) -> tuple[NDArray[np.float64], Flags
 def narrowed(found: NDArray[np.float64], offset: float | NDArray[np.float64]) -> Packed:
     """Return exact numbers less their offset in float32, NaN where they are not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.where(np.isfinite(found), np.asarray(found, np.float64) - offset, np.nan).astype(np.float32)
+        short = np.subtract(found, np.asarray(offset, np.float64), dtype=np.float64).astype(np.float32)
+    short[~np.isfinite(found)] = np.nan
+    return short
 
 
 def numbers(values: Any, column: PackedColumn) -> tuple[NDArray[np.float64], Flags]:
@@ -261,31 +264,55 @@ def is_text(kind: Any) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Raw rows of any kind: their columns' names, how many rows there are, a column as an Arrow array, and the first row's number."""
+
+    names: Sequence[str]
+    count: int
+    column: Callable[[str], Any]
+    first: int = 0
+
+
 def frame_packed(frame: Any, columns: Sequence[PackedColumn]) -> Packed:
     """Return a data frame's rows `[rows, packed columns]`, whatever the order of its columns.
 
     Raises UnusableRows that names every column that is missing, of another type than in training, or holds what cannot be read.
     """
-    names = list(frame.columns)
+    return _packed_rows(_Rows(list(frame.columns), len(frame), lambda name: _arrow(frame[name])), columns)
+
+
+def batch_packed(batch: Any, columns: Sequence[PackedColumn], first_row: int = 0) -> Packed:
+    """Do as `frame_packed` does with an Arrow batch (or table), whose first row has the number `first_row`."""
+    return _packed_rows(_Rows(batch.schema.names, batch.num_rows, lambda name: _plain(batch.column(name)), first_row), columns)
+
+
+def _packed_rows(rows: _Rows, columns: Sequence[PackedColumn]) -> Packed:
+    _check_names(rows.names, columns)
+    found = np.empty((rows.count, sum(len(column.packed_names) for column in columns)), np.float32)
+    problems, place = [], 0
+    for column in columns:
+        values = rows.column(column.name)
+        problem, width = _problem(values.type, column), len(column.packed_names)
+        if problem is None:
+            # dates sent as text (in JSON, or read without parsing) are ISO's, whatever they were trained from
+            found[:, place : place + width], unreadable = packed(values, replace(column, formats=(*column.formats, "ISO8601")))
+            problem = _unread(values, unreadable, column, rows.first) if unreadable.any() else None
+        problems += [f"column '{column.name}' {problem}"] if problem else []
+        place += width
+    if problems:
+        raise UnusableRows("; ".join(problems) + ".")
+    return found
+
+
+def _check_names(names: Sequence[str], columns: Sequence[PackedColumn]) -> None:
+    """Raise UnusableRows unless every column is there, once."""
     absent = [f"'{column.name}'" for column in columns if column.name not in names]
     if absent:
         raise UnusableRows(f"the rows lack column {', '.join(absent)}; the model was trained on {', '.join(c.name for c in columns)}.")
     twice = [f"'{column.name}'" for column in columns if names.count(column.name) > 1]
     if twice:
         raise UnusableRows(f"the rows have column {', '.join(twice)} more than once; which of them is meant?")
-    found, problems = [], []
-    for column in columns:
-        values = _arrow(frame[column.name])
-        problem = _problem(values.type, column)
-        if problem is None:
-            # dates sent as text (in JSON, or read without parsing) are ISO's, whatever they were trained from
-            part, unreadable = packed(values, replace(column, formats=(*column.formats, "ISO8601")))
-            found.append(part)
-            problem = _unread(values, unreadable, column) if unreadable.any() else None
-        problems += [f"column '{column.name}' {problem}"] if problem else []
-    if problems:
-        raise UnusableRows("; ".join(problems) + ".")
-    return np.concatenate(found, axis=1) if found else np.zeros((len(frame), 0), np.float32)
 
 
 def _arrow(series: Any) -> Any:
@@ -299,6 +326,13 @@ def _arrow(series: Any) -> Any:
         values = pa.array(series, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         values = pa.array([_text(value) for value in series], pa.string())
+    return _plain(values)
+
+
+def _plain(values: Any) -> Any:
+    """Return a column as one Arrow array of the values themselves: neither chunks, nor a dictionary, nor views."""
+    import pyarrow as pa
+
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
     return values.cast("string") if pa.types.is_string_view(values.type) else values
@@ -333,13 +367,13 @@ def _problem(kind: Any, column: PackedColumn) -> str | None:
     return None if fits[column.kind] else f"holds {kind}, but the model was trained on {WANTED[column.kind]}"
 
 
-def _unread(values: Any, unreadable: Flags, column: PackedColumn) -> str:
+def _unread(values: Any, unreadable: Flags, column: PackedColumn, first_row: int) -> str:
     places = np.flatnonzero(unreadable)
     found = ", ".join(shown(values[int(place)]) for place in places[:3])
     like = f"a date like {', '.join((*column.formats, 'ISO8601'))}, within 280,000 years of 1970"
     what = {"number": "a number", "boolean": "true or false", "datetime": like}[column.kind]
     trained = "" if column.text else f", but the model was trained on {WANTED[column.kind]}"
-    return f"holds {len(places)} values that are not {what}: {found} (row {places[0]} first){trained}"
+    return f"holds {len(places)} values that are not {what}: {found} (row {first_row + places[0]} first){trained}"
 
 
 def shown(value: Any) -> str:
@@ -353,21 +387,34 @@ def shown(value: Any) -> str:
 class Served:
     """A saved model: raw rows in, predictions out."""
 
+    refusal = UnusableRows
+    """What it raises for rows that it cannot read: this file is another module in a saved model than in Batchlab."""
+
     def __init__(self, columns: Sequence[PackedColumn], graph: Any) -> None:
         self.columns, self.graph = tuple(columns), graph
 
     def predict(self, frame: Any, params: dict[str, Any] | None = None) -> NDArray[np.float64]:
         """Return predictions `[rows, 1]` in the target's unit, or probabilities `[rows, classes]`, in portions: memory stays bounded."""
+        return self._outputs(frame_packed(frame, self.columns))
+
+    def predict_batch(self, batch: Any, first_row: int = 0) -> NDArray[np.float64]:
+        """Return what `predict` does, of an Arrow batch; errors number its rows from `first_row` on."""
+        # a vocabulary is hashed for every portion: let there be several rows a word
+        most = max(PACKED_AT_ONCE, 4 * max((len(column.vocabulary) for column in self.columns), default=0))
+        starts = range(0, max(batch.num_rows, 1), most)
+        return np.concatenate([self._outputs(batch_packed(batch.slice(start, most), self.columns, first_row + start)) for start in starts])
+
+    def get_raw_model(self) -> "Served":
+        """Return this; its `graph` maps packed columns to predictions. MLflow asks for it by this name."""
+        return self
+
+    def _outputs(self, packed_rows: Packed) -> NDArray[np.float64]:
         import torch
 
-        packed_rows = torch.from_numpy(frame_packed(frame, self.columns))
         with torch.no_grad():
-            portions = [self.graph(part) for part in torch.split(packed_rows, ROWS_AT_ONCE)] if len(packed_rows) else []
-        return torch.cat(portions).numpy() if portions else np.zeros((0, 1))
-
-    def get_raw_model(self) -> Any:
-        """Return the graph from packed columns to predictions; MLflow asks for it by this name."""
-        return self.graph
+            if not len(packed_rows):  # as wide as any other answer
+                return np.asarray(self.graph(torch.zeros(1, packed_rows.shape[1])).numpy()[:0])
+            return np.concatenate([self.graph(part).numpy() for part in torch.split(torch.from_numpy(packed_rows), ROWS_AT_ONCE)])
 
 
 def _load_pyfunc(path: str) -> Served:
@@ -375,9 +422,13 @@ def _load_pyfunc(path: str) -> Served:
     import torch
 
     folder = Path(path)
+    return Served(columns_of(folder), torch.export.load(folder / "model.pt2").module())
+
+
+def columns_of(folder: Path) -> tuple[PackedColumn, ...]:
+    """Return the columns of the model in the folder."""
     described: list[dict[str, Any]] = json.loads((folder / "columns.json").read_text())
     tuples: list[dict[str, Any]] = [
         {key: tuple(value) if isinstance(value, list) else value for key, value in one.items()} for one in described
     ]
-    columns = [PackedColumn(**one) for one in tuples]
-    return Served(columns, torch.export.load(folder / "model.pt2").module())
+    return tuple(PackedColumn(**one) for one in tuples)

@@ -100,6 +100,11 @@ class Source(Record, ABC):
         Raises BadInput for what cannot be read.
         """
 
+    def newest(self, column: str) -> float | None:
+        """Return the largest value of a column (microseconds since 1970 for dates) where the source can tell without reading all rows;
+        else None."""
+        return None
+
     def peek(self) -> "pa.Schema | None":
         """Return the columns and their types when they are cheap to know before reading, else None."""
         return None

@@ -3,6 +3,8 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -77,15 +79,29 @@ class Sql(Source):
             types = [type_of(values) for values in columns] or [pa.null()] * len(names)
         return pa.schema([pa.field(name, kind) for name, kind in zip(names, types, strict=True)])
 
+    def newest(self, column: str) -> float | None:
+        """Return the largest value of a column, found by the database: the watermark that new rows are told by. None for text."""
+        with self._result(column) as result:
+            found = result.scalar()
+        if isinstance(found, datetime):
+            return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1e6
+        if isinstance(found, date):
+            return datetime(found.year, found.month, found.day, tzinfo=UTC).timestamp() * 1e6
+        return float(found) if isinstance(found, int | float | Decimal) else None
+
     @contextmanager
-    def _result(self) -> "Iterator[CursorResult[Any]]":
-        """Run the query with a cursor on the server; raises BadInput for what the database says, without the password."""
+    def _result(self, newest: str | None = None) -> "Iterator[CursorResult[Any]]":
+        """Run the query, or ask for its largest value of the column `newest`, with a cursor on the server; raises BadInput for what the
+        database says, without the password."""
         from sqlalchemy.exc import SQLAlchemyError
 
         url = self._address()
         try:
             with _connected(url) as connection:
-                result = connection.execution_options(stream_results=True, no_parameters=True).exec_driver_sql(self._text(connection))
+                text = self._text(connection)
+                if newest is not None:
+                    text = f"SELECT max({connection.dialect.identifier_preparer.quote(newest)}) FROM ({text}) AS rows_of_batchlab"
+                result = connection.execution_options(stream_results=True, no_parameters=True).exec_driver_sql(text)
                 if not result.returns_rows:
                     raise BadInput("the query returns no rows and no columns; give one that begins with SELECT.")
                 yield result

@@ -31,7 +31,7 @@ class Backend(ABC):
 
     def __init__(self, model: Model, shape: tuple[int, int], trials: Sequence[Trial], loss: Loss) -> None:
         self.model, self.loss = model, loss
-        networks = [seeded_network(model, shape, trial.seed) for trial in trials]
+        networks = [_begun(seeded_network(model, shape, trial.seed), trial) for trial in trials]
         self.network = networks[0]
         self.shapes = {name: tuple(parameter.shape) for name, parameter in self.network.named_parameters()}
         self.sizes = [parameter.numel() for parameter in self.network.parameters()]
@@ -84,6 +84,15 @@ class Backend(ABC):
         self.rows_seen = np.where(self.active, rows_seen, self.rows_seen)
         self.steps = np.where(self.active, made, self.steps)
         self.diverge(diverged)
+
+
+def _begun(network: nn.Module, trial: Trial) -> nn.Module:
+    """Give the network the weights that the trial starts from, where it has some."""
+    if trial.start is not None:
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                parameter.copy_(torch.from_numpy(np.asarray(trial.start[name])))
+    return network
 
 
 def seeded_network(model: Model, shape: tuple[int, int], seed: int) -> nn.Module:

@@ -1,0 +1,109 @@
+"""Training the challenger: the recommended setting with several seeds, from scratch or from the champion's weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchlab.config import Profile
+from batchlab.engine.loop import train
+from batchlab.engine.records import OnProgress, Trial, TrialResult
+from batchlab.errors import BadInput
+from batchlab.experiment import Experiment
+from batchlab.retraining.carrying import carried
+from batchlab.retraining.saved import Saved
+from batchlab.search.search import budgeted, thinned
+from batchlab.split import Split
+from batchlab.table import PackedTable
+
+SEEDS_APART = 2_000_003
+"""Seeds of retrainings are so far from those of comparisons."""
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """The trained challenger: its experiment, the trainings of all seeds, the one that is shipped (lowest settled validation loss), how it
+    began, and what is to be said of that."""
+
+    experiment: Experiment
+    results: Sequence[TrialResult]
+    start: str
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def shipped(self) -> TrialResult:
+        """The training whose weights are shipped; one that lasted longest when all diverged."""
+        return min(self.results, key=lambda result: (result.settled_loss, -result.steps))
+
+    @property
+    def train_rows(self) -> int:
+        """How many rows trained it."""
+        return self.experiment.split.sizes()["train"]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether every seed diverged."""
+        return all(result.diverged_at is not None for result in self.results)
+
+    @property
+    def validation_losses(self) -> NDArray[np.float64]:
+        """The settled validation loss of each seed, in the target's unit; infinite for a diverged one."""
+        return np.array([result.settled_loss for result in self.results]) * self.experiment.loss_unit
+
+
+def challenged(
+    profile: Profile,
+    table: PackedTable,
+    split: Split,
+    champion: Saved | None,
+    seed: int,
+    on_progress: OnProgress = lambda progress: None,
+) -> Challenger:
+    """Return the challenger, trained with the one setting of `profile` as `retraining.start` says.
+
+    `warm` continues the champion's weights, with its preparation; `measure` trains both ways and takes the one whose seeds have the lower
+    validation loss on average. Where warm is impossible, since columns, classes or the model have changed, it says so and starts from
+    scratch.
+    """
+    rule, scratch = profile.retraining, Experiment(profile, table, split)
+    if champion is None or rule.start == "scratch":
+        return _trained(scratch, "scratch", None, seed, on_progress)
+    try:
+        warm = continued(scratch, champion)
+    except BadInput as error:
+        return replace(_trained(scratch, "scratch", None, seed, on_progress), remarks=(f"not from the champion's weights: {error}",))
+    if rule.start == "warm":
+        return _trained(warm, "warm", champion, seed, on_progress)
+    ways = _trained(scratch, "scratch", None, seed, on_progress), _trained(warm, "warm", champion, seed, on_progress)
+    better = min(ways, key=lambda way: float(way.validation_losses.mean()))
+    said = ", ".join(f"{way.start} {way.validation_losses.mean():.6g}" for way in ways)
+    return replace(better, remarks=(f"mean validation loss over {len(better.results)} seeds by start: {said}; {better.start} is taken",))
+
+
+def continued(experiment: Experiment, champion: Saved) -> Experiment:
+    """Return the experiment with the champion's preparation, so that its weights mean the same; raises BadInput where they cannot."""
+    preparation = carried(champion.preparation, champion.columns, experiment.table.schema.columns)
+    warm = replace(experiment, given_preparation=preparation)
+    classes = experiment.table.schema.target.classes
+    if classes != champion.lineage.classes:
+        raise BadInput(f"its classes are {_listed(champion.lineage.classes)}, the table's {_listed(classes)}.")
+    shapes = {name: values.shape for name, values in champion.weights.items()}
+    expected = {name: tuple(shape) for name, shape in warm.weight_shapes.items()}
+    if shapes != expected:
+        raise BadInput(f"its weights are {shapes}, the model's {expected}.")
+    return warm
+
+
+def _trained(experiment: Experiment, start: str, champion: Saved | None, seed: int, on_progress: OnProgress) -> Challenger:
+    profile = experiment.profile
+    (strategy,), (rate,) = profile.strategies.values(), profile.train.learning_rate or ()
+    weights = None if champion is None else champion.weights
+    trials = [Trial(rate, seed + SEEDS_APART + number, weights) for number in range(profile.retraining.seeds)]
+    plan = budgeted(profile.train, experiment.split.sizes()["train"]).model_copy(update={"keep": "settled"})
+    results = train(thinned(experiment), experiment.model, strategy, trials, plan, experiment.loss, experiment.device, on_progress)
+    return Challenger(experiment, results, start)
+
+
+def _listed(classes: Sequence[str]) -> str:
+    return ", ".join(classes[:10]) or "none"

@@ -1,0 +1,110 @@
+"""Which rows are new since the last decision, and the split of a retraining: train on the past, hold out the latest of the new rows."""
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from batchlab import assigning
+from batchlab.assigning import TEST, TRAIN, UNUSED, VALIDATION
+from batchlab.config import Profile
+from batchlab.records import Record
+from batchlab.split import Split, embargo_of, split_of, times_of
+from batchlab.table import PackedTable
+
+FEWEST_REFERENCE = 1000
+
+
+class Mark(Record):
+    """How far a table went when a decision was made on it: its digest, its rows, and the newest moment of its time column (microseconds
+    since 1970 for dates; None without such a column, where rows count)."""
+
+    digest: str
+    rows: int = Field(ge=0)
+    newest: float | None = None
+
+    @property
+    def last(self) -> float:
+        """The last moment that was known; without a time column, the number of the last row."""
+        return self.rows - 1 if self.newest is None else self.newest
+
+
+class Stretch(Record):
+    """The moments after `after` up to `last`: of the time column, else row numbers."""
+
+    after: float
+    last: float
+
+
+def mark_of(table: PackedTable) -> Mark:
+    """Return how far the table goes."""
+    times = table.side_column("time")
+    newest = None if times is None else float(times.max())
+    return Mark(digest=table.schema.digest, rows=table.schema.rows, newest=newest)
+
+
+def fresh_count(table: PackedTable, mark: Mark | None) -> int:
+    """Return how many rows are newer than all of the mark; all of them without a mark."""
+    if mark is None:
+        return table.schema.rows
+    return int((times_of(table) > mark.last).sum())
+
+
+def rows_within(table: PackedTable, stretch: Stretch) -> NDArray[np.int64]:
+    """Return the numbers of the rows of a stretch, ascending."""
+    times = times_of(table)
+    return np.flatnonzero((times > stretch.after) & (times <= stretch.last))
+
+
+def rows_after(table: PackedTable, mark: Mark) -> NDArray[np.int64]:
+    """Return the numbers of the rows that are newer than all of the mark, ascending."""
+    return np.flatnonzero(times_of(table) > mark.last)
+
+
+def reference_rows(table: PackedTable, mark: Mark, most: int) -> NDArray[np.int64]:
+    """Return the numbers of the latest rows up to the mark, ascending: at most so many, but not fewer than 1,000 where there are."""
+    times, most = times_of(table), max(most, FEWEST_REFERENCE)
+    old = np.flatnonzero(times <= mark.last)
+    if len(old) <= most:
+        return old
+    return np.sort(old[np.argpartition(times[old], len(old) - most)[-most:]])
+
+
+def retraining_split(table: PackedTable, profile: Profile, mark: Mark | None) -> Split:
+    """Return the split of a retraining from all rows: the latest of the fresh ones are held out (a first model holds out `split.test` of
+    all), the latest of those before validate, the others train; `split.embargo` keeps them apart.
+
+    Raises BadInput when a part would have fewer than 2 rows, or the training rows lack a class.
+    """
+    rule = profile.retraining
+    held = round(table.schema.rows * profile.split.test) if mark is None else round(fresh_count(table, mark) * rule.holdout)
+    return split_of(_by_time(table, profile, held, rule.validation), table, profile.split)
+
+
+def update_split(table: PackedTable, profile: Profile, mark: Mark, seed: int) -> Split:
+    """Return the split of an update: as of a retraining, but only the fresh rows train and validate, beside `replay` old rows, drawn at
+    random, for each fresh one that trains."""
+    rule = profile.retraining
+    fresh = fresh_count(table, mark)
+    held = round(fresh * rule.holdout)
+    labels = _by_time(table, profile, held, rule.validation * (fresh - held) / max(1, table.schema.rows - held))
+    times, drawn = times_of(table), np.random.default_rng(seed)
+    trains = int(((labels == TRAIN) & (times > mark.last)).sum())
+    old = np.flatnonzero((times <= mark.last) & ((labels == TRAIN) | (labels == VALIDATION)))
+    labels[old] = UNUSED
+    labels[drawn.choice(old, min(len(old), round(rule.replay * trains)), replace=False)] = TRAIN
+    return split_of(labels, table, profile.split)
+
+
+def _by_time(table: PackedTable, profile: Profile, held: int, validation: float) -> NDArray[np.uint8]:
+    """Return labels `[rows]` that hold out so many of the latest rows, and that share of the others before them."""
+    rows = table.schema.rows
+    before = rows - held
+    return assigning.by_time(times_of(table), [before - round(before * validation), before], rows, embargo_of(table, profile.split))
+
+
+def held_out(table: PackedTable, split: Split) -> Stretch:
+    """Return the stretch that the split holds out."""
+    times, held = times_of(table), split.labels == TEST
+    moments = times[held]
+    earlier = times[~held]
+    return Stretch(after=float(earlier.max()) if len(earlier) else float(moments.min()) - 1, last=float(moments.max()))

@@ -1,0 +1,161 @@
+"""Champion and challenger on the same held-out rows, each as it was saved: what the gate decides by."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchlab.errors import BadInput, UnknownName
+from batchlab.evaluation import row_losses
+from batchlab.retraining.carrying import relaid
+from batchlab.retraining.challenger import Challenger
+from batchlab.retraining.drift import Drift
+from batchlab.retraining.fresh import rows_within
+from batchlab.retraining.gate import Contestant, Holdout, decide
+from batchlab.retraining.promotion import Promotion
+from batchlab.retraining.saved import Saved
+from batchlab.split import times_of
+from batchlab.table import PackedTable, gathered
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Rows = NDArray[np.int64]
+MOST_JUDGED, ROWS_AT_ONCE = 1_000_000, 8192
+"""Of more rows a random sample decides."""
+TIMED_ROWS, TIMES = 4096, 7
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A saved model as it is served: its exported graph, its number in the registry and its size."""
+
+    saved: Saved
+    graph: "nn.Module"
+    number: int
+    size_bytes: int
+
+    def predicted(self, table: PackedTable, rows: Rows) -> NDArray[np.float64]:
+        """Return predictions for rows of any table that has the model's columns: `[rows, 1]`, or a probability for each of its classes."""
+        import torch
+
+        columns, portions = table.schema.columns, [np.zeros((0, max(1, len(self.saved.lineage.classes))))]
+        with torch.no_grad():
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                packed = gathered(table.features, rows[start : start + ROWS_AT_ONCE])
+                portions.append(self.graph(torch.from_numpy(relaid(packed, self.saved.columns, columns))).numpy())
+        return self._in_order(np.concatenate(portions), table.schema.target.classes)
+
+    def _in_order(self, outputs: NDArray[np.float64], classes: Sequence[str]) -> NDArray[np.float64]:
+        """Return probabilities in the order of the table's classes: 0 for one that the model does not know."""
+        own = self.saved.lineage.classes
+        if tuple(classes) == own:
+            return outputs
+        if not own or not classes:
+            raise BadInput(f"the champion predicts {', '.join(own) or 'numbers'}, the table's target is {', '.join(classes) or 'numbers'}.")
+        ordered = np.zeros((len(outputs), len(classes)))
+        for place, name in enumerate(classes):
+            if name in own:
+                ordered[:, place] = outputs[:, own.index(name)]
+        return ordered
+
+
+def judged(
+    challenger: Challenger, registered: Registered, champion: Registered | None, drift: Drift | None, old_too: bool = False
+) -> Promotion:
+    """Return the gate's decision on the challenger's held-out rows; with `old_too` also by the champion's old holdout (an update)."""
+    experiment = challenger.experiment
+    table, rows = experiment.table, judging_rows(experiment.table, experiment.split.rows("test", MOST_JUDGED))
+    old = rows_within(table, champion.saved.lineage.held_out)[:MOST_JUDGED] if champion is not None and old_too else np.zeros(0, np.int64)
+    judge = _Judge(challenger, rows, old)
+    sides = [] if champion is None else [champion]
+    seconds = _seconds_per_row([*sides, registered], table, rows)
+    found = [judge.contestant(side, taken) for side, taken in zip([*sides, registered], seconds, strict=True)]
+    return decide(
+        found[0] if champion is not None else None,
+        found[-1],
+        [judge.seed_loss(number) for number in range(len(challenger.results))],
+        judge.holdout(drift),
+        experiment.profile.retraining.gate,
+    )
+
+
+def judging_rows(table: PackedTable, rows: Rows) -> Rows:
+    """Return the rows in the order of time."""
+    return rows[np.argsort(times_of(table)[rows], kind="stable")]
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """What both sides are judged by: the challenger's experiment, the held-out rows in time order, and those of the old holdout."""
+
+    challenger: Challenger
+    rows: Rows
+    old: Rows
+
+    def losses(self, rows: Rows, predictions: NDArray[np.float64]) -> NDArray[np.float64]:
+        experiment = self.challenger.experiment
+        truth = gathered(experiment.table.target, rows)
+        return row_losses(truth, predictions, experiment.loss, experiment.preparation.target_scale)
+
+    def contestant(self, side: Registered, seconds_per_row: float) -> Contestant:
+        table = self.challenger.experiment.table
+        predictions = side.predicted(table, self.rows)
+        old = self.losses(self.old, side.predicted(table, self.old)) if len(self.old) else None
+        return Contestant(self.losses(self.rows, predictions), predictions, side.number, seconds_per_row, side.size_bytes, old)
+
+    def seed_loss(self, number: int) -> float:
+        """Return the mean loss on the held-out rows of one seed's training; infinite for one that diverged."""
+        from batchlab.shipping import predicted
+
+        experiment, result = self.challenger.experiment, self.challenger.results[number]
+        if result.diverged_at is not None:
+            return float("inf")
+        return float(self.losses(self.rows, predicted(experiment.ship(result), experiment.table.features, self.rows)).mean())
+
+    def holdout(self, drift: Drift | None) -> Holdout:
+        experiment = self.challenger.experiment
+        table, schema = experiment.table, experiment.table.schema
+        classes = len(schema.target.classes)
+        train = gathered(table.target, experiment.split.rows("train", MOST_JUDGED))
+        constant = np.bincount(train, minlength=classes) / len(train) if classes else np.array([train.mean()])
+        by = experiment.profile.retraining.gate.by
+        return Holdout(
+            truth=gathered(table.target, self.rows),
+            classes=classes,
+            labels={} if by is None else {by: labels_of(table, by, self.rows)},
+            constant_losses=self.losses(self.rows, np.tile(constant, (len(self.rows), 1))),
+            quarantined_share=sum(schema.quarantined.values()) / max(1, schema.source_rows),
+            drift=drift,
+        )
+
+
+def labels_of(table: PackedTable, name: str, rows: Rows) -> list[str | None]:
+    """Return the values of a category column `[rows]`, None for missing ones; raises BadInput for a column that holds none."""
+    place = 0
+    for column in table.schema.columns:
+        if column.name == name and column.kind == "category":
+            codes = gathered(table.features, rows)[:, place]
+            words: list[str | None] = [*column.vocabulary, "others"]
+            return [None if np.isnan(code) else words[min(int(code), len(words) - 1)] for code in codes]
+        place += len(column.packed_names)
+    known = [column.name for column in table.schema.columns if column.kind == "category"]
+    raise UnknownName("retraining.gate.by: category column", name, known)
+
+
+def _seconds_per_row(sides: Sequence[Registered], table: PackedTable, rows: Rows) -> list[float]:
+    """Return the seconds that each side takes a row, timed in turns on the same rows: the fastest of several."""
+    few, taken = rows[:TIMED_ROWS], [[float("inf")] for _ in sides]
+    for _ in range(TIMES):
+        for number, side in enumerate(sides):
+            taken[number].append(_timed(lambda side=side: side.predicted(table, few)))  # type: ignore[misc]
+    return [min(found) / max(1, len(few)) for found in taken]
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

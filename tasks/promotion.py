@@ -1,0 +1,63 @@
+"""Tasks that decide: champion and challenger on the same rows, the gate, and the switch that only one can make."""
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from batchlab.retraining.challenger import Challenger
+from batchlab.retraining.judging import judged
+from batchlab.retraining.outcome import Retraining
+from batchlab.retraining.promotion import Promotion
+from tasks import events, registry, store
+from tasks.registry import Superseded
+from tasks.retraining import RetrainingRun, Trained, version_in
+from tasks.tracking import log_metrics
+
+MOST_ROUNDS = 10
+"""So often a challenger is judged anew because another one became champion meanwhile."""
+
+
+@task(cache_policy=NO_CACHE)
+def decide(run: RetrainingRun, challenger: Challenger, trained: Trained) -> Promotion:
+    """Judge the challenger against whoever is champion, and make it champion if it wins; judge again when another one was quicker."""
+    name, version = run.study.standing.name, version_in(run, trained)
+    opened = registry.opened(version)
+    for _ in range(MOST_ROUNDS):
+        champion = registry.champion_of(name)
+        held = None if champion is None else registry.opened(champion)
+        promotion = judged(challenger, opened, held, run.study.drift, old_too=run.study.mode == "update")
+        try:
+            if promotion.wins:
+                registry.promoted(version, champion)
+            registry.set_mark(name, run.study.mark)
+            return promotion
+        except Superseded as news:
+            store.client().set_tag(run.run_id, "batchlab.judged_again", str(news))
+    raise RuntimeError(
+        f"another version of '{name}' became champion {MOST_ROUNDS} times while version {version.number} was judged; try again."
+    )
+
+
+def told(run: RetrainingRun, promotion: Promotion, url: str) -> None:
+    """Emit what was decided, for automations and people."""
+    name = run.study.standing.name
+    facts = {"champion": promotion.champion, "challenger": promotion.challenger, "run": run.run_id, "url": url}
+    if promotion.wins:
+        events.emit(events.CHAMPION_CHANGED, "model", name, f"{name} version {promotion.challenger}: {promotion.text}", **facts)
+    else:
+        events.emit(events.GATE_REFUSED, "model", name, f"{name} version {promotion.challenger}: {promotion.text}", **facts)
+
+
+def record(run: RetrainingRun, result: Retraining, promotion: Promotion) -> None:
+    """Write the decision with all of its evidence into the run, whatever it was."""
+    client = store.client()
+    numbers = ("improvement", "champion_loss", "challenger_loss", "constant_loss", "minimum_effect", "seed_scatter", "holdout_rows")
+    log_metrics(run.run_id, {name: getattr(promotion, name) for name in numbers})
+    client.log_text(run.run_id, promotion.model_dump_json(indent=2), "promotion.json")
+    client.log_text(run.run_id, result.model_dump_json(indent=2), "retraining.json")
+    tags = {"decision": promotion.decision, "reason": promotion.text[:4000], "batchlab.champion": str(result.champion)}
+    for key, value in tags.items():
+        client.set_tag(run.run_id, key, value)
+    if promotion.challenger is not None:
+        for key in ("decision", "reason"):
+            client.set_model_version_tag(run.study.standing.name, str(promotion.challenger), key, tags[key])
+        client.update_model_version(run.study.standing.name, str(promotion.challenger), promotion.text)

@@ -1,0 +1,196 @@
+"""The registered model: its versions, who is champion, challenger and previous, and the switch between them that only one can make."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from batchlab.config import Profile
+from batchlab.errors import BadInput
+from batchlab.retraining import saved
+from batchlab.retraining.fresh import Mark
+from batchlab.retraining.judging import Registered
+from batchlab.retraining.saved import Lineage
+from tasks import store
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
+MARK = "batchlab.mark"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a registered model, and the MLflow run that trained it."""
+
+    name: str
+    number: int
+    run_id: str
+
+    @property
+    def uri(self) -> str:
+        """The address that MLflow loads it by."""
+        return f"models:/{self.name}/{self.number}"
+
+
+class Superseded(Exception):
+    """Another version became champion since the decision was made: it must be made again."""
+
+
+def model_name(profile: Profile) -> str:
+    """Return the name that a model of the profile's source and target is registered under, unless the user names one."""
+    plain = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in f"{profile.source.name}-{profile.named_columns().target}")
+    return plain[:200]
+
+
+def names() -> list[str]:
+    """Return the names of all registered models."""
+    return sorted(model.name for model in store.client().search_registered_models())
+
+
+def version_of(name: str | None, which: str = CHAMPION) -> Version:
+    """Return a version by its number or alias; without a name, of the only registered model.
+
+    Raises BadInput that says which models, versions and aliases there are.
+    """
+    chosen = _only_name() if name is None else name
+    found = _looked_up(chosen, which)
+    if found is not None:
+        return found
+    known = names()
+    if chosen not in known:
+        raise BadInput(f"no model '{chosen}' is registered in {store.tracking_uri()}; there is {', '.join(known) or 'none yet'}.")
+    numbers = ", ".join(str(version.number) for version in versions(chosen)) or "none"
+    aliases = ", ".join(f"{alias} (version {number})" for alias, number in aliases_of(chosen).items()) or "none"
+    raise BadInput(f"model '{chosen}' has no version '{which}'; its versions are {numbers}, its aliases {aliases}.")
+
+
+def champion_of(name: str) -> Version | None:
+    """Return the champion; None for a model that has none yet."""
+    return _looked_up(name, CHAMPION)
+
+
+def versions(name: str) -> list[Version]:
+    """Return every version of the model, oldest first; none for a model that is not registered."""
+    found = store.client().search_model_versions(f"name='{_quoted(name)}'")
+    return sorted((_version(item) for item in found), key=lambda version: version.number)
+
+
+def aliases_of(name: str) -> dict[str, int]:
+    """Return which version each alias names."""
+    return {alias: int(number) for alias, number in store.client().get_registered_model(name).aliases.items()}
+
+
+def registered(name: str, model_uri: str, run_id: str, tags: dict[str, str]) -> Version:
+    """Register a logged model as the newest version and the challenger, and return it."""
+    from mlflow.exceptions import MlflowException
+
+    client = store.client()
+    with exclusive(name):
+        try:
+            client.get_registered_model(name)
+        except MlflowException:
+            client.create_registered_model(name, tags={"batchlab.kind": "champion"}, description="Kept retrained by Batchlab.")
+        model_id = model_uri.removeprefix("models:/")
+        made = _version(client.create_model_version(name, model_uri, run_id, tags=tags, model_id=model_id))
+        client.set_registered_model_alias(name, CHALLENGER, str(made.number))
+    return made
+
+
+def mark_of(name: str) -> Mark | None:
+    """Return how far the data went when the last decision was made; None before the first."""
+    if name not in names():
+        return None
+    text = store.client().get_registered_model(name).tags.get(MARK)
+    return None if text is None else Mark.model_validate_json(text)
+
+
+def set_mark(name: str, mark: Mark) -> None:
+    """Note how far the data went that a decision was made on, unless a later one has been made meanwhile."""
+    with exclusive(name):
+        before = mark_of(name)
+        if before is None or mark.last >= before.last:
+            store.client().set_registered_model_tag(name, MARK, mark.model_dump_json())
+
+
+def opened(version: Version) -> Registered:
+    """Return the version as it is served, with what it needs to be trained on; raises BadInput for one that retraining did not make."""
+    import mlflow
+
+    folder = _downloaded(version)
+    served = mlflow.pyfunc.load_model(str(folder)).get_raw_model()
+    size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return Registered(saved.opened(folder / "data" / saved.FOLDER), served.graph, version.number, size_bytes)
+
+
+def lineage_of(version: Version) -> Lineage:
+    """Return where the version comes from; raises BadInput for one that retraining did not make."""
+    return saved.opened(_downloaded(version) / "data" / saved.FOLDER).lineage
+
+
+def _downloaded(version: Version) -> Path:
+    import mlflow
+
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri))
+
+
+def promoted(challenger: Version, instead_of: Version | None) -> None:
+    """Make the challenger champion, if `instead_of` still is (None: if there is none yet); raises Superseded otherwise.
+
+    `previous` is written first and `champion` last, each in one transaction of the store: a kill in between changes no champion.
+    """
+    client, name = store.client(), challenger.name
+    with exclusive(name):
+        now = champion_of(name)
+        if now != instead_of:
+            raise Superseded(f"version {now.number if now else 'none'} of '{name}' is champion, no longer {_said(instead_of)}")
+        if now is not None and now != challenger:
+            client.set_registered_model_alias(name, PREVIOUS, str(now.number))
+        client.set_registered_model_alias(name, CHAMPION, str(challenger.number))
+        if aliases_of(name).get(CHALLENGER) == challenger.number:
+            client.delete_registered_model_alias(name, CHALLENGER)
+
+
+@contextmanager
+def exclusive(name: str) -> Iterator[None]:
+    """Hold the model's lock, which the operating system lets go of when its holder dies."""
+    folder = store.folder() / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    safe = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in name)
+    with FileLock(folder / f"{safe}.lock"):
+        yield
+
+
+def _only_name() -> str:
+    known = names()
+    if len(known) != 1:
+        raise BadInput(
+            f"which model? {len(known)} are registered ({', '.join(known) or 'run `batchlab retrain` first'}); name one with --model."
+        )
+    return known[0]
+
+
+def _looked_up(name: str, which: str) -> Version | None:
+    from mlflow.exceptions import MlflowException
+
+    client = store.client()
+    try:
+        found = client.get_model_version(name, which) if which.isdigit() else client.get_model_version_by_alias(name, which)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    return _version(found)
+
+
+def _version(found: object) -> Version:
+    return Version(str(found.name), int(found.version), str(found.run_id or ""))  # type: ignore[attr-defined]
+
+
+def _said(version: Version | None) -> str:
+    return "none" if version is None else f"version {version.number}"
+
+
+def _quoted(name: str) -> str:
+    return name.replace("'", "''")

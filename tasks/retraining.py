@@ -1,0 +1,129 @@
+"""Tasks of a retraining: its MLflow run, the challenger's training, and its place in the registry."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from batchlab.experiment import Experiment
+from batchlab.records import Record
+from batchlab.results import Comparison
+from batchlab.retraining.challenger import Challenger, challenged
+from batchlab.retraining.fresh import held_out
+from batchlab.retraining.recipe import asked_of, followed, recipe_of
+from batchlab.retraining.saved import Lineage
+from batchlab.split import Split
+from batchlab.table import PackedTable
+from tasks import events, progress, registry, store
+from tasks.provenance import hardware, machine
+from tasks.recording import log_model
+from tasks.registry import Version
+from tasks.reporting import prefect_link
+from tasks.tracking import log_dataset, log_metrics, log_params, recorded_run, settings_of
+from tasks.watching import Study
+
+
+class RetrainingRun(Record):
+    """The retraining that a task works for: what it is to do, and where it is recorded."""
+
+    study: Study
+    experiment_id: str
+    run_id: str
+
+
+class Trained(Record):
+    """The challenger's place in the registry and what is to be said of its training."""
+
+    version: int
+    run_id: str
+    start: str
+    remarks: tuple[str, ...]
+    comparison_run_id: str
+
+
+@contextmanager
+def retraining_run(study: Study) -> Iterator[RetrainingRun]:
+    """Open the MLflow run of a retraining; tell of drift first."""
+    progress.stopping.clear()
+    name = study.standing.name
+    if study.drift is not None and study.drift.drifted:
+        events.emit(events.DRIFT_FOUND, "model", name, f"{name}: {study.drift.text}", champion=study.standing.champion)
+    experiment_id = store.experiment_id(f"retraining-{name}")
+    tags = {"batchlab.kind": "retraining", "batchlab.model": name, "batchlab.mode": study.mode}
+    tags |= {"prefect.flow_run_id": flow_run.id or "", "prefect.flow_run_url": prefect_link() or ""}
+    with recorded_run(experiment_id, f"{study.mode} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}", tags) as run_id:
+        yield RetrainingRun(study=study, experiment_id=experiment_id, run_id=run_id)
+
+
+@task(cache_policy=NO_CACHE)
+def train(run: RetrainingRun, comparison: Comparison | None, seed: int) -> Challenger:
+    """Train the challenger with the recommended setting: of the comparison just made, else the champion's."""
+    study = run.study
+    table, split = PackedTable.open(study.table), Split.open(_split(study))
+    profile = study.profile if comparison is None else followed(study.profile, recipe_of(comparison.verdict))
+    if study.mode == "update":
+        profile = profile.model_copy(update={"retraining": profile.retraining.model_copy(update={"start": "warm"})})
+    champion = study.standing.champion
+    opened = None if champion is None else registry.opened(registry.version_of(study.standing.name, str(champion))).saved
+    progress.begin("challenger", 0, 1)
+    trained = challenged(profile, table, split, opened, seed, lambda told: progress.within("challenger", told))
+    experiment = trained.experiment
+    log_params(run.run_id, settings_of(experiment) | machine() | {"start": trained.start, "fresh_rows": study.fresh_rows})
+    log_dataset(run.run_id, table.schema, experiment.profile, "retraining")
+    losses = trained.validation_losses
+    log_metrics(run.run_id, {f"validation_loss_of_seed_{number}": loss for number, loss in enumerate(losses.tolist())})
+    return trained
+
+
+@task(cache_policy=NO_CACHE)
+def register(run: RetrainingRun, trained: Challenger, comparison: Comparison | None) -> Trained:
+    """Log the challenger's model and register it as the newest version, with the alias `challenger`."""
+    study, experiment = run.study, trained.experiment
+    lineage = _lineage(study, experiment, trained, comparison)
+    uri = log_model(run.run_id, experiment, trained.shipped, lineage)
+    tags = {"mode": study.mode, "start": trained.start, "table_digest": study.mark.digest, "rows": str(study.mark.rows)}
+    version = registry.registered(study.standing.name, uri, run.run_id, tags)
+    store.client().set_tag(run.run_id, "batchlab.version", str(version.number))
+    return Trained(
+        version=version.number,
+        run_id=version.run_id,
+        start=trained.start,
+        remarks=(*study.remarks, *trained.remarks),
+        comparison_run_id=lineage.comparison_run_id,
+    )
+
+
+def _lineage(study: Study, experiment: Experiment, trained: Challenger, comparison: Comparison | None) -> Lineage:
+    """Return where the challenger comes from: a comparison just made, or the one that recommended the champion's setting."""
+    common = {
+        "mark": study.mark,
+        "held_out": held_out(experiment.table, experiment.split),
+        "classes": experiment.table.schema.target.classes,
+        "start": trained.start,
+    }
+    before = study.standing.lineage
+    if comparison is not None or before is None:
+        assert comparison is not None
+        return Lineage(
+            recipe=recipe_of(comparison.verdict),
+            asked=asked_of(study.profile),
+            compared_rows=comparison.comparison.rows.train,
+            comparison_run_id=comparison.comparison.mlflow_run_id,
+            hardware=hardware(),
+            **common,
+        )
+    return before.model_copy(update=common)
+
+
+def version_in(run: RetrainingRun, trained: Trained) -> Version:
+    """Return the challenger's version."""
+    return Version(run.study.standing.name, trained.version, trained.run_id)
+
+
+def _split(study: Study) -> Path:
+    assert study.split is not None
+    return study.split
