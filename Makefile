@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check ui server bench bench-tables verdicts lock browser postgres test-browser clean
+.PHONY: help setup demo test test-slow check ui server bench bench-tables verdicts lock browser postgres test-browser clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ demo: $(READY) ## The verdict on the lesson's prices and on diabetes
 
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest
+
+test-slow: $(READY) ## Run the tests that take long: whole stories, kills at random moments, both databases
+	$(BIN)/python -m pytest -m slow --timeout 1200
 
 check: $(READY) ## Check format, lint and types
 	$(BIN)/ruff format --check .

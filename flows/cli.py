@@ -1,22 +1,16 @@
 """The command line. Heavy imports happen inside the commands, so that --help answers at once."""
 
 import atexit
-import json
 import os
 import signal
 import sys
 import time
 import traceback
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from flows import server_commands
-
-if TYPE_CHECKING:
-    from batchlab.config import Profile
-    from flows.local_server import LocalServer
+from flows import champion_commands, options, retrain_commands, running, server_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,34 +19,23 @@ app = typer.Typer(
     help="Which batching strategy, batch size and learning rate should I train with, on my data and my hardware?",
 )
 app.add_typer(server_commands.app, name="server")
+app.add_typer(champion_commands.app, name="champion")
 
-BEGAN = time.perf_counter()
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-QUIET_PREFECT = {
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
-    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-}
 
 
 @app.command()
 def compare(
-    data: Annotated[
-        str | None,
-        typer.Option(help="A bundled data set (diabetes, breast_cancer, digits, wine), `synthetic`, a path, a glob, a folder or a URL."),
-    ] = None,
-    target: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
-    task: Annotated[str | None, typer.Option(help="regression, binary or multiclass; else inferred from the target.")] = None,
+    data: options.Data = None,
+    target: options.Target = None,
+    task: options.TaskOfTarget = None,
     profile: Annotated[str, typer.Option(help="lesson, lesson-raw, quick, full, or the path of a TOML file.")] = "quick",
     strategies: Annotated[str | None, typer.Option(help="Names of strategies, with commas between.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on top of the profile, e.g. train.epochs=200.")] = None,
+    overrides: options.Overrides = None,
     objective: Annotated[str | None, typer.Option(help="What to be best in: time (default), rows, memory or test_loss.")] = None,
-    drop: Annotated[
-        str | None, typer.Option(help="Columns to leave out, with commas between (names with commas: --set 'columns.drop=[…]').")
-    ] = None,
-    categorical: Annotated[str | None, typer.Option(help="Columns to take as categories, with commas between.")] = None,
-    time_column: Annotated[str | None, typer.Option(help="The column that orders the rows in time, for chronological splits.")] = None,
+    drop: options.Drop = None,
+    categorical: options.Categorical = None,
+    time_column: options.TimeColumn = None,
     group_column: Annotated[str | None, typer.Option(help="The column whose equal values stay in one part of the split.")] = None,
     target_loss: Annotated[float | None, typer.Option(help="The validation loss to reach; else chosen from the curves.")] = None,
     max_minutes: Annotated[
@@ -60,41 +43,39 @@ def compare(
         typer.Option(help="End the search about then, with a verdict of what is known; start-up, page and records come on top."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the split, the initial weights and the order of rows.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result there as JSON.")] = None,
-    no_server: Annotated[bool, typer.Option("--no-server", help="Use Prefect's own temporary server (slower to start).")] = False,
+    json_file: options.JsonFile = None,
+    no_server: options.NoServer = False,
 ) -> None:
     """Find the strategy, batch size and learning rate to train with, and show the evidence."""
     from batchlab.config import load_profile
     from flows.display import console, show_result
 
-    names = None if strategies is None else separated(strategies)
+    names = None if strategies is None else options.separated(strategies)
     arguments: dict[str, Any] = {
         "data": data,
         "target": target,
         "task": task,
         "strategies": names,
         "overrides": [
-            *column_overrides(drop, categorical, time_column, group_column),
+            *options.column_overrides(drop, categorical, time_column, group_column),
             *search_overrides(objective, target_loss, max_minutes),
             *(overrides or []),
         ],
         "seed": seed,
     }
     settings = load_profile(profile, **arguments)
-    check_early(settings, json_file)
-    server = prepare_server(no_server)
-    imports, waiting = warm_up(server)
-    result, flow_seconds = run_flow(profile, arguments)
+    options.check_early(settings, json_file)
+    imports, waiting = running.warm_up(running.prepare_server(no_server))
+    from flows.comparison import comparison
+
+    result, flow_seconds = running.run_flow(lambda: comparison(profile=profile, **arguments))
     searching = result.verdict.search_seconds
     timing = (
-        f"{time.perf_counter() - BEGAN:.1f} s in all: {imports:.1f} s imports, {waiting:.1f} s waiting for the Prefect server, "
+        f"{time.perf_counter() - running.BEGAN:.1f} s in all: {imports:.1f} s imports, {waiting:.1f} s waiting for the Prefect server, "
         f"{searching:.1f} s search, {flow_seconds - searching:.1f} s data, scores, models, page and records"
     )
     show_result(console(), result, timing)
-    if json_file is not None:
-        draft = json_file.with_name(f".{json_file.name}.part")
-        draft.write_text(result.model_dump_json(indent=2) + "\n")
-        draft.replace(json_file)
+    options.write_json(json_file, result.model_dump_json(indent=2))
 
 
 def search_overrides(objective: str | None, target_loss: float | None, max_minutes: float | None) -> list[str]:
@@ -103,100 +84,8 @@ def search_overrides(objective: str | None, target_loss: float | None, max_minut
     return [f"search.{key}={value}" for key, value in given.items() if value is not None]
 
 
-def column_overrides(drop: str | None, categorical: str | None, time_column: str | None, group_column: str | None) -> list[str]:
-    """Return the options on columns as key=value; a time or group column also chooses the split that needs it."""
-    lists = {"drop": drop, "categorical": categorical}
-    given = [f"columns.{key}={json.dumps(separated(names), ensure_ascii=False)}" for key, names in lists.items() if names is not None]
-    for key, name, kind in (("time", time_column, "chronological"), ("group", group_column, "group")):
-        if name is not None:
-            given += [f"columns.{key}={json.dumps(name, ensure_ascii=False)}", f"split.kind={kind}"]
-    return given
-
-
-def separated(names: str) -> list[str]:
-    """Return names that were written with commas between."""
-    return [name.strip() for name in names.split(",") if name.strip()]
-
-
-def check_early(settings: "Profile", json_file: Path | None) -> None:
-    """Refuse what can be refused before anything is started: columns, the store's folder, the place of the JSON file."""
-    from batchlab.table.columns import check_columns
-    from tasks import store
-
-    schema = settings.source.peek()
-    if schema is not None:
-        check_columns(schema, settings.named_columns())
-    if json_file is not None:
-        _check_place(json_file)
-    store.check_writable()
-
-
-def _check_place(json_file: Path) -> None:
-    from batchlab.errors import BadInput
-
-    folder = json_file.resolve().parent
-    if not folder.is_dir():
-        raise BadInput(f"--json: folder '{folder}' does not exist; make it first.")
-    if json_file.is_dir():
-        raise BadInput(f"--json: '{json_file}' is a folder; name a file in it.")
-    if not os.access(folder, os.W_OK):
-        raise BadInput(f"--json: folder '{folder}' cannot be written; name a file elsewhere.")
-
-
-def prepare_server(temporary: bool) -> "LocalServer | None":
-    """Point this process at a Prefect server: the configured one, else the local one, started in the background if need be.
-
-    Returns the local one, to be waited for. With `temporary` Prefect starts one of its own for this process.
-    """
-    from flows import local_server
-
-    os.environ.update(local_server.QUIET)
-    if temporary:
-        os.environ["PREFECT_API_URL"] = ""
-        return None
-    url = local_server.configured_url()
-    if url is not None:
-        if not local_server.answers(url):
-            raise local_server.ServerError(f"PREFECT_API_URL is {url}, but nothing answers there; start it, unset it, or use --no-server.")
-        return None
-    server = local_server.started()
-    os.environ["PREFECT_API_URL"] = server.api_url
-    return server
-
-
-def warm_up(server: "LocalServer | None") -> tuple[float, float]:
-    """Import what the flow needs and open the store while the server starts; return the seconds of both."""
-    began = time.perf_counter()
-    for key, value in QUIET_PREFECT.items():
-        os.environ.setdefault(key, value)
-    import flows.comparison  # noqa: F401
-    from tasks import store, warming
-
-    warming.import_all()
-    warming.compile_kernels()
-    imported = time.perf_counter()
-    store.client()
-    if server is not None:
-        server.wait()
-    return imported - began, time.perf_counter() - imported
-
-
-def run_flow(profile: str, arguments: dict[str, Any]) -> tuple[Any, float]:
-    """Run the comparison in this process with a progress display; return its result and its seconds."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-    from flows.comparison import comparison
-    from flows.display import SearchProgress, console
-    from tasks import progress
-
-    began = time.perf_counter()
-    # Nobody watches the heartbeats of a run at the command line, and ending their thread takes a second.
-    with SearchProgress(console(stderr=True)) as bars, temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        progress.listeners.append(bars)
-        try:
-            return comparison(profile=profile, **arguments), time.perf_counter() - began
-        finally:
-            progress.listeners.remove(bars)
+app.command()(retrain_commands.retrain)
+app.command()(retrain_commands.update)
 
 
 @app.command()

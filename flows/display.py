@@ -1,11 +1,13 @@
 """What the command line shows: progress while strategies train, the table of results, and where to look further."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -13,7 +15,11 @@ from batchlab.report.tables import SPARED, remarks, table
 from batchlab.results import Comparison, StrategyResult, Verdict
 from batchlab.table.target import Task
 
+if TYPE_CHECKING:
+    from tasks.history import Decision
+
 PLAIN_WIDTH = 200
+STYLES = {"first": "green", "promoted": "green", "rollback": "yellow", "by_hand": "yellow", "kept": "dim"}
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -99,3 +105,30 @@ def _that_fit(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int
         if needed <= width:
             break
     return shown
+
+
+def facts(shown_on: Console, found: Mapping[str, str]) -> None:
+    """Print facts, a line each."""
+    made = Table(box=None, show_header=False, pad_edge=False)
+    made.add_column(style="dim", no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in found.items():
+        made.add_row(name, escape(value))
+    shown_on.print(made)
+
+
+def decisions(shown_on: Console, found: "Sequence[Decision]") -> None:
+    """Print decisions on a model as a table, the latest first."""
+    if not found:
+        shown_on.print("no decision yet")
+        return
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in ("when (UTC)", "decision", "version", "champion", "champion's loss", "challenger's loss"):
+        made.add_column(heading.replace(" ", "\n"), justify="left" if heading in ("when (UTC)", "decision") else "right", no_wrap=True)
+    made.add_column("reason", overflow="fold")
+    for item in found:
+        numbers = (
+            "–" if value is None else f"{value:,.6g}" for value in (item.version, item.champion, item.champion_loss, item.challenger_loss)
+        )
+        made.add_row(f"{item.when:%Y-%m-%d %H:%M:%S}", item.decision, *numbers, escape(item.reason), style=STYLES.get(item.decision, ""))
+    shown_on.print(made)

@@ -40,11 +40,9 @@ def decide(run: RetrainingRun, challenger: Challenger, trained: Trained) -> Prom
 def told(run: RetrainingRun, promotion: Promotion, url: str) -> None:
     """Emit what was decided, for automations and people."""
     name = run.study.standing.name
+    event = events.CHAMPION_CHANGED if promotion.wins else events.GATE_REFUSED
     facts = {"champion": promotion.champion, "challenger": promotion.challenger, "run": run.run_id, "url": url}
-    if promotion.wins:
-        events.emit(events.CHAMPION_CHANGED, "model", name, f"{name} version {promotion.challenger}: {promotion.text}", **facts)
-    else:
-        events.emit(events.GATE_REFUSED, "model", name, f"{name} version {promotion.challenger}: {promotion.text}", **facts)
+    events.tell_of_model(event, name, f"{name} version {promotion.challenger}: {promotion.text}", **facts)
 
 
 def record(run: RetrainingRun, result: Retraining, promotion: Promotion) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from batchlab.config import Profile
-from batchlab.errors import BadInput
+from batchlab.errors import BadInput, UnknownName
 from batchlab.retraining import saved
 from batchlab.retraining.fresh import Mark
 from batchlab.retraining.judging import Registered
@@ -54,16 +54,25 @@ def version_of(name: str | None, which: str = CHAMPION) -> Version:
 
     Raises BadInput that says which models, versions and aliases there are.
     """
-    chosen = _only_name() if name is None else name
+    chosen = chosen_name(name)
     found = _looked_up(chosen, which)
     if found is not None:
         return found
-    known = names()
-    if chosen not in known:
-        raise BadInput(f"no model '{chosen}' is registered in {store.tracking_uri()}; there is {', '.join(known) or 'none yet'}.")
     numbers = ", ".join(str(version.number) for version in versions(chosen)) or "none"
     aliases = ", ".join(f"{alias} (version {number})" for alias, number in aliases_of(chosen).items()) or "none"
     raise BadInput(f"model '{chosen}' has no version '{which}'; its versions are {numbers}, its aliases {aliases}.")
+
+
+def chosen_name(name: str | None) -> str:
+    """Return the name, or without one that of the only registered model; raises BadInput where there is none or several."""
+    known = names()
+    if name is None and not known:
+        raise BadInput(f"no model is registered in {store.tracking_uri()} yet; `batchlab retrain` makes the first champion.")
+    if name is None and len(known) > 1:
+        raise BadInput(f"which model? {len(known)} are registered ({', '.join(known)}); name one with --model.")
+    if name is not None and name not in known:
+        raise UnknownName("model", name, known)
+    return name or known[0]
 
 
 def champion_of(name: str) -> Version | None:
@@ -160,15 +169,6 @@ def exclusive(name: str) -> Iterator[None]:
     safe = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in name)
     with FileLock(folder / f"{safe}.lock"):
         yield
-
-
-def _only_name() -> str:
-    known = names()
-    if len(known) != 1:
-        raise BadInput(
-            f"which model? {len(known)} are registered ({', '.join(known) or 'run `batchlab retrain` first'}); name one with --model."
-        )
-    return known[0]
 
 
 def _looked_up(name: str, which: str) -> Version | None:

@@ -51,7 +51,7 @@ def retraining_run(study: Study) -> Iterator[RetrainingRun]:
     progress.stopping.clear()
     name = study.standing.name
     if study.drift is not None and study.drift.drifted:
-        events.emit(events.DRIFT_FOUND, "model", name, f"{name}: {study.drift.text}", champion=study.standing.champion)
+        events.tell_of_model(events.DRIFT_FOUND, name, f"{name}: {study.drift.text}", champion=study.standing.champion)
     experiment_id = store.experiment_id(f"retraining-{name}")
     tags = {"batchlab.kind": "retraining", "batchlab.model": name, "batchlab.mode": study.mode}
     tags |= {"prefect.flow_run_id": flow_run.id or "", "prefect.flow_run_url": prefect_link() or ""}

@@ -1,0 +1,96 @@
+"""`batchlab retrain` and `batchlab update`: keep a model retrained, once and by hand."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from flows import options, running
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from batchlab.retraining.outcome import Retraining
+
+Name = Annotated[str | None, typer.Option("--model", help="The name to register the model under; else <source>-<target>.")]
+ProfileName = Annotated[str, typer.Option(help="nightly, quick, full, or the path of a TOML file.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the trainings.")]
+STYLES = {"first": "bold green", "promoted": "bold green", "kept": "bold yellow"}
+
+
+def retrain(
+    data: options.Data = None,
+    target: options.Target = None,
+    name: Name = None,
+    task: options.TaskOfTarget = None,
+    profile: ProfileName = "nightly",
+    overrides: options.Overrides = None,
+    drop: options.Drop = None,
+    categorical: options.Categorical = None,
+    time_column: options.TimeColumn = None,
+    seed: Seed = None,
+    json_file: options.JsonFile = None,
+    no_server: options.NoServer = False,
+) -> None:
+    """Train on new data with the recommended setting; replace the champion only by a better model."""
+    settings = [*options.column_overrides(drop, categorical, time_column), *(overrides or [])]
+    _run("retrain", name, data, target, task, profile, settings, seed, json_file, no_server)
+
+
+def update(
+    data: options.Data = None,
+    target: options.Target = None,
+    name: Name = None,
+    task: options.TaskOfTarget = None,
+    profile: ProfileName = "nightly",
+    overrides: options.Overrides = None,
+    drop: options.Drop = None,
+    categorical: options.Categorical = None,
+    time_column: options.TimeColumn = None,
+    seed: Seed = None,
+    json_file: options.JsonFile = None,
+    no_server: options.NoServer = False,
+) -> None:
+    """Continue the champion on the new rows, some old ones among them; replace it only if that is better."""
+    settings = [*options.column_overrides(drop, categorical, time_column), *(overrides or [])]
+    _run("update", name, data, target, task, profile, settings, seed, json_file, no_server)
+
+
+def _run(
+    mode: Literal["retrain", "update"],
+    name: str | None,
+    data: str | None,
+    target: str | None,
+    task: str | None,
+    profile: str,
+    overrides: list[str],
+    seed: int | None,
+    json_file: Any,
+    no_server: bool,
+) -> None:
+    from batchlab.config import load_profile
+    from flows.display import console
+
+    arguments: dict[str, Any] = {"data": data, "target": target, "task": task, "overrides": overrides, "seed": seed}
+    options.check_early(load_profile(profile, **arguments), json_file)
+    running.warm_up(running.prepare_server(no_server))
+    from flows.retraining import retraining
+
+    result, _ = running.run_flow(lambda: retraining(name=name, profile=profile, mode=mode, **arguments))
+    show(console(), result)
+    options.write_json(json_file, result.model_dump_json(indent=2))
+
+
+def show(shown_on: "Console", result: "Retraining") -> None:
+    """Print what was decided and why."""
+    promotion = result.promotion
+    for reason in result.stale:
+        shown_on.print(f"• a comparison was made: {reason}" if result.comparison_run_id else f"• {reason}")
+    for remark in result.remarks:
+        shown_on.print(f"• {remark}")
+    if promotion is not None:
+        for reason in promotion.reasons:
+            shown_on.print(f"• {reason}")
+    shown_on.print(result.text, style=STYLES.get(result.outcome, ""))
+    champion = "none" if result.champion is None else f"version {result.champion}"
+    seen = f"   (MLflow run {result.mlflow_run_id}; open it with: batchlab ui)" if result.mlflow_run_id else ""
+    shown_on.print(f"champion of '{result.name}': {champion}{seen}", style="dim")

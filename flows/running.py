@@ -1,0 +1,81 @@
+"""Running a flow at the command line: on which server, with what made ready meanwhile, and with a progress display."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from flows.local_server import LocalServer
+
+Value = TypeVar("Value")
+BEGAN = time.perf_counter()
+QUIET_PREFECT = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+}
+
+
+def prepare_server(temporary: bool) -> "LocalServer | None":
+    """Point this process at a Prefect server: the configured one, else the local one, started in the background if need be.
+
+    Returns the local one, to be waited for. With `temporary` Prefect starts one of its own for this process.
+    """
+    from flows import local_server
+
+    os.environ.update(local_server.QUIET)
+    if temporary:
+        os.environ["PREFECT_API_URL"] = ""
+        return None
+    url = local_server.configured_url()
+    if url is not None:
+        if not local_server.answers(url):
+            raise local_server.ServerError(f"PREFECT_API_URL is {url}, but nothing answers there; start it, unset it, or use --no-server.")
+        return None
+    server = local_server.started()
+    os.environ["PREFECT_API_URL"] = server.api_url
+    return server
+
+
+def use_running_server() -> None:
+    """Point this process at the Prefect server that runs, configured or local, so that it hears of what happens; start none."""
+    from flows import local_server
+
+    if local_server.configured_url() is None and (server := local_server.running()) is not None:
+        os.environ["PREFECT_API_URL"] = server.api_url
+
+
+def warm_up(server: "LocalServer | None") -> tuple[float, float]:
+    """Import what the flows need and open the store while the server starts; return the seconds of both."""
+    began = time.perf_counter()
+    for key, value in QUIET_PREFECT.items():
+        os.environ.setdefault(key, value)
+    import flows.retraining  # noqa: F401
+    from tasks import store, warming
+
+    warming.import_all()
+    warming.compile_kernels()
+    imported = time.perf_counter()
+    store.client()
+    if server is not None:
+        server.wait()
+    return imported - began, time.perf_counter() - imported
+
+
+def run_flow(flow: Callable[[], Value]) -> tuple[Value, float]:
+    """Run a flow in this process with a progress display; return its result and its seconds."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.display import SearchProgress, console
+    from tasks import progress
+
+    began = time.perf_counter()
+    # Nobody watches the heartbeats of a run at the command line, and ending their thread takes a second.
+    with SearchProgress(console(stderr=True)) as bars, temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        progress.listeners.append(bars)
+        try:
+            return flow(), time.perf_counter() - began
+        finally:
+            progress.listeners.remove(bars)
