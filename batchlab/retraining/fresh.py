@@ -1,14 +1,16 @@
 """Which rows are new since the last decision, and the split of a retraining: train on the past, hold out the latest of the new rows."""
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 from pydantic import Field
 
 from batchlab import assigning
 from batchlab.assigning import TEST, TRAIN, UNUSED, VALIDATION
 from batchlab.config import Profile
+from batchlab.errors import BadInput
 from batchlab.records import Record
-from batchlab.split import Split, embargo_of, split_of, times_of
+from batchlab.split import ROWS_AT_ONCE, Split, embargo_of, split_of, times_of
 from batchlab.table import PackedTable
 
 FEWEST_REFERENCE = 1000
@@ -16,11 +18,12 @@ FEWEST_REFERENCE = 1000
 
 class Mark(Record):
     """How far a table went when a decision was made on it: its digest, its rows, and the newest moment of its time column (microseconds
-    since 1970 for dates; None without such a column, where rows count)."""
+    since 1970 for dates). Without such a column rows count, and `targets` is a digest of theirs: new ones must stand at the end."""
 
     digest: str
     rows: int = Field(ge=0)
     newest: float | None = None
+    targets: str | None = None
 
     @property
     def last(self) -> float:
@@ -37,15 +40,33 @@ class Stretch(Record):
 
 def mark_of(table: PackedTable) -> Mark:
     """Return how far the table goes."""
-    times = table.side_column("time")
-    newest = None if times is None else float(times.max())
-    return Mark(digest=table.schema.digest, rows=table.schema.rows, newest=newest)
+    times, rows = table.side_column("time"), table.schema.rows
+    if times is None:
+        return Mark(digest=table.schema.digest, rows=rows, targets=_targets(table, rows))
+    return Mark(digest=table.schema.digest, rows=rows, newest=float(times.max()))
+
+
+def _targets(table: PackedTable, rows: int) -> str:
+    """Return a digest of the first rows' targets, whatever numbers their classes have."""
+    digest, classes = xxhash.xxh3_128(), np.array(table.schema.target.classes)
+    for start in range(0, rows, ROWS_AT_ONCE):
+        part = table.target[start : min(rows, start + ROWS_AT_ONCE)]
+        digest.update("\0".join(classes[part]).encode() if len(classes) else np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
 
 
 def fresh_count(table: PackedTable, mark: Mark | None) -> int:
-    """Return how many rows are newer than all of the mark; all of them without a mark."""
+    """Return how many rows are newer than all of the mark; all of them without a mark.
+
+    Raises BadInput where the order of rows has to tell, and those of the mark are no longer the first.
+    """
     if mark is None:
         return table.schema.rows
+    if mark.newest is None and (table.schema.rows < mark.rows or _targets(table, mark.rows) != mark.targets):
+        raise BadInput(
+            f"without a time column new rows must stand at the end, but the first {mark.rows:,} rows are not those of the last decision; "
+            "name the column that orders them (columns.time), or let new files sort after the old ones."
+        )
     return int((times_of(table) > mark.last).sum())
 
 

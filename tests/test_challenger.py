@@ -1,0 +1,280 @@
+"""A challenger on a table that grew: which rows train and judge it, what it starts from, and the champion on the same rows."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from batchlab.assigning import TEST, TRAIN, UNUSED, VALIDATION
+from batchlab.config import Profile, load_profile
+from batchlab.errors import BadInput, UnknownName
+from batchlab.experiment import Experiment
+from batchlab.retraining import saved
+from batchlab.retraining.carrying import carried, relaid
+from batchlab.retraining.challenger import Challenger, challenged
+from batchlab.retraining.fresh import Mark, fresh_count, held_out, mark_of, reference_rows, retraining_split, rows_within, update_split
+from batchlab.retraining.judging import Registered, judged, labels_of
+from batchlab.retraining.recipe import asked_of, followed
+from batchlab.retraining.saved import Lineage, Saved
+from batchlab.retraining.staleness import stale_reasons
+from batchlab.serving.batchlab_serving import Served, _load_pyfunc
+from batchlab.shipping import export, predicted, shipped
+from batchlab.table import PackedTable, pack
+
+RECIPE = {
+    "strategies": {"mini_batch": {"kind": "mini_batch", "batch_rows": 32}},
+    "train": {"optimizer": {"kind": "sgd"}, "learning_rate": [0.05]},
+}
+
+
+def rows(count: int, start: str, seed: int, places: list[str], slope: float = 2.0, classes: list[str] | None = None) -> pd.DataFrame:
+    """Rows an hour: numbers with gaps, a large number, a boolean, a category, and a target that follows them."""
+    rng = np.random.default_rng(seed)
+    x, level, place = rng.normal(size=count), rng.normal(size=count) + 0.3 * seed, rng.choice(places, count)
+    y = slope * x + level + 3 * (place == places[0]) + rng.normal(size=count)
+    frame = pd.DataFrame({"day": pd.date_range(start, periods=count, freq="h"), "x": np.where(rng.random(count) < 0.05, np.nan, x)})
+    frame["level"], frame["open"], frame["place"] = level * 1e3 + 1.6e9, rng.random(count) < 0.5, place
+    frame["y"] = y if classes is None else np.array(classes)[np.clip(np.digitize(y, [0.0, 3.0]), 0, len(classes) - 1)]
+    return frame
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "data"
+    made.mkdir()
+    return made
+
+
+def packed(folder: Path, *overrides: str, time: str | None = "day") -> tuple[Profile, PackedTable]:
+    timed = [f'columns.time="{time}"'] if time else []
+    settings = load_profile("nightly", data=str(folder), target="y", overrides=[*timed, "train.epochs=5", *overrides])
+    table = pack(settings.source, settings.named_columns(), folder.parent / "tables", settings.seed, settings.checks)
+    return followed(settings, RECIPE), table
+
+
+def champion_of(folder: Path, profile: Profile, table: PackedTable) -> tuple[Challenger, Registered, Served]:
+    """Train, save and open a first model, as the registry does."""
+    split = retraining_split(table, profile, None)
+    trained = challenged(profile, table, split, None, seed=0)
+    place = folder.parent / f"model-{table.schema.digest}"
+    place.mkdir()
+    lineage = Lineage(
+        recipe=RECIPE,
+        asked=asked_of(profile),
+        compared_rows=split.sizes()["train"],
+        comparison_run_id="run",
+        hardware={"cores": 2},
+        mark=mark_of(table),
+        held_out=held_out(table, split),
+        classes=table.schema.target.classes,
+    )
+    export(trained.experiment.ship(trained.shipped), table.schema.columns, place)
+    saved.save(place, trained.experiment.preparation, trained.shipped.weights, lineage)
+    served = _load_pyfunc(str(place))
+    return trained, Registered(saved.opened(place), served.graph, 1, 1000), served
+
+
+def test_a_first_model_holds_out_the_latest_rows_and_a_retraining_the_latest_of_the_fresh_ones(folder: Path) -> None:
+    rows(1000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder)
+    first = retraining_split(table, profile, None)
+    assert first.sizes() == {"train": 722, "validation": 128, "test": 150}
+    assert (first.labels[-150:] == TEST).all()
+    mark = mark_of(table)
+    assert (mark.rows, mark.newest, mark.last) == (1000, table.side_column("time")[-1], table.side_column("time")[-1])  # type: ignore[index]
+    assert len(rows_within(table, held_out(table, first))) == 150
+    rows(600, "2020-03-01", 1, ["a", "b"]).to_parquet(folder / "0-later-though-its-name-is-first.parquet")
+    _, grown = packed(folder)
+    assert fresh_count(grown, mark) == 600
+    second = retraining_split(grown, profile, mark)
+    assert second.sizes() == {"train": 1105, "validation": 195, "test": 300}
+    assert (second.labels[300:600] == TEST).all()  # the file that is first holds the latest rows
+    assert set(reference_rows(grown, mark, 100)) == set(range(600, 1600))
+    assert len(rows_within(grown, held_out(table, first))) == 150
+
+
+@pytest.mark.parametrize("classes", [None, ["low", "mid"]])
+def test_without_a_time_column_the_order_of_rows_tells_which_are_fresh(folder: Path, classes: list[str] | None) -> None:
+    frame = rows(900, "2020-01-01", 0, ["a", "b"], classes=classes).drop(columns="day")
+    frame[:500].to_parquet(folder / "1.parquet")
+    profile, table = packed(folder, time=None)
+    mark = mark_of(table)
+    assert (mark.newest, mark.last) == (None, 499)
+    if classes:
+        frame.loc[510:515, "y"] = "a class that sorts before the others"
+    frame[500:].to_parquet(folder / "2.parquet")
+    _, grown = packed(folder, time=None)
+    assert fresh_count(grown, mark) == 400
+    assert retraining_split(grown, profile, mark).test.tolist() == list(range(700, 900))
+    frame[:50].to_parquet(folder / "0.parquet")
+    _, shuffled = packed(folder, time=None)
+    with pytest.raises(BadInput, match="the first 500 rows are not those of the last decision"):
+        fresh_count(shuffled, mark)
+
+
+def test_an_update_trains_on_fresh_rows_and_as_many_old_ones_as_replay_says(folder: Path) -> None:
+    rows(1000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder, "retraining.replay=0.5", 'split.embargo="5h"')
+    mark = mark_of(table)
+    rows(600, "2020-03-01", 1, ["a", "b"]).to_parquet(folder / "2.parquet")
+    _, grown = packed(folder)
+    labels = update_split(grown, profile, mark, seed=0).labels
+    fresh, old = labels[1000:], labels[:1000]
+    assert (fresh == TEST).sum() == 300
+    assert (fresh == VALIDATION).sum() == 45 - 5
+    assert (fresh == TRAIN).sum() == 255 - 5
+    assert (fresh == UNUSED).sum() == 10
+    assert ((old == TRAIN).sum(), (old == UNUSED).sum()) == (125, 875)
+    again, other = (update_split(grown, profile, mark, seed).digest for seed in (0, 1))
+    assert again == update_split(grown, profile, mark, seed=0).digest != other
+
+
+def test_a_champion_predicts_the_same_for_raw_rows_and_for_rows_packed_in_another_table(folder: Path) -> None:
+    rows(1000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder)
+    trained, champion, served = champion_of(folder, profile, table)
+    later = rows(600, "2020-03-01", 5, ["zz", "b", "0"])
+    later.to_parquet(folder / "0.parquet")
+    _, grown = packed(folder)
+    assert grown.schema.columns != table.schema.columns  # another vocabulary in another order, another offset
+    raw = pd.concat([later, pd.read_parquet(folder / "1.parquet")])
+    expected = served.predict(raw)
+    every = np.arange(1600)
+    np.testing.assert_allclose(champion.predicted(grown, every), expected, atol=1e-6)
+    preparation = carried(champion.saved.preparation, champion.saved.columns, grown.schema.columns)
+    moved = shipped(profile.model, trained.experiment.shape, champion.saved.weights, preparation, False)
+    np.testing.assert_allclose(predicted(moved, grown.features, every), expected, atol=1e-6)
+    np.testing.assert_array_equal(relaid(table.features, table.schema.columns, table.schema.columns), table.features)
+
+
+def test_a_column_that_is_gone_or_holds_something_else_is_named(folder: Path) -> None:
+    rows(1000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder)
+    _, champion, _ = champion_of(folder, profile, table)
+    columns = [column for column in table.schema.columns if column.name != "x"]
+    columns = [replace(column, kind="number", vocabulary=()) if column.name == "place" else column for column in columns]
+    with pytest.raises(BadInput, match="column 'x' is missing; column 'place' holds number values, the model was trained on category ones"):
+        relaid(table.features, champion.saved.columns, columns)
+    with pytest.raises(BadInput, match="column 'x' is missing"):
+        carried(champion.saved.preparation, champion.saved.columns, columns)
+    with pytest.raises(UnknownName, match="did you mean 'place'"):
+        labels_of(table, "plac", np.arange(3))
+    assert labels_of(table, "place", np.arange(3)) == pd.read_parquet(folder / "1.parquet")["place"][:3].tolist()
+
+
+@pytest.mark.parametrize("backend", ["kernels", "torch"])
+@pytest.mark.parametrize("model", ["linear", "mlp"])
+def test_a_warm_start_begins_where_the_champion_is(folder: Path, backend: str, model: str) -> None:
+    rows(1000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder, f"model.kind={model}", f"train.backend={backend}", "retraining.start=warm", "retraining.seeds=2")
+    _, champion, _ = champion_of(folder, profile, table)
+    rows(600, "2020-03-01", 1, ["zz", "b", "a"]).to_parquet(folder / "2.parquet")
+    _, grown = packed(folder, f"model.kind={model}")
+    split = retraining_split(grown, profile, mark_of(table))
+    warm = challenged(profile, grown, split, champion.saved, seed=0)
+    assert warm.start == "warm"
+    assert len({result.trial.seed for result in warm.results}) == 2
+    experiment = warm.experiment
+    own = experiment.ship(warm.shipped)
+    begun = shipped(experiment.model, experiment.shape, champion.saved.weights, experiment.preparation, False)
+    with torch.no_grad():
+        truth = grown.target[split.validation]
+        outputs = predicted(begun, grown.features, split.validation)[:, 0]
+    first = np.mean((outputs - truth) ** 2) / experiment.loss_unit
+    assert warm.shipped.curve.validation_loss[0] == pytest.approx(first, rel=1e-4)
+    assert not np.array_equal(predicted(own, grown.features, split.validation)[:, 0], outputs)
+
+
+def test_the_better_start_is_measured_and_one_that_is_impossible_is_said(folder: Path) -> None:
+    rows(1000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder)
+    _, champion, _ = champion_of(folder, profile, table)
+    split = retraining_split(table, profile, None)
+    measured = challenged(profile, table, split, champion.saved, seed=1)
+    (remark,) = measured.remarks
+    assert remark.startswith("mean validation loss over 5 seeds by start: scratch ")
+    assert remark.endswith(f"{measured.start} is taken")
+    wider = profile.model_copy(update={"model": load_profile(overrides=["model.kind=mlp"]).model})
+    other = challenged(wider, table, split, champion.saved, seed=1)
+    assert other.start == "scratch"
+    assert other.remarks[0].startswith("not from the champion's weights: its weights are")
+
+
+def test_a_class_that_the_champion_never_saw_costs_it_the_most_and_starts_the_challenger_from_scratch(folder: Path) -> None:
+    rows(1000, "2020-01-01", 0, ["a", "b"], classes=["low", "mid"]).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder)
+    _, champion, _ = champion_of(folder, profile, table)
+    rows(800, "2020-03-01", 1, ["a", "b"], classes=["high", "low", "mid"]).to_parquet(folder / "2.parquet")
+    _, grown = packed(folder)
+    assert grown.schema.target.classes == ("high", "low", "mid")
+    found = champion.predicted(grown, np.arange(1800))
+    assert (found[:, 0] == 0).all()
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    split = retraining_split(grown, profile, mark_of(table))
+    trained = challenged(profile, grown, split, champion.saved, seed=0)
+    assert trained.remarks == ("not from the champion's weights: its classes are low, mid, the table's high, low, mid.",)
+    rival = replace(champion, saved=_saved_as(trained), graph=_graph(trained), number=2)
+    promotion = judged(trained, rival, champion, None)
+    assert promotion.decision == "promoted"
+    assert promotion.champion_loss is not None
+    assert promotion.champion_loss > 100
+
+
+def _saved_as(trained: Challenger) -> Saved:
+    schema = trained.experiment.table.schema
+    lineage = Lineage(
+        recipe=RECIPE,
+        asked={},
+        compared_rows=1,
+        comparison_run_id="",
+        hardware={},
+        mark=Mark(digest="", rows=1),
+        held_out=held_out(trained.experiment.table, trained.experiment.split),
+        classes=schema.target.classes,
+    )
+    return Saved(schema.columns, trained.experiment.preparation, trained.shipped.weights, lineage)
+
+
+def _graph(trained: Challenger) -> torch.nn.Module:
+    return trained.experiment.ship(trained.shipped)
+
+
+def test_a_challenger_that_diverges_is_kept_out_with_the_reason(folder: Path) -> None:
+    rows(1000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder)
+    _, champion, _ = champion_of(folder, profile, table)
+    wild = profile.model_copy(update={"train": profile.train.model_copy(update={"learning_rate": (1e6,)})})
+    split = retraining_split(table, profile, None)
+    trained = challenged(wild, table, split, None, seed=0)
+    assert trained.diverged
+    rival = replace(champion, saved=_saved_as(trained), graph=_graph(trained), number=2)
+    promotion = judged(trained, rival, champion, None)
+    assert promotion.decision == "kept"
+    assert promotion.failed[0].name == "finite"
+
+
+def test_a_recommendation_is_stale_after_growth_on_other_hardware_and_for_another_question(folder: Path) -> None:
+    rows(1000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder)
+    _, champion, _ = champion_of(folder, profile, table)
+    lineage, rule, asked = champion.saved.lineage, profile.retraining.stale, asked_of(profile)
+    assert stale_reasons(lineage, rule, 1443, None, {"cores": 2}, asked) == ()
+    (growth,) = stale_reasons(lineage, rule, 1444, None, {"cores": 2}, asked)
+    assert growth.startswith("1,444 rows train now, at least 2 times the 722 of the last comparison")
+    (hardware,) = stale_reasons(lineage, rule, 722, None, {"cores": 16}, asked)
+    assert hardware == "the hardware is another: cores was 2, is 16"
+    (question,) = stale_reasons(lineage, rule, 722, None, {"cores": 2}, asked | {"model": {"kind": "mlp"}})
+    assert question == "the profile asks for something else than at the last comparison: model"
+
+
+def test_a_preparation_that_is_given_is_kept(folder: Path) -> None:
+    rows(1000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder)
+    split = retraining_split(table, profile, None)
+    plain = Experiment(profile, table, split)
+    given = replace(plain, given_preparation=replace(plain.preparation, mean=plain.preparation.mean + 1))
+    assert given.preparation.digest != plain.preparation.digest
+    np.testing.assert_allclose(given.data.features[0, 0] + 1 / plain.preparation.scale[0], plain.data.features[0, 0], rtol=1e-5)
