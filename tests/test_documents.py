@@ -36,7 +36,7 @@ def test_the_reference_names_every_setting() -> None:
 
 def test_the_reference_names_no_setting_that_is_gone() -> None:
     reference = (CHECKOUT / "docs" / "reference.md").read_text()
-    named = set(re.findall(r"`((?:source|split|model|train|search|strategies\.NAME)\.[a-z0-9_.]+)`", reference))
+    named = set(re.findall(r"`((?:source|split|model|train|search|retraining|strategies\.NAME)\.[a-z0-9_.]+)`", reference))
     known = keys(Profile) | {f"{prefix}.{name}" for prefix, kinds in KINDS.items() for kind in kinds.values() for name in kind.model_fields}
     assert named <= known
 

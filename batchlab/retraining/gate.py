@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from batchlab.errors import BadInput
 from batchlab.retraining import guards
 from batchlab.retraining.calibration import calibration_error
@@ -29,6 +31,7 @@ class Evidence:
     calibration: tuple[float, float] = (math.nan, math.nan)
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # what becomes too large for a float is not finite, and never wins
 def decide(
     champion: Contestant | None, challenger: Contestant, seed_losses: Sequence[float], holdout: Holdout, rule: GateRule
 ) -> Promotion:

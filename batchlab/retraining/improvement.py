@@ -39,7 +39,7 @@ def improvement(before: Numbers, after: Numbers, seed_losses: Sequence[float], c
     value = 1 - after.mean() / before.mean()
     scatter = float(np.std(seed_losses, ddof=1) / before.mean()) if len(seed_losses) > 1 else math.nan
     drawn = _resampled(before, after, value)
-    if drawn is None or math.isnan(scatter):
+    if drawn is None or not math.isfinite(scatter):
         return Improvement(value, math.nan, math.nan, scatter)
     rng = np.random.default_rng(SEED)
     drawn = drawn + math.sqrt(2) * scatter * rng.standard_t(len(seed_losses) - 1, RESAMPLES)

@@ -57,7 +57,7 @@ class RetrainingRule(Record):
     train, with `validation` of the training rows to choose by. `seeds` trainings with different seeds are made, of which the one with
     the lowest validation loss ships. `start` says what they start from: from `scratch`, `warm` from the champion's weights, or from
     what is better on the validation rows when both are tried (`measure`). An update takes `replay` old rows for each new one.
-    `max_minutes` bounds the comparison that a stale recommendation starts.
+    `search.max_minutes` bounds the comparison that a stale recommendation starts.
     """
 
     gate: GateRule = GateRule()
@@ -69,4 +69,3 @@ class RetrainingRule(Record):
     seeds: int = Field(5, ge=2)
     start: Literal["measure", "scratch", "warm"] = "measure"
     replay: float = Field(1.0, ge=0)
-    max_minutes: PositiveFloat | None = None
