@@ -35,6 +35,7 @@ def rollback(
 ) -> None:
     """Make the previous champion champion again; once more undoes that."""
     from flows.display import console
+
     running.use_running_server()
     from tasks import history
 
@@ -49,6 +50,7 @@ def promote(
 ) -> None:
     """Make a version champion by hand."""
     from flows.display import console
+
     running.use_running_server()
     from tasks import history
 

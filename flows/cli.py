@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import champion_commands, options, retrain_commands, running, server_commands
+from flows import champion_commands, notify_commands, options, retrain_commands, running, server_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(server_commands.app, name="server")
 app.add_typer(champion_commands.app, name="champion")
+app.add_typer(notify_commands.app, name="notify")
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 

@@ -44,7 +44,7 @@ def use_running_server() -> None:
     from flows import local_server
 
     if local_server.configured_url() is None and (server := local_server.running()) is not None:
-        os.environ["PREFECT_API_URL"] = server.api_url
+        os.environ.update(server.environment)
 
 
 def warm_up(server: "LocalServer | None") -> tuple[float, float]:

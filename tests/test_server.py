@@ -16,7 +16,6 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from prefect.client.schemas.objects import State
-from prefect.flows import load_flow_from_entrypoint
 from prefect.states import Failed
 from sqlalchemy.exc import OperationalError
 
@@ -24,7 +23,7 @@ from batchlab.errors import BadInput
 from flows import local_server, local_worker
 from flows.local_server import LocalServer
 from tasks.retrying import may_pass
-from tests.conftest import CHECKOUT, SMALL, Command, command_path
+from tests.conftest import SMALL, Command, command_path
 
 
 def test_many_that_ask_at_once_get_one_server(tmp_path: Path) -> None:
@@ -112,16 +111,6 @@ def test_a_deployment_run_with_bad_input_or_a_wrong_parameter_fails(server: Loca
         local_worker.prefect(server, "deployment", "run", "comparison/default", "--param", "profile=leson", "--watch")
     with pytest.raises(local_server.ServerError, match="nonsense"):
         local_worker.prefect(server, "deployment", "run", "comparison/default", "--param", "nonsense=1", "--watch")
-
-
-def test_the_deployed_entrypoint_is_the_flow_itself_with_a_described_schema() -> None:
-    import yaml
-
-    (deployment,) = yaml.safe_load((CHECKOUT / "prefect.yaml").read_text())["deployments"]
-    flow = load_flow_from_entrypoint(str(CHECKOUT / deployment["entrypoint"]), use_placeholder_flow=False)
-    properties = flow.parameters.properties
-    assert {"profile", "data", "target", "task", "strategies", "overrides", "seed"} == set(properties)
-    assert all(item.get("description") for item in properties.values())
 
 
 @pytest.mark.parametrize(

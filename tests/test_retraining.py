@@ -1,0 +1,71 @@
+"""`batchlab retrain`, `update` and `champion`, as a user runs them."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+
+from tests.conftest import Command
+from tests.growing import OVERRIDES, Growing, sample
+
+PROBE = sample(50, seed=3, slope=1.0).assign(day=pd.Timestamp("2020-06-01"))
+
+
+def test_a_champion_is_made_replaced_by_a_better_one_kept_and_rolled_back(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
+    data = Growing(tmp_path / "amounts")
+    common = ["--data", "amounts", "--target", "y", *(word for key in OVERRIDES for word in ("--set", key))]
+    data.grow(2000, slope=2.0)
+
+    none = batchlab("update", *common)
+    assert (none.returncode, none.stderr) == (
+        2,
+        "error: model 'amounts-y' has no champion to update; run mode 'retrain' first, which makes one.\n",
+    )
+
+    first = batchlab("retrain", *common, "--json", "first.json")
+    assert first.returncode == 0, first.stderr
+    assert "The first champion." in first.stdout
+    assert "champion of 'amounts-y': version 1" in first.stdout
+    assert json.loads((tmp_path / "first.json").read_text())["outcome"] == "first"
+    client = MlflowClient(f"sqlite:///{mlruns / 'mlflow.db'}")
+    before = predictions(mlruns)
+
+    again = batchlab("retrain", *common)
+    assert again.returncode == 0
+    assert "Nothing new: amounts is what it was at the last decision, 2,000 rows." in again.stdout
+
+    data.grow(100, slope=4.0)
+    waiting = batchlab("retrain", *common)
+    assert "Waiting for more: 100 rows are new, and it takes 200 (retraining.fewest_fresh)." in waiting.stdout
+
+    data.grow(1900, slope=4.0)
+    better = batchlab("update", *common, "--set", "retraining.gate.largest_forgetting=9", "--json", "better.json")
+    assert better.returncode == 0, better.stderr
+    result = json.loads((tmp_path / "better.json").read_text())
+    assert (result["outcome"], result["champion"], result["fresh_rows"], result["start"]) == ("promoted", 2, 2000, "warm")
+    assert {guard["name"] for guard in result["promotion"]["guards"]} >= {"finite", "slices", "forgetting", "latency", "size", "drift"}
+    assert not np.array_equal(predictions(mlruns), before)
+
+    shown = batchlab("champion", "show").stdout
+    assert "version 2" in shown
+    assert "mini_batch 32" in shown
+    back = batchlab("champion", "rollback", "--reason", "wrong amounts")
+    assert (back.returncode, back.stdout) == (0, "Version 1 of 'amounts-y' is champion now, before it was version 2: wrong amounts\n")
+    np.testing.assert_array_equal(predictions(mlruns), before)
+    history = batchlab("champion", "history").stdout
+    assert [word for word in ("first", "promoted", "rollback", "wrong amounts") if word not in history] == []
+    missing = batchlab("champion", "promote", "9")
+    assert missing.returncode == 2
+    assert "has no version '9'; its versions are 1, 2" in missing.stderr
+    experiments = [item.experiment_id for item in client.search_experiments()]
+    assert {run.info.status for run in client.search_runs(experiments)} == {"FINISHED"}
+
+
+def predictions(mlruns: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
+    """Return what the champion predicts for the probe."""
+    mlflow.set_tracking_uri(f"sqlite:///{mlruns / 'mlflow.db'}")
+    found = mlflow.pyfunc.load_model("models:/amounts-y@champion").get_raw_model().predict(PROBE)
+    return np.asarray(found)
