@@ -4,10 +4,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check ui server bench bench-tables verdicts lock browser postgres test-browser clean
+.PHONY: help setup demo test test-slow check ui server server-postgres bench bench-tables verdicts lock browser postgres test-browser clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Create .venv and install what requirements.lock names
 
@@ -44,6 +44,9 @@ ui: $(READY) ## Open the MLflow UI on loopback
 server: $(READY) ## Start a Prefect server and a worker on loopback, and deploy the flows
 	$(BIN)/batchlab server start --worker
 
+server-postgres: $(READY) postgres ## The same on PostgreSQL, with an MLflow server; both servers ask for a password
+	$(BIN)/batchlab server start --postgres --worker
+
 bench: $(READY) ## Measure the engine beside its peers (add QUICK=--quick for 3 minutes); writes docs/benchmarks.md
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r benchmarks/requirements.lock
 	$(BIN)/python -m benchmarks $(QUICK)
@@ -57,7 +60,7 @@ browser: ## Install Chromium and its driver, for the browser tests (Debian, Ubun
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); $$sudo apt-get update -qq && $$sudo apt-get install -y -qq chromium chromium-driver; }
 
-postgres: ## Install PostgreSQL, for the tests that read from it (Debian, Ubuntu)
+postgres: ## Install PostgreSQL, for server-postgres and the tests (Debian, Ubuntu)
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); $$sudo apt-get update -qq && $$sudo apt-get install -y -qq postgresql; }
 

@@ -95,7 +95,7 @@ def _opened(path: Path, schema: "pa.Schema") -> Iterator[Any]:
             else:
                 stream = stack.enter_context(pa.output_stream(path, compression="gzip" if name.endswith(".gz") else None))
                 writer = stack.enter_context(csv.CSVWriter(stream, schema))
-            writer.write_table(schema.empty_table())
+                writer.write_table(schema.empty_table())
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
             raise BadInput(f"'{path.name}' cannot hold these columns: {error}; keep others, or choose another ending.") from error
         yield writer

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from batchlab.engine.device import described
 from batchlab.errors import BadInput
-from flows import local_server, local_worker
+from flows import local_server, local_worker, mlflow_server, postgres_server
 from tasks import store
 
 PACKAGES = ("torch", "prefect", "mlflow", "pandas", "pyarrow", "scikit-learn", "fastapi", "sqlalchemy")
@@ -36,8 +36,7 @@ def _findings() -> Iterator[Finding]:
     yield _device()
     yield _store()
     yield _server()
-    worker = local_worker.running()
-    yield "worker", True if worker else None, f"process {worker.pid}" if worker else "none; `make server` starts one"
+    yield from _own_servers()
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     yield "browser", True if browser else None, browser or "only the browser tests need one: `make test-browser` installs it"
 
@@ -51,12 +50,13 @@ def _device() -> Finding:
 
 def _store() -> Finding:
     try:
-        store.check_writable()
+        store.check_ready()
     except BadInput as error:
         return "store", False, str(error)
-    database = store.database()
+    database, free = store.database(), shutil.disk_usage(store.folder()).free
+    if database is None:
+        return "store", True, f"{store.tracking_uri()} answers; packed tables in {store.folder()} ({free / 1e9:.0f} GB free)"
     size = f"{_size(database)} database" if database.exists() else "empty; the first comparison makes its database"
-    free = shutil.disk_usage(store.folder()).free
     return "store", True, f"{store.folder()} ({size}, {free / 1e9:.0f} GB free)"
 
 
@@ -73,3 +73,13 @@ def _server() -> Finding:
     if server is None:
         return "server", None, "none runs; the next comparison starts one in the background"
     return "server", server.healthy(), f"{server.ui_url} (process {server.process.pid})"
+
+
+def _own_servers() -> Iterator[Finding]:
+    """Yield what else of `make server` and `make server-postgres` runs."""
+    if tracking := mlflow_server.running():
+        yield "MLflow server", tracking.healthy(), f"{tracking.url} (process {tracking.process.pid})"
+    if database := postgres_server.running():
+        yield "PostgreSQL", True, f"{database.place} (process {database.process.pid}), its files in {database.folder}"
+    worker = local_worker.running()
+    yield "worker", True if worker else None, f"process {worker.pid}" if worker else "none; `make server` starts one"

@@ -1,52 +1,30 @@
 """The Prefect server on this machine: started in the background once, found again by later runs, never two."""
 
-import json
 import os
-import socket
-import subprocess
 import sys
-import time
 import tomllib
-import urllib.error
-import urllib.request
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-from filelock import FileLock
+from flows import background
+from flows.background import HOST, QUIET, Process, ServerError, end, home, is_free, spawn
+from flows.postgres_cluster import Cluster
+from flows.postgres_server import PostgresServer
 
-HOST, USUAL_PORT = "127.0.0.1", 4200
-START_SECONDS = 120
-CLOCK_SECONDS = 10  # a process's time of birth follows the wall clock, which may be set
-QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
+__all__ = ["QUIET", "LocalServer", "Process", "ServerError", "is_free"]
 
-
-class ServerError(Exception):
-    """The local Prefect server did not start or stop."""
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process in the background, told apart from a later one with the same number by when it began."""
-
-    pid: int
-    created: float
-
-    def alive(self) -> bool:
-        """Whether it still runs."""
-        try:
-            process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.created) < CLOCK_SECONDS and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
+NAME, USUAL_PORT, USER = "server", 4200, "batchlab"
+ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 
 
 @dataclass(frozen=True)
 class LocalServer:
-    """A Prefect server on loopback that this machine's runs share."""
+    """A Prefect server on loopback that this machine's runs share; on SQLite, or on a database of the PostgreSQL cluster."""
 
     process: Process
     port: int
+    database: str | None = None
+    cluster: str | None = None
 
     @property
     def api_url(self) -> str:
@@ -58,36 +36,35 @@ class LocalServer:
         """The address for a browser."""
         return f"http://{HOST}:{self.port}"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to use the server: its address, and the password of one that asks for it."""
+        password = {} if self.cluster is None else {"PREFECT_API_AUTH_STRING": password_of(Cluster(Path(self.cluster)))}
+        return {"PREFECT_API_URL": self.api_url, **password}
+
     def healthy(self) -> bool:
         """Whether it answers."""
         return answers(self.api_url)
 
+    def misplaced(self) -> ServerError:
+        """Return the error that says that the server runs on another database than was asked for."""
+        where = "SQLite" if self.database is None else f"PostgreSQL at {self.database}"
+        return ServerError(f"a Prefect server on {where} runs already ({self.ui_url}); end it first with `batchlab server stop`.")
+
     def wait(self) -> None:
         """Return when the server answers; raise ServerError when it dies or takes longer than two minutes."""
-        until = time.monotonic() + START_SECONDS
-        while not self.healthy():
-            if not self.process.alive() or time.monotonic() > until:
-                raise ServerError(f"the local Prefect server did not start; its log is {log_file()}. `--no-server` does without it.")
-            time.sleep(0.1)
+        failure = f"the local Prefect server did not start; its log is {log_file()}. `--no-server` does without it."
+        background.wait(self.healthy, self.process, failure)
 
 
 def answers(api_url: str) -> bool:
     """Whether a Prefect server answers at `api_url`."""
-    try:
-        with urllib.request.urlopen(f"{api_url}/health", timeout=2) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
-        return False
-
-
-def home() -> Path:
-    """Return Prefect's home folder."""
-    return Path(os.environ.get("PREFECT_HOME", Path.home() / ".prefect")).expanduser()
+    return background.answers(f"{api_url}/health")
 
 
 def log_file() -> Path:
     """Return the server's log."""
-    return home() / "batchlab-server.log"
+    return background.log_file(NAME)
 
 
 def configured_url() -> str | None:
@@ -104,88 +81,57 @@ def configured_url() -> str | None:
 
 def running() -> LocalServer | None:
     """Return the local server if its process is alive, answering or still starting."""
-    try:
-        known = json.loads(_state_file().read_text())
-        server = LocalServer(Process(**known["process"]), known["port"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    return server if server.process.alive() else None
+    server = _last()
+    return server if server is not None and server.process.alive() else None
 
 
-def started() -> LocalServer:
-    """Return the local server, starting it in the background when there is none; does not wait until it answers."""
-    with _lock():
+def started(database: PostgresServer | None = None) -> LocalServer:
+    """Return the local server, starting it in the background when there is none; does not wait until it answers.
+
+    With `database` the server keeps its runs there and asks for a password. A server that runs is taken as it is, but one that
+    was asked to be on PostgreSQL and runs elsewhere raises ServerError.
+    """
+    with background.lock(NAME):
         if found := running():
+            if database is not None and found.database != database.place:
+                raise found.misplaced()
             return found
-        port = _free_port()
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
-        server = LocalServer(spawn(command, log_file(), {"PREFECT_API_URL": f"http://{HOST}:{port}/api"}), port)
-        _state_file().write_text(json.dumps(asdict(server)))
+        last = _last()
+        port = background.free_port(last.port if last else None, USUAL_PORT)
+        server = _spawned(port, database)
+        background.remember(NAME, server)
         return server
 
 
 def stopped() -> bool:
-    """Stop the worker and the local server; return whether there was a server."""
-    with _lock():
+    """Stop the local server; return whether there was one."""
+    with background.lock(NAME):
         server = running()
         if server is not None:
             end(server.process)
-        _state_file().unlink(missing_ok=True)
+        background.forget(NAME)
         return server is not None
 
 
-def spawn(command: list[str], log: Path, environment: dict[str, str]) -> Process:
-    """Start a command that outlives this process, its output appended to `log`."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            env={**os.environ, **QUIET, **environment},
-        )
-    return Process(child.pid, psutil.Process(child.pid).create_time())
+def _last() -> LocalServer | None:
+    try:
+        return LocalServer(**(background.remembered(NAME) or {}))
+    except TypeError:
+        return None
 
 
-def end(process: Process) -> None:
-    """End a process and its children, gently first."""
-    if not process.alive():
-        return
-    parent = psutil.Process(process.pid)
-    family = [*parent.children(recursive=True), parent]
-    parent.terminate()
-    _, alive = psutil.wait_procs(family, timeout=10)
-    for survivor in alive:
-        survivor.kill()
-    psutil.wait_procs(alive, timeout=5)
+def _spawned(port: int, database: PostgresServer | None) -> LocalServer:
+    origins = [f"http://{name}:{port}" for name in (HOST, "localhost")] + [item for item in os.environ.get(ORIGINS, "").split(",") if item]
+    environment = {"PREFECT_API_URL": f"http://{HOST}:{port}/api", ORIGINS: ",".join(origins)}
+    if database is not None:
+        environment |= database.environment
+        environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database.url("asyncpg", "prefect", "prefect")
+        environment["PREFECT_SERVER_API_AUTH_STRING"] = password_of(database.cluster)
+    command = [sys.executable, "-m", "uvicorn", "--factory", "flows.guarded_prefect:app", "--log-level", "warning"]
+    process = spawn([*command, "--host", HOST, "--port", str(port)], log_file(), environment)
+    return LocalServer(process, port, *((None, None) if database is None else (database.place, database.folder)))
 
 
-def _state_file() -> Path:
-    return home() / "batchlab-server.json"
-
-
-def _lock() -> FileLock:
-    home().mkdir(parents=True, exist_ok=True)
-    return FileLock(home() / "batchlab-server.lock")
-
-
-def _free_port() -> int:
-    """Return Prefect's usual port, or any free one when something else is there."""
-    if is_free(USUAL_PORT):
-        return USUAL_PORT
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def is_free(port: int) -> bool:
-    """Whether nothing listens on the port of loopback."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
+def password_of(cluster: Cluster) -> str:
+    """Return the user and password that Prefect's server before the cluster asks for, as Prefect writes them."""
+    return f"{USER}:{cluster.secret('prefect_api')}"

@@ -1,51 +1,68 @@
 """A Prefect worker beside the local server: pool made, flows deployed, process in the background."""
 
-import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from flows.local_server import LocalServer, Process, ServerError, end, home, spawn
+from flows import background
+from flows.background import Process, ServerError
+from flows.local_server import LocalServer
 
-POOL = "batchlab"
+NAME, POOL = "worker", "batchlab"
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
-def started(server: LocalServer) -> Process:
-    """Make the work pool, deploy every flow of prefect.yaml and start a worker, unless one runs."""
-    if found := running():
-        return found
-    prefect(server, "work-pool", "create", POOL, "--type", "process", "--overwrite")
-    prefect(server, "--no-prompt", "deploy", "--all")
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", "batchlab-local"]
-    worker = spawn(command, home() / "batchlab-worker.log", {"PREFECT_API_URL": server.api_url})
-    _state_file().write_text(json.dumps(asdict(worker)))
-    return worker
+@dataclass(frozen=True)
+class Worker:
+    """A worker's process, and the servers that it works with."""
+
+    process: Process
+    api_url: str
+    tracking_uri: str | None
+
+
+def started(server: LocalServer, environment: Mapping[str, str] | None = None) -> Process:
+    """Make the work pool, deploy every flow of prefect.yaml and start a worker, unless one runs for these servers.
+
+    Its flow runs have `environment` on top of this process's own.
+    """
+    extra = {**server.environment, **(environment or {})}
+    with background.lock(NAME):
+        wanted, last = (server.api_url, extra.get("MLFLOW_TRACKING_URI")), _last()
+        if last is not None and last.process.alive():
+            if (last.api_url, last.tracking_uri) == wanted:
+                return last.process
+            background.end(last.process)
+        prefect(server, "work-pool", "create", POOL, "--type", "process", "--overwrite")
+        prefect(server, "--no-prompt", "deploy", "--all")
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", "batchlab-local"]
+        worker = Worker(background.spawn(command, background.log_file(NAME), extra), *wanted)
+        background.remember(NAME, worker)
+        return worker.process
 
 
 def running() -> Process | None:
     """Return the worker's process if it is alive."""
-    try:
-        worker = Process(**json.loads(_state_file().read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
-    return worker if worker.alive() else None
+    last = _last()
+    return last.process if last is not None and last.process.alive() else None
 
 
 def stopped() -> bool:
     """Stop the worker; return whether there was one."""
-    worker = running()
-    if worker is not None:
-        end(worker)
-    _state_file().unlink(missing_ok=True)
-    return worker is not None
+    with background.lock(NAME):
+        worker = running()
+        if worker is not None:
+            background.end(worker)
+        background.forget(NAME)
+        return worker is not None
 
 
 def prefect(server: LocalServer, *arguments: str) -> str:
     """Run one command of Prefect's command line in the checkout; raise ServerError with its output when it fails."""
-    environment = {**os.environ, "PREFECT_API_URL": server.api_url, "PWD": str(CHECKOUT)}
+    environment = {**os.environ, **server.environment, "PWD": str(CHECKOUT)}
     done = subprocess.run(
         [sys.executable, "-m", "prefect", *arguments], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False
     )
@@ -54,5 +71,8 @@ def prefect(server: LocalServer, *arguments: str) -> str:
     return done.stdout
 
 
-def _state_file() -> Path:
-    return home() / "batchlab-worker.json"
+def _last() -> Worker | None:
+    try:
+        return Worker(**(background.remembered(NAME) or {}))
+    except TypeError:
+        return None

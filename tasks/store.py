@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
 """A call waits about a minute for a server that restarts; MLflow's own default is four."""
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 def folder() -> Path:
@@ -76,9 +81,8 @@ def check_writable() -> None:
 def client() -> "MlflowClient":
     """Return the client of the store; the first call on a machine makes the database, one process at a time."""
     check_ready()
-    for key, value in PATIENCE.items():
+    for key, value in (PATIENCE | QUIET).items():
         os.environ.setdefault(key, value)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     import mlflow
 

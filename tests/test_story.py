@@ -157,9 +157,9 @@ def test_the_story_of_a_champion(story: Story) -> None:
 
     # Files arrive, ingestion sends its event, and the event starts a retraining.
     known = story.known_runs()
-    story.data.grow(4000, slope=6.0, shift=4.0)
+    story.data.grow(4000, slope=4.0, shift=4.0)
     ingested = story.run("ingestion/default")
-    assert ingested["state_type"] == "COMPLETED", ingested["state"]
+    assert ingested["state_type"] == "COMPLETED", ingested["state"]["message"]
     started = story.next_run_of("retraining/on-new-data", known)
     assert started["state_type"] == "COMPLETED", started["state"]["message"]
     assert started["parameters"]["data"] == str(story.data.folder)
@@ -167,7 +167,7 @@ def test_the_story_of_a_champion(story: Story) -> None:
     assert promoted_again > after_drift
 
     # An update continues the champion on the new rows.
-    story.data.grow(2000, slope=8.0, shift=4.0)
+    story.data.grow(2000, slope=3.0, shift=4.0)
     updated = story.run("retraining/update")
     assert updated["state_type"] == "COMPLETED", updated["state"]["message"]
     update = story.decision()

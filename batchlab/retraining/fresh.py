@@ -13,7 +13,7 @@ from batchlab.records import Record
 from batchlab.split import ROWS_AT_ONCE, Split, embargo_of, split_of, times_of
 from batchlab.table import PackedTable
 
-FEWEST_REFERENCE = 1000
+FEWEST_REFERENCE, MOST_OLD_VALIDATION = 1000, 500
 
 
 class Mark(Record):
@@ -94,11 +94,19 @@ def retraining_split(table: PackedTable, profile: Profile, mark: Mark | None) ->
     """Return the split of a retraining from all rows: the latest of the fresh ones are held out (a first model holds out `split.test` of
     all), the latest of those before validate, the others train; `split.embargo` keeps them apart.
 
+    At most a third of the fresh rows that are not held out validate (but 500 rows may): otherwise a large table's share of validation
+    rows would keep all that is new from training.
+
     Raises BadInput when a part would have fewer than 2 rows, or the training rows lack a class.
     """
-    rule = profile.retraining
-    held = round(table.schema.rows * profile.split.test) if mark is None else round(fresh_count(table, mark) * rule.holdout)
-    return split_of(_by_time(table, profile, held, rule.validation), table, profile.split)
+    rule, rows = profile.retraining, table.schema.rows
+    if mark is None:
+        held = round(rows * profile.split.test)
+        return split_of(_by_time(table, profile, held, round((rows - held) * rule.validation)), table, profile.split)
+    fresh = fresh_count(table, mark)
+    held = round(fresh * rule.holdout)
+    validating = min(round((rows - held) * rule.validation), max(MOST_OLD_VALIDATION, (fresh - held) // 3))
+    return split_of(_by_time(table, profile, held, validating), table, profile.split)
 
 
 def update_split(table: PackedTable, profile: Profile, mark: Mark, seed: int) -> Split:
@@ -107,7 +115,7 @@ def update_split(table: PackedTable, profile: Profile, mark: Mark, seed: int) ->
     rule = profile.retraining
     fresh = fresh_count(table, mark)
     held = round(fresh * rule.holdout)
-    labels = _by_time(table, profile, held, rule.validation * (fresh - held) / max(1, table.schema.rows - held))
+    labels = _by_time(table, profile, held, round((fresh - held) * rule.validation))
     times, drawn = times_of(table), np.random.default_rng(seed)
     trains = int(((labels == TRAIN) & (times > mark.last)).sum())
     old = np.flatnonzero((times <= mark.last) & ((labels == TRAIN) | (labels == VALIDATION)))
@@ -116,11 +124,11 @@ def update_split(table: PackedTable, profile: Profile, mark: Mark, seed: int) ->
     return split_of(labels, table, profile.split)
 
 
-def _by_time(table: PackedTable, profile: Profile, held: int, validation: float) -> NDArray[np.uint8]:
-    """Return labels `[rows]` that hold out so many of the latest rows, and that share of the others before them."""
+def _by_time(table: PackedTable, profile: Profile, held: int, validating: int) -> NDArray[np.uint8]:
+    """Return labels `[rows]` that hold out so many of the latest rows, and let so many before them validate."""
     rows = table.schema.rows
     before = rows - held
-    return assigning.by_time(times_of(table), [before - round(before * validation), before], rows, embargo_of(table, profile.split))
+    return assigning.by_time(times_of(table), [before - validating, before], rows, embargo_of(table, profile.split))
 
 
 def held_out(table: PackedTable, split: Split) -> Stretch:

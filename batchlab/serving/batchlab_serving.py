@@ -152,6 +152,11 @@ def _booleans(values: Any, column: PackedColumn) -> tuple[NDArray[np.float64], F
 
 
 def _dates(values: Any, column: PackedColumn) -> tuple[NDArray[np.float64], Flags]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if is_text(values.type):  # pandas, and so JSON made by MLflow, writes a missing date as NaT
+        values = pc.if_else(pc.equal(values, "NaT"), pa.scalar(None, values.type), values)
     micros, unreadable = instants(values, column.formats)
     days = np.where(micros == np.iinfo(np.int64).min, np.nan, micros / DAY)
     phases = {"year": 2 * np.pi * days / YEAR, "week": 2 * np.pi * days / WEEK, "day": 2 * np.pi * (days % 1.0)}
