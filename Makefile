@@ -76,7 +76,8 @@ lock: $(READY) ## Resolve requirements.lock again from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \
 	  --group dev --group bench --constraint requirements.lock pyproject.toml --output-file benchmarks/requirements.lock
 
-clean: ## Remove .venv, caches and everything under mlruns/
+clean: ## Stop the servers; remove .venv, caches and everything under mlruns/
+	-test ! -x $(BIN)/batchlab || $(BIN)/batchlab server stop
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find mlruns -mindepth 1 -not -name .gitkeep -delete

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import champion_commands, notify_commands, options, retrain_commands, running, server_commands
+from flows import champion_commands, notify_commands, options, predict_command, retrain_commands, running, server_commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -87,23 +87,27 @@ def search_overrides(objective: str | None, target_loss: float | None, max_minut
 
 app.command()(retrain_commands.retrain)
 app.command()(retrain_commands.update)
+app.command()(predict_command.predict)
 
 
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on loopback.", min=1, max=65535)] = 5000) -> None:
     """Open the MLflow UI on this folder's store, on loopback."""
     from batchlab.errors import BadInput
-    from flows import local_server
-    from tasks import store
+    from flows import local_server, mlflow_server
+    from tasks import address, store
 
-    store.check_writable()
+    store.check_ready()
+    if address.is_server(store.tracking_uri()):
+        typer.echo(f"MLflow's server shows it at {store.ui_url()}/#/experiments?workflowType=machine_learning")
+        return
     if not local_server.is_free(port):
         raise BadInput(f"port {port} on loopback is taken; give another with --port.")
     typer.echo(f"MLflow UI of {store.folder()} at http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning (Ctrl-C ends it)")
     store.client()
     environment = {**os.environ, **local_server.QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.tracking_uri(), "--workers", "1"]
-    os.execve(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)], environment)
+    os.execve(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port), *mlflow_server.guards(port)], environment)
 
 
 @app.command()
@@ -121,6 +125,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as on Ctrl-C: runs marked, nothing half-written
     from batchlab.errors import BadInput
 
+    from flows import local_stack
+
+    local_stack.adopt()
     try:
         app()
     except BadInput as error:

@@ -41,7 +41,7 @@ def separated(names: str) -> list[str]:
 
 
 def check_early(settings: "Profile", json_file: Path | None) -> None:
-    """Refuse what can be refused before anything is started: columns, the store's folder, the place of the JSON file."""
+    """Refuse what can be refused before anything is started: columns, the store, the place of the JSON file."""
     from batchlab.table.columns import check_columns
     from tasks import store
 
@@ -50,7 +50,7 @@ def check_early(settings: "Profile", json_file: Path | None) -> None:
         check_columns(schema, settings.named_columns())
     if json_file is not None:
         _check_place(json_file)
-    store.check_writable()
+    store.check_ready()
 
 
 def _check_place(json_file: Path) -> None:

@@ -35,7 +35,7 @@ def prepare_server(temporary: bool) -> "LocalServer | None":
             raise local_server.ServerError(f"PREFECT_API_URL is {url}, but nothing answers there; start it, unset it, or use --no-server.")
         return None
     server = local_server.started()
-    os.environ["PREFECT_API_URL"] = server.api_url
+    os.environ.update(server.environment)
     return server
 
 

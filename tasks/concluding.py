@@ -21,7 +21,7 @@ from batchlab.table import PackedTable
 from tasks import promotion as deciding
 from tasks import registry, store
 from tasks.history import Decision, decisions
-from tasks.reporting import mlflow_ui, prefect_link
+from tasks.reporting import prefect_link
 from tasks.retraining import RetrainingRun, Trained, version_in
 from tasks.watching import Standing, Study
 
@@ -83,7 +83,7 @@ def conclude(run: RetrainingRun, trained: Trained, promotion: Promotion, compari
 
 
 def _links(run: RetrainingRun, trained: Trained) -> dict[str, str]:
-    base = f"{mlflow_ui()}/#"
+    base = f"{store.ui_url()}/#"
     links = {
         "MLflow run": f"{base}/experiments/{run.experiment_id}/runs/{run.run_id}?workflowType=machine_learning",
         "Report page": f"{base}/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{PAGE}?workflowType=machine_learning",

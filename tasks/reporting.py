@@ -1,6 +1,5 @@
 """Opening a comparison's parent run, and the report that closes it: in MLflow, in Prefect, and as a value."""
 
-import os
 import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +47,7 @@ def comparison_run(profile: Profile, packed: Path, parts: Path) -> Iterator[Comp
     tags = {"batchlab.kind": "comparison", "prefect.flow_run_id": flow_run.id or "", "prefect.flow_run_url": prefect_link() or ""}
     with recorded_run(experiment_id, f"verdict on {source}", tags) as run_id:
         # MLflow's UI opens in its GenAI view unless told otherwise.
-        links = {"MLflow run": f"{mlflow_ui()}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"}
+        links = {"MLflow run": f"{store.ui_url()}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"}
         if link := prefect_link():
             links["Prefect flow run"] = link
         log_params(run_id, settings_of(experiment) | machine())
@@ -59,11 +58,6 @@ def comparison_run(profile: Profile, packed: Path, parts: Path) -> Iterator[Comp
             yield ComparisonRun(profile=profile, table=packed, split=parts, experiment_id=experiment_id, run_id=run_id, links=links)
         finally:
             monitor.finish()
-
-
-def mlflow_ui() -> str:
-    """Return the address of the MLflow UI: where MLFLOW_UI_URL says, else where `batchlab ui` serves it."""
-    return os.environ.get("MLFLOW_UI_URL", "http://127.0.0.1:5000")
 
 
 def prefect_link() -> str | None:
