@@ -124,7 +124,6 @@ def main() -> None:
     """Run the command line; bad input ends in one line and code 2, a failure in one line and code 1."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as on Ctrl-C: runs marked, nothing half-written
     from batchlab.errors import BadInput
-
     from flows import local_stack
 
     local_stack.adopt()
