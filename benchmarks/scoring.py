@@ -160,11 +160,11 @@ def row(kind: str, turns: dict[str, list[dict[str, Any]]]) -> str:
     )
 
 
-def page(row_count: int, found: dict[str, dict[str, list[dict[str, Any]]]]) -> list[str]:
+def page(row_count: int, load: float, found: dict[str, dict[str, list[dict[str, Any]]]]) -> list[str]:
     """Return the page's lines."""
     from benchmarks import machine
 
-    described = machine.described()
+    described, repeats = machine.described(), len(next(iter(found.values()))["predict"])
     difference = max(turns["same"][0]["difference"] for turns in found.values())
     return [
         "# Scoring a file",
@@ -172,7 +172,7 @@ def page(row_count: int, found: dict[str, dict[str, list[dict[str, Any]]]]) -> l
         f"`batchlab predict` beside a plain loop (pyarrow batches → torch tensor → the same exported graph, in float64 → Parquet), on "
         f"{row_count:,} rows × {FEATURES + 1} columns of float32 in one Parquet file, {datetime.date.today().isoformat()}; "
         f"{described['processor']}, {described['cores']} cores. Made by `python -m benchmarks.scoring`: every figure is of a process of "
-        f"its own, in turn, medians of {REPEATS}, the ratio with its range.",
+        f"its own, in turn, medians of {repeats}, the ratio with its range; the load was {load:.1f} when it began.",
         "",
         "| model | `predict`, rows/s | plain loop, rows/s | ratio | whole process: `predict`, loop | of processors | peak memory |",
         "|---|---|---|---|---|---|---|",
@@ -194,6 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.scoring", description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -202,7 +203,8 @@ def main() -> None:
         print(json.dumps(work(Path(folder), *(int(word) if word.isdigit() else word for word in rest)) or {}))  # type: ignore[operator]
         return
     rows = 1_000_000 if given.quick else given.rows
-    lines = page(rows, measured(rows, 1 if given.quick else REPEATS))
+    load = os.getloadavg()[0]
+    lines = page(rows, load, measured(rows, 1 if given.quick else given.repeats))
     print("\n".join(lines))
     if not given.quick:
         PAGE.write_text("\n".join(lines) + "\n")

@@ -7,6 +7,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from batchlab.config import Profile, load_profile
 from batchlab.results import Comparison
+from tasks.abandoned import claim
 from tasks.data import divide, ingest
 from tasks.evaluation import evaluate
 from tasks.recording import record
@@ -16,7 +17,7 @@ from tasks.searching import plan_search, work
 
 # One worker thread, and every task on it: strategies are timed, so none may train beside another, and torch work on a second
 # thread would make OpenMP's threads outnumber the cores, which slows small steps threefold (docs/adr/0006).
-@flow(name="comparison", task_runner=ThreadPoolTaskRunner(max_workers=1), log_prints=False)
+@flow(name="comparison", task_runner=ThreadPoolTaskRunner(max_workers=1), on_running=[claim], log_prints=False)
 def comparison(
     profile: str = "quick",
     data: str | None = None,

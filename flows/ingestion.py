@@ -6,10 +6,11 @@ from prefect.states import Completed
 
 from batchlab.config import load_profile
 from tasks import arrivals
+from tasks.abandoned import claim
 from tasks.data import ingest
 
 
-@flow(name="ingestion", log_prints=False)
+@flow(name="ingestion", on_running=[claim], log_prints=False)
 def ingestion(
     profile: str = "nightly",
     data: str | None = None,

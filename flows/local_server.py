@@ -15,6 +15,8 @@ __all__ = ["QUIET", "LocalServer", "Process", "ServerError", "is_free"]
 
 NAME, USUAL_PORT, USER = "server", 4200, "batchlab"
 ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
+LEASES, LEASES_IN_FILES = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE", "prefect.server.concurrency.lease_storage.filesystem"
+"""Who holds which slot; Prefect's default, memory, forgets it when the server is killed: dead runs keep theirs, live ones are ended."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,11 @@ def _last() -> LocalServer | None:
 
 def _spawned(port: int, database: PostgresServer | None) -> LocalServer:
     origins = [f"http://{name}:{port}" for name in (HOST, "localhost")] + [item for item in os.environ.get(ORIGINS, "").split(",") if item]
-    environment = {"PREFECT_API_URL": f"http://{HOST}:{port}/api", ORIGINS: ",".join(origins)}
+    environment = {
+        "PREFECT_API_URL": f"http://{HOST}:{port}/api",
+        ORIGINS: ",".join(origins),
+        LEASES: os.environ.get(LEASES, LEASES_IN_FILES),
+    }
     if database is not None:
         environment |= database.environment
         environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database.url("asyncpg", "prefect", "prefect")

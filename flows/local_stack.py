@@ -1,9 +1,10 @@
 """Everything that runs in the background on this machine, started and stopped in the order that each needs the other."""
 
 import os
+import time
 from pathlib import Path
 
-from flows import local_server, local_worker, mlflow_server, postgres_server
+from flows import local_server, local_worker, mlflow_server, postgres_server, recovering
 from flows.local_server import LocalServer
 from tasks import store
 
@@ -11,8 +12,9 @@ from tasks import store
 def started(postgres: bool = False, worker: bool = False) -> LocalServer:
     """Return the Prefect server, answering; on PostgreSQL with its database and the MLflow server, and with a worker where asked.
 
-    What runs already is taken as it is; what was killed is started again at its old place.
+    What runs already is taken as it is; what was killed is started again at its old place, and what it left open is ended first.
     """
+    known = local_server.running()
     if postgres:
         store.check_writable()
         if (found := local_server.running()) is not None and found.database is None:
@@ -24,6 +26,9 @@ def started(postgres: bool = False, worker: bool = False) -> LocalServer:
     else:
         server = local_server.started()
     server.wait()
+    works = local_worker.running() is not None
+    if known is None or (worker and not works):
+        recovering.recover(environment(), server.process.created if works else time.time())
     if worker:
         local_worker.started(server, environment())
     return server

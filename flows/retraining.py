@@ -9,6 +9,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from batchlab.config import load_profile
 from batchlab.retraining.outcome import Retraining
 from flows.comparison import compared
+from tasks.abandoned import claim
 from tasks.concluding import conclude, rest
 from tasks.data import ingest
 from tasks.promotion import decide
@@ -17,7 +18,7 @@ from tasks.retraining import register, retraining_run, train
 from tasks.watching import look, study
 
 
-@flow(name="retraining", task_runner=ThreadPoolTaskRunner(max_workers=1), log_prints=False)
+@flow(name="retraining", task_runner=ThreadPoolTaskRunner(max_workers=1), on_running=[claim], log_prints=False)
 def retraining(
     name: str | None = None,
     data: str | None = None,

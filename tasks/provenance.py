@@ -15,26 +15,28 @@ OWNER = "batchlab.process"
 CLOCK_SECONDS = 10  # a process's time of birth follows the wall clock, which may be set
 
 
-def _owner() -> str:
+def owner() -> str:
+    """Return what names this process among all of all machines."""
     return json.dumps([socket.gethostname(), os.getpid(), psutil.Process().create_time()])
 
 
-def owner_is_gone(owner: str | None) -> bool:
+def owner_is_gone(named: str | None) -> bool:
     """Whether the process that a run's tag names ran on this machine and is gone."""
-    if owner is None:
+    if named is None:
         return False
-    host, pid, created = json.loads(owner)
+    host, pid, created = json.loads(named)
     if host != socket.gethostname():
         return False
     try:
-        return abs(psutil.Process(pid).create_time() - created) > CLOCK_SECONDS
+        process = psutil.Process(pid)
+        return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - created) > CLOCK_SECONDS
     except psutil.NoSuchProcess:
         return True
 
 
 def provenance() -> dict[str, str]:
     """Return who started this run and from which code, in MLflow's own tag names where it has some."""
-    tags = {OWNER: _owner(), "mlflow.source.name": "batchlab compare", "mlflow.source.type": "LOCAL"}
+    tags = {OWNER: owner(), "mlflow.source.name": "batchlab compare", "mlflow.source.type": "LOCAL"}
     commit = git_commit()
     return tags | ({"mlflow.source.git.commit": commit} if commit else {})
 

@@ -25,10 +25,11 @@ from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyRes
 from batchlab.search.records import verdict_of
 from batchlab.search.search import Search
 from tasks import progress, store
+from tasks.abandoned import end_abandoned_runs
 from tasks.data import opened
 from tasks.provenance import machine
 from tasks.recording import ComparisonRun, Recorded
-from tasks.tracking import end_abandoned_runs, log_dataset, log_metrics, log_params, log_trials, recorded_run, settings_of
+from tasks.tracking import log_dataset, log_metrics, log_params, log_trials, recorded_run, settings_of
 
 PAGE, DATA_PAGE = "verdict.html", "data.html"
 

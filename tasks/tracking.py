@@ -5,10 +5,9 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from batchlab.config import Profile
 from batchlab.experiment import Experiment
@@ -17,7 +16,7 @@ from batchlab.search.search import Search
 from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.table import Schema
 from tasks import progress, store
-from tasks.provenance import OWNER, owner_is_gone, provenance
+from tasks.provenance import provenance
 
 METRICS_A_BATCH, PARAMS_A_BATCH = 1000, 100
 
@@ -50,30 +49,6 @@ def resumed_run(run_id: str) -> Iterator[None]:
     store.client().update_run(run_id, "RUNNING")
     with _ended_truthfully(run_id):
         yield
-
-
-def end_abandoned_runs() -> None:
-    """Mark runs KILLED that say RUNNING but whose process on this machine is gone, and their Prefect flow runs crashed."""
-    client = store.client()
-    experiments = [item.experiment_id for item in client.search_experiments()]
-    running = client.search_runs(experiments, "attributes.status = 'RUNNING'") if experiments else []
-    for run in running:
-        if owner_is_gone(run.data.tags.get(OWNER)):
-            client.set_terminated(run.info.run_id, "KILLED")
-            _crash_flow_run(run.data.tags.get("prefect.flow_run_id"))
-
-
-def _crash_flow_run(flow_run_id: str | None) -> None:
-    """Tell Prefect that a flow run's process is gone; it may have run on a server that does not know this one."""
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import ObjectNotFound
-    from prefect.states import Crashed
-
-    if flow_run_id:
-        with get_client(sync_client=True) as client, suppress(ObjectNotFound):
-            state = client.read_flow_run(UUID(flow_run_id)).state
-            if state is not None and not state.is_final():
-                client.set_flow_run_state(UUID(flow_run_id), Crashed(message="its process is gone"), force=True)
 
 
 def log_params(run_id: str, params: Mapping[str, Any]) -> None:

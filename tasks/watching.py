@@ -16,9 +16,9 @@ from batchlab.retraining.saved import Lineage
 from batchlab.retraining.staleness import stale_reasons
 from batchlab.table import PackedTable
 from tasks import registry, store
+from tasks.abandoned import end_abandoned_runs
 from tasks.provenance import hardware
 from tasks.retrying import RETRIES
-from tasks.tracking import end_abandoned_runs
 
 NO_CHAMPION = "there is no champion yet, so a comparison finds what to train with"
 

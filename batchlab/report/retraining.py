@@ -60,7 +60,7 @@ def facts_of(result: Retraining) -> dict[str, str]:
         | {
             "holdout": f"{promotion.holdout_rows:,} rows",
             "trained": f"{result.train_rows:,} rows, from {start}",
-            "comparison": "a new one" if result.comparison_run_id else "not needed" if not result.stale else "due",
+            "comparison": "none in an update" if result.mode == "update" else "a new one" if result.comparison_run_id else "not needed",
         }
     )
 

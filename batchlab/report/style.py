@@ -49,7 +49,8 @@ th:first-child, td:first-child, .words th, .words td {{ text-align: left; }}
 th:first-child, td:first-child {{ padding-left: 12px; }}
 td small {{ display: block; color: var(--quiet); white-space: nowrap; font-size: 12px; }}
 td.name {{ font-weight: 600; min-width: 150px; }}
-.words td {{ min-width: 200px; }} .dense td {{ min-width: 0; }} .dense td.long {{ min-width: 260px; }}
+.words td {{ min-width: 200px; }}
+.dense td {{ min-width: 0; }} .dense td.long {{ min-width: 260px; }} .dense td.whole {{ white-space: nowrap; }}
 tr.winner td {{ background: var(--accent-shade); }}
 tr.winner td:first-child {{ box-shadow: inset 4px 0 var(--accent); }}
 .mark {{ display: inline-block; font-size: 11.5px; font-weight: 600; border-radius: 99px; padding: 1px 8px; border: 1px solid currentColor;
