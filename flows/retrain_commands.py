@@ -69,9 +69,12 @@ def _run(
 ) -> None:
     from batchlab.config import load_profile
     from flows.display import console
+    from tasks.model_names import check_name, model_name
 
     arguments: dict[str, Any] = {"data": data, "target": target, "task": task, "overrides": overrides, "seed": seed}
-    options.check_early(load_profile(profile, **arguments), json_file)
+    settings = load_profile(profile, **arguments)
+    options.check_early(settings, json_file)
+    check_name(name or model_name(settings))
     running.warm_up(running.prepare_server(no_server))
     from flows.retraining import retraining
 

@@ -13,7 +13,6 @@ from tasks.abandoned import claim
 from tasks.concluding import conclude, rest
 from tasks.data import ingest
 from tasks.promotion import decide
-from tasks.registry import model_name
 from tasks.retraining import register, retraining_run, train
 from tasks.watching import look, study
 
@@ -42,7 +41,7 @@ def retraining(
         seed: Seed of the trainings; the profile's when left out.
     """
     settings = load_profile(profile, data=data, target=target, task=task, overrides=overrides or [], seed=seed)
-    standing = look.submit(settings, name or model_name(settings), mode).result()
+    standing = look.submit(settings, name, mode).result()
     if standing.quiet:
         return _completed(rest.submit(standing, mode).result())
     table = ingest.submit(settings).result()

@@ -1,6 +1,7 @@
 """Every decision on a registered model, as its runs tell it; and those that people make: rollback and promotion by hand."""
 
 import getpass
+import os
 from datetime import UTC, datetime
 
 from batchlab.errors import BadInput
@@ -31,13 +32,18 @@ def experiment_name(name: str) -> str:
     return f"retraining-{name}"
 
 
-def decisions(name: str | None, most: int = 50) -> list[Decision]:
-    """Return the latest decisions, the latest first; raises BadInput for a model that is not registered."""
+def decisions(name: str | None, most: int = 50, version: int | None = None) -> list[Decision]:
+    """Return the latest decisions (on one `version` of it), the latest first; raises BadInput for a model that is not registered.
+
+    A run that failed or was killed after its decision, at its report say, has decided all the same.
+    """
     client, chosen = store.client(), registry.chosen_name(name)
     experiment = client.get_experiment_by_name(experiment_name(chosen))
     if experiment is None:
         return []
-    query = "tags.decision != '' and attributes.status = 'FINISHED'"
+    query = "tags.decision != '' and attributes.status != 'RUNNING'"
+    if version is not None:
+        query += f" and tags.`batchlab.version` = '{version}'"
     runs = client.search_runs([experiment.experiment_id], query, max_results=most, order_by=["attributes.start_time DESC"])
     return [_decision(run) for run in runs]
 
@@ -64,7 +70,7 @@ def shown(name: str | None) -> dict[str, str]:
     """Return what there is to know of a model's champion, by what it is called."""
     champion = registry.version_of(name)
     aliases, lineage = registry.aliases_of(champion.name), registry.lineage_of(champion)
-    latest = next((item for item in decisions(champion.name) if item.decision in PROMOTING and item.version == champion.number), None)
+    latest = next((item for item in decisions(champion.name, version=champion.number) if item.decision in PROMOTING), None)
     strategy, train = next(iter(lineage.recipe["strategies"].items())), lineage.recipe["train"]
     facts = {
         "model": champion.name,
@@ -86,17 +92,20 @@ def rolled_back(name: str | None, reason: str) -> str:
     champion = registry.version_of(name)
     back = _previous(champion)
     if back is None:
-        raise BadInput(f"version {champion.number} of '{champion.name}' is the first champion; there is nothing to go back to.")
+        raise BadInput(
+            f"no champion before version {champion.number} of '{champion.name}' is still there, so there is nothing to go back to; "
+            "`batchlab champion promote VERSION` takes any other version."
+        )
     return _switched(champion, back, "rollback", reason)
 
 
 def _previous(champion: Version) -> Version | None:
-    """Return the champion before this one: the alias, or what the history says where a kill left the alias on the champion itself."""
-    number = registry.aliases_of(champion.name).get(PREVIOUS)
-    if number is not None and number != champion.number:
-        return registry.version_of(champion.name, str(number))
-    made = [item.version for item in decisions(champion.name, 1000) if item.decision in PROMOTING and item.version != champion.number]
-    return registry.version_of(champion.name, str(made[0])) if made and made[0] is not None else None
+    """Return the champion before this one: the alias, or what the history says where a kill left the alias on the champion itself, or that
+    version was deleted."""
+    there = {version.number: version for version in registry.versions(champion.name) if version.number != champion.number}
+    alias = registry.aliases_of(champion.name).get(PREVIOUS)
+    made = [item.version for item in decisions(champion.name, 1000) if item.decision in PROMOTING]
+    return next((there[number] for number in (alias, *made) if number in there), None)
 
 
 def promoted_by_hand(name: str | None, number: int, reason: str) -> str:
@@ -114,15 +123,24 @@ def _switched(champion: Version | None, version: Version, decision: str, reason:
     before = "none" if champion is None else f"version {champion.number}"
     text = f"Version {version.number} of '{version.name}' is champion now, before it was {before}: {reason}"
     tags = {"batchlab.kind": "retraining", "batchlab.model": version.name, "batchlab.version": str(version.number)}
-    tags |= {"batchlab.champion": str(version.number), "decision": decision, "reason": reason, "batchlab.by": getpass.getuser()}
+    tags |= {"batchlab.champion": str(version.number), "reason": reason, "batchlab.by": _user()}
     with recorded_run(store.experiment_id(experiment_name(version.name)), f"{decision} to version {version.number}", tags) as run_id:
         try:
             registry.promoted(version, champion)
         except Superseded as news:
             raise BadInput(f"nothing was changed, because meanwhile {news}; look again with `batchlab champion show`.") from news
+        store.client().set_tag(run_id, "decision", decision)
         log_metrics(run_id, {"champion_before": None if champion is None else float(champion.number)})
     events.tell_of_model(events.CHAMPION_CHANGED, version.name, text, champion=None if champion is None else champion.number, run=run_id)
     return text
+
+
+def _user() -> str:
+    """Return who decides; the number of a user without a name, as containers have them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def evidence(run_id: str) -> Promotion:

@@ -8,7 +8,7 @@ from batchlab.retraining.judging import judged
 from batchlab.retraining.outcome import Retraining
 from batchlab.retraining.promotion import Promotion
 from tasks import events, registry, store
-from tasks.registry import Superseded
+from tasks.registry import Superseded, Version
 from tasks.retraining import RetrainingRun, Trained, version_in
 from tasks.tracking import log_metrics
 
@@ -20,14 +20,15 @@ MOST_ROUNDS = 10
 def decide(run: RetrainingRun, challenger: Challenger, trained: Trained) -> Promotion:
     """Judge the challenger against whoever is champion, and make it champion if it wins; judge again when another one was quicker."""
     name, version = run.study.standing.name, version_in(run, trained)
-    opened = registry.opened(version)
+    opened, mark = registry.opened(version), run.study.standing.mark if run.study.standing.champion is not None else None
     for _ in range(MOST_ROUNDS):
         champion = registry.champion_of(name)
         held = None if champion is None else registry.opened(champion)
-        promotion = judged(challenger, opened, held, run.study.drift, old_too=run.study.mode == "update")
+        promotion = judged(challenger, opened, held, run.study.drift, run.study.mode == "update", mark)
         try:
             if promotion.wins:
                 registry.promoted(version, champion)
+            _note(run, promotion, version if promotion.wins else champion)
             registry.set_mark(name, run.study.mark)
             return promotion
         except Superseded as news:
@@ -35,6 +36,13 @@ def decide(run: RetrainingRun, challenger: Challenger, trained: Trained) -> Prom
     raise RuntimeError(
         f"another version of '{name}' became champion {MOST_ROUNDS} times while version {version.number} was judged; try again."
     )
+
+
+def _note(run: RetrainingRun, promotion: Promotion, champion: Version | None) -> None:
+    """Write into the run what was decided, before anything else can fail: it is part of the history from now on."""
+    tags = {"decision": promotion.decision, "reason": promotion.text[:4000]}
+    for key, value in (tags | {"batchlab.champion": "None" if champion is None else str(champion.number)}).items():
+        store.client().set_tag(run.run_id, key, value)
 
 
 def told(run: RetrainingRun, promotion: Promotion, url: str) -> None:
@@ -52,10 +60,7 @@ def record(run: RetrainingRun, result: Retraining, promotion: Promotion) -> None
     log_metrics(run.run_id, {name: getattr(promotion, name) for name in numbers})
     client.log_text(run.run_id, promotion.model_dump_json(indent=2), "promotion.json")
     client.log_text(run.run_id, result.model_dump_json(indent=2), "retraining.json")
-    tags = {"decision": promotion.decision, "reason": promotion.text[:4000], "batchlab.champion": str(result.champion)}
-    for key, value in tags.items():
-        client.set_tag(run.run_id, key, value)
     if promotion.challenger is not None:
-        for key in ("decision", "reason"):
-            client.set_model_version_tag(run.study.standing.name, str(promotion.challenger), key, tags[key])
+        for key, value in {"decision": promotion.decision, "reason": promotion.text[:4000]}.items():
+            client.set_model_version_tag(run.study.standing.name, str(promotion.challenger), key, value)
         client.update_model_version(run.study.standing.name, str(promotion.challenger), promotion.text)

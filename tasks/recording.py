@@ -153,6 +153,7 @@ def log_model(run_id: str, experiment: Experiment, result: TrialResult, lineage:
                 "table_digest": schema.digest,
             },
         )
+    store.client().update_run(run_id, "RUNNING")  # MLflow has ended it, but whoever opened it goes on
     return str(logged.model_uri)
 
 

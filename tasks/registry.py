@@ -1,23 +1,30 @@
 """The registered model: its versions, who is champion, challenger and previous, and the switch between them that only one can make."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from batchlab.config import Profile
 from batchlab.errors import BadInput, UnknownName
 from batchlab.retraining import saved
 from batchlab.retraining.fresh import Mark
 from batchlab.retraining.judging import Registered
 from batchlab.retraining.saved import Lineage
-from tasks import store
+from tasks import model_files, store
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import RegisteredModel
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 MARK = "batchlab.mark"
+TABLE = "table_digest"
+"""A tag of every version that a retraining made."""
+LATEST = 100
+"""So many versions at most are looked through for one that a retraining made."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +45,14 @@ class Superseded(Exception):
     """Another version became champion since the decision was made: it must be made again."""
 
 
-def model_name(profile: Profile) -> str:
-    """Return the name that a model of the profile's source and target is registered under, unless the user names one."""
-    plain = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in f"{profile.source.name}-{profile.named_columns().target}")
-    return plain[:200]
-
-
 def names() -> list[str]:
     """Return the names of all registered models."""
-    return sorted(model.name for model in store.client().search_registered_models())
+    page = store.client().search_registered_models()
+    found = [model.name for model in page]
+    while page.token:
+        page = store.client().search_registered_models(page_token=page.token)
+        found += [model.name for model in page]
+    return sorted(found)
 
 
 def version_of(name: str | None, which: str = CHAMPION) -> Version:
@@ -65,6 +71,8 @@ def version_of(name: str | None, which: str = CHAMPION) -> Version:
 
 def chosen_name(name: str | None) -> str:
     """Return the name, or without one that of the only registered model; raises BadInput where there is none or several."""
+    if name is not None and _model(name) is not None:
+        return name
     known = names()
     if name is None and not known:
         raise BadInput(f"no model is registered in {store.tracking_uri()} yet; `batchlab retrain` makes the first champion.")
@@ -93,13 +101,9 @@ def aliases_of(name: str) -> dict[str, int]:
 
 def registered(name: str, model_uri: str, run_id: str, tags: dict[str, str]) -> Version:
     """Register a logged model as the newest version and the challenger, and return it."""
-    from mlflow.exceptions import MlflowException
-
     client = store.client()
     with exclusive(name):
-        try:
-            client.get_registered_model(name)
-        except MlflowException:
+        if _model(name) is None:
             client.create_registered_model(name, tags={"batchlab.kind": "champion"}, description="Kept retrained by Batchlab.")
         model_id = model_uri.removeprefix("models:/")
         made = _version(client.create_model_version(name, model_uri, run_id, tags=tags, model_id=model_id))
@@ -109,9 +113,8 @@ def registered(name: str, model_uri: str, run_id: str, tags: dict[str, str]) -> 
 
 def mark_of(name: str) -> Mark | None:
     """Return how far the data went when the last decision was made; None before the first."""
-    if name not in names():
-        return None
-    text = store.client().get_registered_model(name).tags.get(MARK)
+    model = _model(name)
+    text = None if model is None else model.tags.get(MARK)
     return None if text is None else Mark.model_validate_json(text)
 
 
@@ -130,18 +133,34 @@ def opened(version: Version) -> Registered:
     folder = _downloaded(version)
     served = mlflow.pyfunc.load_model(str(folder)).get_raw_model()
     size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return Registered(saved.opened(folder / "data" / saved.FOLDER), served.graph, version.number, size_bytes)
+    return Registered(_saved(version), served.graph, version.number, size_bytes)
 
 
 def lineage_of(version: Version) -> Lineage:
     """Return where the version comes from; raises BadInput for one that retraining did not make."""
-    return saved.opened(_downloaded(version) / "data" / saved.FOLDER).lineage
+    return _saved(version).lineage
+
+
+def _saved(version: Version) -> saved.Saved:
+    try:
+        return saved.opened(_downloaded(version) / "data" / saved.FOLDER)
+    except BadInput as error:
+        raise BadInput(f"version {version.number} of '{version.name}': {error}") from error
+
+
+def recommended(name: str) -> Lineage | None:
+    """Return the lineage of the newest version that a retraining made and whose files are there: it has what was recommended last, also
+    where the challenger that was trained so was refused. None where there is no such version."""
+    found = store.client().search_model_versions(f"name='{_quoted(name)}'", max_results=LATEST, order_by=["version_number DESC"])
+    for item in found:
+        if TABLE in item.tags:
+            with suppress(BadInput):
+                return lineage_of(_version(item))
+    return None
 
 
 def _downloaded(version: Version) -> Path:
-    import mlflow
-
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=version.uri))
+    return model_files.downloaded(version.uri, version.run_id, store.tracking_uri())
 
 
 def promoted(challenger: Version, instead_of: Version | None) -> None:
@@ -166,8 +185,8 @@ def exclusive(name: str) -> Iterator[None]:
     """Hold the model's lock, which the operating system lets go of when its holder dies."""
     folder = store.folder() / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
-    safe = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in name)
-    with FileLock(folder / f"{safe}.lock"):
+    safe = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in name).encode()[:200].decode(errors="ignore")
+    with FileLock(folder / f"{safe}.lock"):  # two names may share one, which only makes them wait for each other
         yield
 
 
@@ -178,10 +197,21 @@ def _looked_up(name: str, which: str) -> Version | None:
     try:
         found = client.get_model_version(name, which) if which.isdigit() else client.get_model_version_by_alias(name, which)
     except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if error.error_code in model_files.NOT_THERE:
             return None
         raise
     return _version(found)
+
+
+def _model(name: str) -> "RegisteredModel | None":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return store.client().get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code in model_files.NOT_THERE:
+            return None
+        raise
 
 
 def _version(found: object) -> Version:

@@ -13,7 +13,7 @@ from batchlab.experiment import Experiment
 from batchlab.records import Record
 from batchlab.results import Comparison
 from batchlab.retraining.challenger import Challenger, challenged
-from batchlab.retraining.fresh import held_out
+from batchlab.retraining.dividing import held_out
 from batchlab.retraining.recipe import asked_of, followed, recipe_of
 from batchlab.retraining.saved import Lineage
 from batchlab.split import Split
@@ -48,7 +48,6 @@ class Trained(Record):
 @contextmanager
 def retraining_run(study: Study) -> Iterator[RetrainingRun]:
     """Open the MLflow run of a retraining; tell of drift first."""
-    progress.stopping.clear()
     name = study.standing.name
     if study.drift is not None and study.drift.drifted:
         events.tell_of_model(events.DRIFT_FOUND, name, f"{name}: {study.drift.text}", champion=study.standing.champion)
@@ -61,16 +60,15 @@ def retraining_run(study: Study) -> Iterator[RetrainingRun]:
 
 @task(cache_policy=NO_CACHE)
 def train(run: RetrainingRun, comparison: Comparison | None, seed: int) -> Challenger:
-    """Train the challenger with the recommended setting: of the comparison just made, else the champion's."""
+    """Train the challenger with the recommended setting: of the comparison just made, else of the last one."""
     study = run.study
     table, split = PackedTable.open(study.table), Split.open(_split(study))
     profile = study.profile if comparison is None else followed(study.profile, recipe_of(comparison.verdict))
-    if study.mode == "update":
-        profile = profile.model_copy(update={"retraining": profile.retraining.model_copy(update={"start": "warm"})})
     champion = study.standing.champion
     opened = None if champion is None else registry.opened(registry.version_of(study.standing.name, str(champion))).saved
     progress.begin("challenger", 0, 1)
-    trained = challenged(profile, table, split, opened, seed, lambda told: progress.within("challenger", told))
+    only_warm = study.mode == "update"
+    trained = challenged(profile, table, split, opened, seed, lambda told: progress.within("challenger", told), only_warm)
     experiment = trained.experiment
     log_params(run.run_id, settings_of(experiment) | machine() | {"start": trained.start, "fresh_rows": study.fresh_rows})
     log_dataset(run.run_id, table.schema, experiment.profile, "retraining")
@@ -85,7 +83,7 @@ def register(run: RetrainingRun, trained: Challenger, comparison: Comparison | N
     study, experiment = run.study, trained.experiment
     lineage = _lineage(study, experiment, trained, comparison)
     uri = log_model(run.run_id, experiment, trained.shipped, lineage)
-    tags = {"mode": study.mode, "start": trained.start, "table_digest": study.mark.digest, "rows": str(study.mark.rows)}
+    tags = {"mode": study.mode, "start": trained.start, registry.TABLE: study.mark.digest, "rows": str(study.mark.rows)}
     version = registry.registered(study.standing.name, uri, run.run_id, tags)
     store.client().set_tag(run.run_id, "batchlab.version", str(version.number))
     return Trained(
@@ -98,14 +96,16 @@ def register(run: RetrainingRun, trained: Challenger, comparison: Comparison | N
 
 
 def _lineage(study: Study, experiment: Experiment, trained: Challenger, comparison: Comparison | None) -> Lineage:
-    """Return where the challenger comes from: a comparison just made, or the one that recommended the champion's setting."""
+    """Return where the challenger comes from: a comparison just made, or the last one."""
     common = {
         "mark": study.mark,
         "held_out": held_out(experiment.table, experiment.split),
         "classes": experiment.table.schema.target.classes,
         "start": trained.start,
+        "target": experiment.table.schema.target.name,
+        "source": study.profile.source.identity,
     }
-    before = study.standing.lineage
+    before = study.standing.recommended
     if comparison is not None or before is None:
         assert comparison is not None
         return Lineage(

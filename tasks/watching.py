@@ -1,5 +1,7 @@
 """Tasks before a retraining trains: what the champion is, whether there are new rows, what they are like, and what is to be done."""
 
+import math
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import task
@@ -8,35 +10,40 @@ from batchlab.config import Profile
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.records import Record
+from batchlab.retraining.dividing import NotYet, retraining_split, trainable_rows, update_split
 from batchlab.retraining.drift import Drift, drift
-from batchlab.retraining.fresh import Mark, fresh_count, mark_of, reference_rows, retraining_split, rows_after, update_split
+from batchlab.retraining.fresh import Mark, check_not_ahead, fresh_count, mark_of, reference_rows, rows_after
 from batchlab.retraining.outcome import Mode
 from batchlab.retraining.recipe import asked_of, followed
 from batchlab.retraining.saved import Lineage
-from batchlab.retraining.staleness import stale_reasons
+from batchlab.retraining.staleness import check_same, stale_reasons
+from batchlab.split import Split
 from batchlab.table import PackedTable
-from tasks import registry, store
+from tasks import history, progress, registry, store
 from tasks.abandoned import end_abandoned_runs
+from tasks.model_names import check_name, model_name
 from tasks.provenance import hardware
 from tasks.retrying import RETRIES
 
 NO_CHAMPION = "there is no champion yet, so a comparison finds what to train with"
+NO_OLD_ROWS = "drift was not looked for: no row of the table is from before the last decision"
 
 
 class Standing(Record):
-    """Where a registered model stands: its champion's version and lineage, and how far the data went at the last decision. `quiet` says
-    why there is nothing to do, where that is known before the rows are read."""
+    """Where a registered model stands: its champion's version and lineage, the lineage that holds what was `recommended` last, and how far
+    the data went at the last decision. `quiet` says why there is nothing to do, where that is known before the rows are read."""
 
     name: str
     champion: int | None = None
     lineage: Lineage | None = None
+    recommended: Lineage | None = None
     mark: Mark | None = None
     quiet: str | None = None
 
 
 class Study(Record):
-    """What a retraining is to do: train on `split` of `table` as `profile` says; a new comparison first where `stale` says why. `quiet`
-    says why nothing is done instead."""
+    """What a retraining is to do: train on `split` of `table` as `profile` says; a new comparison first where `stale` says why. `mark` is
+    what its decision leaves. `quiet` says why nothing is done instead."""
 
     profile: Profile
     mode: Mode
@@ -52,69 +59,130 @@ class Study(Record):
 
 
 @task(**RETRIES)
-def look(profile: Profile, name: str, mode: Mode) -> Standing:
+def look(profile: Profile, name: str | None, mode: Mode) -> Standing:
     """Return where the model stands; runs that a killed process left RUNNING are ended first."""
+    progress.stopping.clear()  # of a run before this one in the same process
     store.client()
     end_abandoned_runs()
-    champion = registry.champion_of(name)
-    if champion is None:
-        if mode == "update":
-            raise BadInput(f"model '{name}' has no champion to update; run mode 'retrain' first, which makes one.")
-        return Standing(name=name)
-    lineage, mark = registry.lineage_of(champion), registry.mark_of(name)
-    mark = mark or lineage.mark
+    return standing_of(profile, name, mode)
+
+
+def standing_of(profile: Profile, name: str | None, mode: Mode) -> Standing:
+    """Return where a model stands, without a name the one of source and target; raises BadInput where it is another one than the profile
+    describes, and for an update of none."""
+    chosen = name or model_name(profile)
+    check_name(chosen)
+    champion, recommended = registry.champion_of(chosen), registry.recommended(chosen)
+    if champion is None and mode == "update":
+        raise BadInput(f"model '{chosen}' has no champion to update; run mode 'retrain' first, which makes one.")
+    lineage = None if champion is None else registry.lineage_of(champion)
+    if lineage is not None:
+        check_same(chosen, lineage, profile, any_source=name is not None)
+    if champion is None or lineage is None:
+        mark = registry.mark_of(chosen) if recommended is not None and _refused_last(chosen) else None
+        return Standing(name=chosen, recommended=recommended, mark=mark)
+    mark = _later(registry.mark_of(chosen), lineage.mark)
     newest = profile.source.newest(profile.columns.time) if profile.columns.time else None
-    quiet = (
-        f"nothing new: {profile.source.name} holds no row after {mark.last:,.0f}" if newest is not None and newest <= mark.last else None
-    )
-    return Standing(name=name, champion=champion.number, lineage=lineage, mark=mark, quiet=quiet)
+    quiet = f"nothing new: {profile.source.name} holds no row after {mark.text}" if newest is not None and newest <= mark.last else None
+    return Standing(name=chosen, champion=champion.number, lineage=lineage, recommended=recommended or lineage, mark=mark, quiet=quiet)
+
+
+def _later(decided: Mark | None, trained: Mark) -> Mark:
+    """Return the later mark: a kill after a promotion leaves that of the decision behind, a rollback that of the champion."""
+    return trained if decided is None or decided.last < trained.last else decided
+
+
+def _refused_last(name: str) -> bool:
+    """Whether the last decision left the model without a champion, since its challenger was refused."""
+    latest = history.decisions(name, 1)
+    return bool(latest) and latest[0].decision == "kept" and latest[0].champion is None
 
 
 @task(**RETRIES)
 def study(profile: Profile, standing: Standing, table: Path, mode: Mode, seed: int) -> Study:
     """Return what is to be done with the packed table: how many rows are fresh, whether they drifted, how they are split."""
-    packed = PackedTable.open(table)
-    mark, fresh = mark_of(packed), fresh_count(packed, standing.mark)
-    found = Study(profile=profile, mode=mode, standing=standing, table=table, mark=mark, fresh_rows=fresh)
+    packed, before = PackedTable.open(table), None if standing.champion is None else standing.mark
+    check_not_ahead(packed, profile.retraining.days_ahead, datetime.now(UTC))
+    fresh = fresh_count(packed, before)
+    found = Study(profile=profile, mode=mode, standing=standing, table=table, mark=mark_of(packed), fresh_rows=fresh)
     if (quiet := _quiet(packed, profile, standing, fresh)) is not None:
         return found.model_copy(update={"quiet": quiet})
-    if standing.mark is None or standing.lineage is None:
-        parts = retraining_split(packed, profile, None)
+    try:
+        parts = _divided(packed, profile, standing, mode, seed)
+    except NotYet as error:
+        if before is None:
+            raise
+        return found.model_copy(update={"quiet": f"waiting for more: {str(error).removesuffix('.')}"})
+    if before is None:
         Experiment(profile, packed, parts).check()
-        return found.model_copy(update={"split": parts.save(packed), "stale": (NO_CHAMPION,)})
-    parts = update_split(packed, profile, standing.mark, seed) if mode == "update" else retraining_split(packed, profile, standing.mark)
-    drifted = _drift(packed, profile, standing, standing.mark)
-    rows, rule = parts.sizes()["train"], profile.retraining.stale
-    stale = stale_reasons(standing.lineage, rule, rows, drifted, hardware(), asked_of(profile))
-    found = found.model_copy(update={"split": parts.save(packed), "drift": drifted})
-    if mode == "update":  # an update goes on with what there is, and says that a comparison is due
-        return found.model_copy(
-            update={
-                "profile": followed(profile, standing.lineage.recipe),
-                "remarks": tuple(f"a comparison is due: {reason}" for reason in stale),
-            }
-        )
-    return found.model_copy(update={"stale": stale, "profile": profile if stale else followed(profile, standing.lineage.recipe)})
+    found = found.model_copy(update={"split": parts.save(packed)})
+    return _settled(_looked_for_drift(found, packed, before), packed, parts)
 
 
 def _quiet(table: PackedTable, profile: Profile, standing: Standing, fresh: int) -> str | None:
     """Say why there is nothing to train; None where there is."""
-    if standing.mark is None:
-        return None
-    if table.schema.digest == standing.mark.digest:
-        return f"nothing new: {table.schema.source} is what it was at the last decision, {table.schema.rows:,} rows"
-    if fresh == 0:
-        by = f"'{profile.columns.time}' is not after that of the last decision" if profile.columns.time else "there are not more than then"
-        return f"nothing new: {table.schema.source} has changed, but none of its {table.schema.rows:,} rows is newer ({by})"
-    fewest = profile.retraining.fewest_fresh
-    return f"waiting for more: {fresh:,} rows are new, and it takes {fewest:,} (retraining.fewest_fresh)" if fresh < fewest else None
+    same, source, rows = standing.mark is not None and table.schema.digest == standing.mark.digest, table.schema.source, table.schema.rows
+    if standing.champion is None:
+        asked = None if standing.recommended is None else standing.recommended.asked
+        refused = f"nothing new: {source} is what it was when the last challenger was refused, {rows:,} rows"
+        return refused if same and asked == asked_of(profile) else None
+    if same:
+        return f"nothing new: {source} is what it was at the last decision, {rows:,} rows"
+    if fresh == 0 and standing.mark is not None:
+        newer = (
+            f"newer than those of the last decision ({standing.mark.text})"
+            if profile.columns.time
+            else "added to those of the last decision"
+        )
+        return f"nothing new: {source} has changed, but none of its {rows:,} rows is {newer}"
+    rule = profile.retraining
+    judged = math.ceil(rule.gate.fewest_rows / rule.holdout)
+    fewest = max(rule.fewest_fresh, judged)
+    why = (
+        "retraining.fewest_fresh"
+        if rule.fewest_fresh >= judged
+        else f"retraining.gate.fewest_rows over retraining.holdout {rule.holdout:g}"
+    )
+    return f"waiting for more: {fresh:,} rows are new, and it takes {fewest:,} ({why})" if fresh < fewest else None
 
 
-def _drift(table: PackedTable, profile: Profile, standing: Standing, mark: Mark) -> Drift:
-    """Return how the fresh rows differ from the latest before them, in their columns and in what the champion predicts for them."""
-    champion = registry.opened(registry.version_of(standing.name, str(standing.champion)))
-    fresh = rows_after(table, mark)
-    before, most = reference_rows(table, mark, 10 * len(fresh)), profile.retraining.drift.most_rows
-    looked = tuple(rows[:: -(-len(rows) // most)] for rows in (before, fresh))
-    predictions = tuple(champion.predicted(table, rows) for rows in looked)
-    return drift(table, before, fresh, profile.retraining.drift, (predictions[0], predictions[1]), profile.columns.time)
+def _divided(table: PackedTable, profile: Profile, standing: Standing, mode: Mode, seed: int) -> Split:
+    """Return the split; raises NotYet where the rows cannot be divided yet."""
+    if standing.champion is None or standing.mark is None or standing.lineage is None:
+        return retraining_split(table, profile, None)
+    if mode == "update":
+        return update_split(table, profile, standing.mark, seed, standing.lineage.held_out)
+    return retraining_split(table, profile, standing.mark)
+
+
+def _looked_for_drift(found: Study, table: PackedTable, mark: Mark | None) -> Study:
+    """Return the study with how the fresh rows differ from the latest before them, in their columns and in what the champion predicts.
+
+    Drift is told once: from then on rows are compared with those after it. An update, which makes no comparison, tells it again.
+    """
+    if mark is None:
+        return found
+    champion = registry.opened(registry.version_of(found.standing.name, str(found.standing.champion)))
+    fresh, rule = rows_after(table, mark), found.profile.retraining.drift
+    before = reference_rows(table, mark, 10 * len(fresh))
+    if not len(before):
+        return found.model_copy(update={"remarks": (NO_OLD_ROWS,)})
+    old, new = (champion.predicted(table, rows[:: -(-len(rows) // rule.most_rows)]) for rows in (before, fresh))
+    drifted = drift(table, before, fresh, rule, (old, new), found.profile.columns.time)
+    since = mark.last if drifted.drifted and found.mode == "retrain" else mark.since
+    return found.model_copy(update={"drift": drifted, "mark": found.mark.model_copy(update={"since": since})})
+
+
+def _settled(found: Study, table: PackedTable, parts: Split) -> Study:
+    """Return the study with the setting to train with; where what was recommended last is stale, with the reasons."""
+    profile, standing = found.profile, found.standing
+    if standing.recommended is None:
+        return found.model_copy(update={"stale": (NO_CHAMPION,)})
+    updating = found.mode == "update"  # which trains on a few rows; whether they have grown is asked of all
+    rows = trainable_rows(table, profile, standing.mark) if updating else parts.sizes()["train"]
+    stale = stale_reasons(standing.recommended, profile.retraining.stale, rows, found.drift, hardware(), asked_of(profile))
+    follows = followed(profile, standing.recommended.recipe)
+    if updating:  # it goes on with what there is, and says that a comparison is due
+        due = tuple(f"a comparison is due: {reason}" for reason in stale)
+        return found.model_copy(update={"profile": follows, "remarks": (*found.remarks, *due)})
+    return found.model_copy(update={"stale": stale, "profile": profile if stale else follows})

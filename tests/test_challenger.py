@@ -1,6 +1,7 @@
 """A challenger on a table that grew: which rows train and judge it, what it starts from, and the champion on the same rows."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ from batchlab.experiment import Experiment
 from batchlab.retraining import saved
 from batchlab.retraining.carrying import carried, relaid
 from batchlab.retraining.challenger import Challenger, challenged
-from batchlab.retraining.fresh import Mark, fresh_count, held_out, mark_of, reference_rows, retraining_split, rows_within, update_split
+from batchlab.retraining.dividing import NotYet, held_out, retraining_split, update_split
+from batchlab.retraining.fresh import Mark, Stretch, check_not_ahead, fresh_count, mark_of, reference_rows, rows_within, unusable_share
 from batchlab.retraining.judging import Registered, judged, labels_of
 from batchlab.retraining.recipe import asked_of, followed
 from batchlab.retraining.saved import Lineage, Saved
-from batchlab.retraining.staleness import stale_reasons
+from batchlab.retraining.staleness import check_same, stale_reasons
 from batchlab.serving.batchlab_serving import Served, _load_pyfunc
 from batchlab.shipping import export, predicted, shipped
 from batchlab.table import PackedTable, pack
@@ -132,6 +134,100 @@ def test_an_update_trains_on_fresh_rows_and_as_many_old_ones_as_replay_says(fold
     assert again == update_split(grown, profile, mark, seed=0).digest != other
 
 
+def test_replay_spares_the_old_holdout_and_keeps_every_class(folder: Path) -> None:
+    frame = rows(1000, "2020-01-01", 0, ["a", "b"], classes=["low", "mid"])
+    frame.loc[:9, "y"] = "rare"
+    frame.to_parquet(folder / "1.parquet")
+    profile, table = packed(folder, "retraining.replay=0")
+    mark, stretch = mark_of(table), held_out(table, retraining_split(table, profile, None))
+    rows(400, "2020-03-01", 1, ["a", "b"], classes=["low", "mid"]).to_parquet(folder / "2.parquet")
+    _, grown = packed(folder)
+    assert np.flatnonzero(update_split(grown, profile, mark, 0, stretch).labels[:1000] == TRAIN).tolist() == [9]
+    replaying = profile.model_copy(update={"retraining": profile.retraining.model_copy(update={"replay": 100.0})})
+    labels = update_split(grown, replaying, mark, 0, stretch).labels
+    assert (labels[:850] == TRAIN).all()
+    assert (labels[850:1000] == UNUSED).all()
+
+
+def days(count: int, start: str, a_day: int, seed: int) -> pd.DataFrame:
+    """Rows that bear their day only."""
+    return rows(count * a_day, start, seed, ["a", "b"]).assign(day=pd.date_range(start, periods=count).repeat(a_day))
+
+
+def test_rows_of_one_day_all_judge_and_what_cannot_be_divided_waits(folder: Path) -> None:
+    days(6, "2020-01-01", 1500, 0).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder)
+    mark = mark_of(table)
+    days(1, "2020-01-07", 1500, 1).to_parquet(folder / "2.parquet")
+    _, grown = packed(folder)
+    assert retraining_split(grown, profile, mark).sizes() == {"train": 7500, "validation": 1500, "test": 1500}
+    with pytest.raises(NotYet, match="of 10,500 rows 0 / 0 / 1,500 can train / validate / judge, since those of one time stay together"):
+        update_split(grown, profile, mark, 0)
+    days(4, "2020-01-08", 1000, 2).to_parquet(folder / "3.parquet")
+    _, grown = packed(folder)
+    assert update_split(grown, profile, mark, 0).sizes() == {"train": 3000, "validation": 1000, "test": 3000}
+    far, _ = packed(folder, 'split.embargo="9 days"')
+    with pytest.raises(NotYet, match=r"0 / 3,000 can .* or change .* or split.embargo \(9 days\)"):
+        retraining_split(grown, far, mark)
+
+
+def test_a_class_that_only_judges_waits_for_rows_that_train(folder: Path) -> None:
+    frame = rows(1000, "2020-01-01", 0, ["a", "b"], classes=["low", "mid"])
+    frame.loc[997:, "y"] = "new"
+    frame.to_parquet(folder / "1.parquet")
+    profile, table = packed(folder)
+    with pytest.raises(NotYet, match="no row that trains is of class 'new', which 3 of the later rows are; mend them"):
+        retraining_split(table, profile, None)
+
+
+def test_a_mark_of_another_kind_of_time_tells_nothing(folder: Path) -> None:
+    rows(500, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    (_, dated), (_, standing) = packed(folder), packed(folder, time=None)
+    by_date, by_row = mark_of(dated), mark_of(standing)
+    with pytest.raises(BadInput, match="went by the order of rows, the table goes by dates"):
+        fresh_count(dated, by_row)
+    with pytest.raises(BadInput, match="went by dates, the table goes by the order of rows"):
+        fresh_count(standing, by_date)
+    with pytest.raises(BadInput, match="went by a time in numbers, the table goes by dates"):
+        fresh_count(dated, by_date.model_copy(update={"dated": False}))
+    assert (by_date.text, by_row.text) == ("2020-01-21 19:00:00", "row 500")
+
+
+def test_rows_that_are_dated_ahead_are_refused(folder: Path) -> None:
+    frame = rows(500, "2020-01-01", 0, ["a", "b"])
+    frame.loc[499, "day"] = pd.Timestamp("2206-01-01")
+    frame.to_parquet(folder / "1.parquet")
+    _, table = packed(folder)
+    now = datetime(2020, 6, 1, tzinfo=UTC)
+    with pytest.raises(BadInput, match=r"1 of 500 rows are dated after 2020-06-02, up to 2206-01-01: .* retraining\.days_ahead"):
+        check_not_ahead(table, 1, now)
+    check_not_ahead(table, 1e5, now)
+    check_not_ahead(packed(folder, time=None)[1], 1, now)
+
+
+def test_unusable_rows_are_counted_since_the_mark(folder: Path) -> None:
+    def spoilt(frame: pd.DataFrame, count: int) -> pd.DataFrame:
+        return frame.assign(y=frame["y"].where(np.arange(len(frame)) >= count))
+
+    spoilt(rows(1000, "2020-01-01", 0, ["a", "b"]), 10).to_parquet(folder / "1.parquet")
+    _, table = packed(folder)
+    mark = mark_of(table)
+    assert (mark.quarantined, unusable_share(table, None)) == (10, 0.01)
+    spoilt(rows(200, "2020-03-01", 1, ["a", "b"]), 40).to_parquet(folder / "2.parquet")
+    _, grown = packed(folder)
+    assert unusable_share(grown, mark) == 0.2
+    assert unusable_share(grown, mark.model_copy(update={"quarantined": None})) == 50 / 1200
+
+
+def test_what_has_drifted_is_no_reference_any_more(folder: Path) -> None:
+    rows(2000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    _, table = packed(folder)
+    mark = mark_of(table)
+    assert len(reference_rows(table, mark, 5000)) == 2000
+    since = mark.model_copy(update={"since": float(table.side_column("time")[1699])})  # type: ignore[index]
+    assert reference_rows(table, since, 5000).tolist() == list(range(1700, 2000))
+
+
 def test_a_champion_predicts_the_same_for_raw_rows_and_for_rows_packed_in_another_table(folder: Path) -> None:
     rows(1000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
     profile, table = packed(folder)
@@ -200,7 +296,12 @@ def test_the_better_start_is_measured_and_one_that_is_impossible_is_said(folder:
     wider = profile.model_copy(update={"model": load_profile(overrides=["model.kind=mlp"]).model})
     other = challenged(wider, table, split, champion.saved, seed=1)
     assert other.start == "scratch"
-    assert other.remarks[0].startswith("not from the champion's weights: its weights are")
+    assert other.remarks == ("not from the champion's weights: the profile asks for something else than it was trained for: model.",)
+    with pytest.raises(BadInput, match=r"the champion cannot be updated: the profile asks .*: model\. Retrain it instead"):
+        challenged(wider, table, split, champion.saved, seed=1, only_warm=True)
+    assert challenged(profile, table, split, champion.saved, seed=1, only_warm=True).start == "warm"
+    unknown = replace(champion.saved, lineage=champion.saved.lineage.model_copy(update={"asked": {}}))
+    assert challenged(wider, table, split, unknown, seed=1).remarks[0].startswith("not from the champion's weights: its weights are")
 
 
 def test_a_class_that_the_champion_never_saw_costs_it_the_most_and_starts_the_challenger_from_scratch(folder: Path) -> None:
@@ -218,7 +319,7 @@ def test_a_class_that_the_champion_never_saw_costs_it_the_most_and_starts_the_ch
     assert trained.remarks == ("not from the champion's weights: its classes are low, mid, the table's high, low, mid.",)
     rival = replace(champion, saved=_saved_as(trained), graph=_graph(trained), number=2)
     promotion = judged(trained, rival, champion, None)
-    assert promotion.decision == "promoted"
+    assert promotion.decision == "promoted", promotion.reasons
     assert promotion.champion_loss is not None
     assert promotion.champion_loss > 100
 
@@ -254,6 +355,11 @@ def test_a_challenger_that_diverges_is_kept_out_with_the_reason(folder: Path) ->
     promotion = judged(trained, rival, champion, None)
     assert promotion.decision == "kept"
     assert promotion.failed[0].name == "finite"
+    whole = challenged(profile, table, split, None, seed=0)
+    one_lost = replace(whole, results=[*whole.results[:-1], replace(whole.results[-1], diverged_at=3)])
+    told = judged(one_lost, replace(rival, graph=_graph(whole)), champion, None)
+    assert told.text.startswith("The champion is kept. The challenger diverged: 1 of 5 mean losses of trainings with other seeds")
+    assert not any("nothing to improve" in reason for reason in told.reasons)
 
 
 def test_a_recommendation_is_stale_after_growth_on_other_hardware_and_for_another_question(folder: Path) -> None:
@@ -266,8 +372,40 @@ def test_a_recommendation_is_stale_after_growth_on_other_hardware_and_for_anothe
     assert growth.startswith("1,444 rows train now, at least 2 times the 722 of the last comparison")
     (hardware,) = stale_reasons(lineage, rule, 722, None, {"cores": 16}, asked)
     assert hardware == "the hardware is another: cores was 2, is 16"
+    (gone,) = stale_reasons(lineage.model_copy(update={"hardware": {"cores": 2, "gpu": "H200"}}), rule, 722, None, {"cores": 2}, asked)
+    assert gone == "the hardware is another: gpu was H200, is None"
     (question,) = stale_reasons(lineage, rule, 722, None, {"cores": 2}, asked | {"model": {"kind": "mlp"}})
     assert question == "the profile asks for something else than at the last comparison: model"
+    for override, part in (("device=cpu", "device"), ("search.objective=memory", "search"), ("search.max_minutes=1", None)):
+        other = asked_of(packed(folder, override)[0])
+        assert bool(stale_reasons(lineage, rule, 722, None, {"cores": 2}, other)) == (part is not None)
+
+
+def test_a_model_of_another_target_time_or_place_is_another_model(folder: Path) -> None:
+    rows(1000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder)
+    _, champion, _ = champion_of(folder, profile, table)
+    lineage = champion.saved.lineage.model_copy(update={"target": "y", "source": profile.source.identity})
+    check_same("m", lineage, profile, any_source=False)
+    with pytest.raises(BadInput, match="model 'm' is another one: it predicts 'z', and the target is 'y'"):
+        check_same("m", lineage.model_copy(update={"target": "z"}), profile, any_source=True)
+    with pytest.raises(BadInput, match="its rows were ordered by 'day', and now as they stand"):
+        check_same("m", lineage, packed(folder, time=None)[0], any_source=True)
+    elsewhere = lineage.model_copy(update={"source": "parquet /elsewhere/data"})
+    check_same("m", elsewhere, profile, any_source=True)
+    with pytest.raises(BadInput, match=r"its rows came from 'parquet /elsewhere/data', and these are from '.*data' \(name it"):
+        check_same("m", elsewhere, profile, any_source=False)
+
+
+def test_rows_that_trained_the_champion_do_not_judge(folder: Path) -> None:
+    rows(1000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder)
+    trained, champion, _ = champion_of(folder, profile, table)
+    rival = replace(champion, saved=_saved_as(trained), graph=_graph(trained), number=2)
+    assert judged(trained, rival, champion, None).holdout_rows == 150
+    newer = Stretch(after=float(table.side_column("time")[979]), last=1e18)  # type: ignore[index]
+    quicker = replace(champion, saved=replace(champion.saved, lineage=champion.saved.lineage.model_copy(update={"held_out": newer})))
+    assert judged(trained, rival, quicker, None).holdout_rows == 20
 
 
 def test_a_preparation_that_is_given_is_kept(folder: Path) -> None:

@@ -150,3 +150,19 @@ def test_names_of_any_kind_have_a_lock_in_the_store(client: MlflowClient) -> Non
         (lock,) = (store.folder() / ".locks").iterdir()
     assert lock.name == "sales__north__2026___x_.lock"
     assert os.access(lock, os.W_OK)
+
+
+def test_a_name_in_long_letters_has_a_lock_too(client: MlflowClient) -> None:
+    with registry.exclusive("模" * 200):
+        (lock,) = (store.folder() / ".locks").iterdir()
+    assert len(lock.name.encode()) < 255
+
+
+def test_models_beyond_the_first_page_of_the_registry_are_found(client: MlflowClient) -> None:
+    for number in range(101):
+        client.create_registered_model(f"model-{number:03}")
+    assert len(registry.names()) == 101
+    registry.set_mark("model-100", Mark(digest="a", rows=5))
+    assert registry.mark_of("model-100") == Mark(digest="a", rows=5)
+    assert registry.mark_of("unknown") is None
+    assert registry.chosen_name("model-100") == "model-100"

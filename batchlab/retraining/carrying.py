@@ -36,7 +36,8 @@ def carried(preparation: Preparation, old: Sequence[PackedColumn], new: Sequence
     """
     before, now = Layout.of(old), Layout.of(new)
     _check(old, new)
-    names = [next(name for name, place in before.places.items() if place == number) for number in preparation.places]
+    packed_names = list(before.places)
+    names = [packed_names[number] for number in preparation.places]
     shifts = np.array([now.columns[name].offset - before.columns[name].offset for name in names])
     return replace(
         preparation,
@@ -59,7 +60,7 @@ def _check(old: Sequence[PackedColumn], new: Sequence[PackedColumn]) -> None:
                 f"column '{column.name}' has no {', '.join(sorted({*column.parts} - {*now.parts}))}, which the model was trained on"
             )
     if wrong:
-        raise BadInput(f"the model cannot read this table: {'; '.join(wrong)}.")
+        raise BadInput(f"the model cannot read this table: {'; '.join(wrong)}; keep that as it was, or train another model (--model).")
 
 
 def _category(item: Category, old: PackedColumn, now: Layout) -> Category:

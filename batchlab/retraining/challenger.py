@@ -12,6 +12,7 @@ from batchlab.engine.records import OnProgress, Trial, TrialResult
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.retraining.carrying import carried
+from batchlab.retraining.recipe import SHAPING, asked_of, differing
 from batchlab.retraining.saved import Saved
 from batchlab.search.search import budgeted, thinned
 from batchlab.split import Split
@@ -59,14 +60,17 @@ def challenged(
     champion: Saved | None,
     seed: int,
     on_progress: OnProgress = lambda progress: None,
+    only_warm: bool = False,
 ) -> Challenger:
     """Return the challenger, trained with the one setting of `profile` as `retraining.start` says.
 
     `warm` continues the champion's weights, with its preparation; `measure` trains both ways and takes the one whose seeds have the lower
     validation loss on average. Where warm is impossible, since columns, classes or the model have changed, it says so and starts from
-    scratch.
+    scratch; an update (`only_warm`) raises BadInput, since its rows are too few to train anew on.
     """
     rule, scratch = profile.retraining, Experiment(profile, table, split)
+    if only_warm and champion is not None:
+        return _trained(_updated(scratch, champion), "warm", champion, seed, on_progress)
     if champion is None or rule.start == "scratch":
         return _trained(scratch, "scratch", None, seed, on_progress)
     try:
@@ -81,8 +85,20 @@ def challenged(
     return replace(better, remarks=(f"mean validation loss over {len(better.results)} seeds by start: {said}; {better.start} is taken",))
 
 
+def _updated(experiment: Experiment, champion: Saved) -> Experiment:
+    """Return the experiment that continues the champion; raises BadInput that says why it cannot be, and what can."""
+    try:
+        return continued(experiment, champion)
+    except BadInput as error:
+        raise BadInput(f"the champion cannot be updated: {error} Retrain it instead (mode retrain), which can start anew.") from error
+
+
 def continued(experiment: Experiment, champion: Saved) -> Experiment:
-    """Return the experiment with the champion's preparation, so that its weights mean the same; raises BadInput where they cannot."""
+    """Return the experiment with the champion's preparation, so that its weights mean the same; raises BadInput where they cannot, and
+    where the profile asks for another model: what is like the champion would not be that."""
+    asked = champion.lineage.asked
+    if other := differing(asked, asked_of(experiment.profile), asked.keys() & SHAPING):
+        raise BadInput(f"the profile asks for something else than it was trained for: {', '.join(other)}.")
     preparation = carried(champion.preparation, champion.columns, experiment.table.schema.columns)
     warm = replace(experiment, given_preparation=preparation)
     classes = experiment.table.schema.target.classes

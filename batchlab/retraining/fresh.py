@@ -1,34 +1,44 @@
-"""Which rows are new since the last decision, and the split of a retraining: train on the past, hold out the latest of the new rows."""
+"""Which rows are new since the last decision: the mark that a decision leaves, and the rows before and after it."""
+
+from datetime import datetime, timedelta
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 from pydantic import Field
 
-from batchlab import assigning
-from batchlab.assigning import TEST, TRAIN, UNUSED, VALIDATION
-from batchlab.config import Profile
 from batchlab.errors import BadInput
 from batchlab.records import Record
-from batchlab.split import ROWS_AT_ONCE, Split, embargo_of, split_of, times_of
+from batchlab.split import ROWS_AT_ONCE, times_of
 from batchlab.table import PackedTable
 
-FEWEST_REFERENCE, MOST_OLD_VALIDATION = 1000, 500
+FEWEST_REFERENCE = 1000
 
 
 class Mark(Record):
-    """How far a table went when a decision was made on it: its digest, its rows, and the newest moment of its time column (microseconds
-    since 1970 for dates). Without such a column rows count, and `targets` is a digest of theirs: new ones must stand at the end."""
+    """How far a table went when a decision was made on it: its digest, its rows, how many more could not be used, and the newest moment of
+    its time column (microseconds since 1970 where it is `dated`). Without such a column rows count, and `targets` is a digest of theirs:
+    new ones must stand at the end. Drift is looked for against the rows after `since`: what was before them has been told of."""
 
     digest: str
     rows: int = Field(ge=0)
+    quarantined: int | None = None
     newest: float | None = None
+    dated: bool | None = None
     targets: str | None = None
+    since: float | None = None
 
     @property
     def last(self) -> float:
         """The last moment that was known; without a time column, the number of the last row."""
         return self.rows - 1 if self.newest is None else self.newest
+
+    @property
+    def text(self) -> str:
+        """The last moment for people."""
+        if self.newest is None:
+            return f"row {self.rows:,}"
+        return date_text(self.newest) if self.dated else f"{self.newest:.15g}"
 
 
 class Stretch(Record):
@@ -38,12 +48,18 @@ class Stretch(Record):
     last: float
 
 
+def date_text(microseconds: float) -> str:
+    """Return a moment in microseconds since 1970 as a date for people; also one that Python's own dates do not reach."""
+    return str(np.datetime64(int(microseconds), "us")).replace("T", " ").removesuffix(".000000").removesuffix(" 00:00:00")
+
+
 def mark_of(table: PackedTable) -> Mark:
     """Return how far the table goes."""
     times, rows = table.side_column("time"), table.schema.rows
+    known = {"digest": table.schema.digest, "rows": rows, "quarantined": sum(table.schema.quarantined.values())}
     if times is None:
-        return Mark(digest=table.schema.digest, rows=rows, targets=_targets(table, rows))
-    return Mark(digest=table.schema.digest, rows=rows, newest=float(times.max()))
+        return Mark(**known, targets=_targets(table, rows))
+    return Mark(**known, newest=float(times.max()), dated=times.dtype.kind == "i")
 
 
 def _targets(table: PackedTable, rows: int) -> str:
@@ -55,19 +71,54 @@ def _targets(table: PackedTable, rows: int) -> str:
     return digest.hexdigest()
 
 
+def check_not_ahead(table: PackedTable, days_ahead: float, now: datetime) -> None:
+    """Raise BadInput where the newest row is dated more than `days_ahead` after now: once decided on, no other row would count as new."""
+    times, latest = table.side_column("time"), (now + timedelta(days=days_ahead)).replace(microsecond=0).timestamp() * 1e6
+    if times is not None and times.dtype.kind == "i" and times.max() > latest:
+        raise BadInput(
+            f"{int((times > latest).sum()):,} of {table.schema.rows:,} rows are dated after {date_text(latest)}, up to "
+            f"{date_text(times.max())}: after a decision on them no row would count as new until then; mend them, or say with "
+            "retraining.days_ahead how many days ahead rows may be."
+        )
+
+
 def fresh_count(table: PackedTable, mark: Mark | None) -> int:
     """Return how many rows are newer than all of the mark; all of them without a mark.
 
-    Raises BadInput where the order of rows has to tell, and those of the mark are no longer the first.
+    Raises BadInput where the table goes by another kind of time than the mark, and, where the order of rows has to tell, when those of
+    the mark are no longer the first.
     """
     if mark is None:
         return table.schema.rows
-    if mark.newest is None and (table.schema.rows < mark.rows or _targets(table, mark.rows) != mark.targets):
+    times = table.side_column("time")
+    if (times is None) != (mark.newest is None) or (times is not None and mark.dated not in (None, times.dtype.kind == "i")):
+        before, now = (
+            _order_said(mark.newest is None, mark.dated),
+            _order_said(times is None, times is not None and times.dtype.kind == "i"),
+        )
+        raise BadInput(
+            f"the last decision went by {before}, the table goes by {now}: which rows are new cannot be told. Order them as they were then "
+            "(columns.time), or train another model (--model)."
+        )
+    if times is None and (table.schema.rows < mark.rows or _targets(table, mark.rows) != mark.targets):
         raise BadInput(
             f"without a time column new rows must stand at the end, but the first {mark.rows:,} rows are not those of the last decision; "
             "name the column that orders them (columns.time), or let new files sort after the old ones."
         )
     return int((times_of(table) > mark.last).sum())
+
+
+def _order_said(by_rows: bool, dated: bool | None) -> str:
+    return "the order of rows" if by_rows else "dates" if dated else "a time in numbers"
+
+
+def unusable_share(table: PackedTable, mark: Mark | None) -> float:
+    """Return the share of the rows that are new since the mark which could not be used; of all rows where nobody counted them then."""
+    unusable = sum(table.schema.quarantined.values())
+    if mark is None or mark.quarantined is None:
+        return unusable / max(1, table.schema.source_rows)
+    new = max(0, unusable - mark.quarantined)
+    return new / max(1, new + len(rows_after(table, mark)))
 
 
 def rows_within(table: PackedTable, stretch: Stretch) -> NDArray[np.int64]:
@@ -82,58 +133,10 @@ def rows_after(table: PackedTable, mark: Mark) -> NDArray[np.int64]:
 
 
 def reference_rows(table: PackedTable, mark: Mark, most: int) -> NDArray[np.int64]:
-    """Return the numbers of the latest rows up to the mark, ascending: at most so many, but not fewer than 1,000 where there are."""
+    """Return the numbers of the latest rows up to the mark that no drift lies before, ascending: at most so many, but not fewer than 1,000
+    where there are."""
     times, most = times_of(table), max(most, FEWEST_REFERENCE)
-    old = np.flatnonzero(times <= mark.last)
+    old = np.flatnonzero((times <= mark.last) & (times > (-np.inf if mark.since is None else mark.since)))
     if len(old) <= most:
         return old
     return np.sort(old[np.argpartition(times[old], len(old) - most)[-most:]])
-
-
-def retraining_split(table: PackedTable, profile: Profile, mark: Mark | None) -> Split:
-    """Return the split of a retraining from all rows: the latest of the fresh ones are held out (a first model holds out `split.test` of
-    all), the latest of those before validate, the others train; `split.embargo` keeps them apart.
-
-    At most a third of the fresh rows that are not held out validate (but 500 rows may): otherwise a large table's share of validation
-    rows would keep all that is new from training.
-
-    Raises BadInput when a part would have fewer than 2 rows, or the training rows lack a class.
-    """
-    rule, rows = profile.retraining, table.schema.rows
-    if mark is None:
-        held = round(rows * profile.split.test)
-        return split_of(_by_time(table, profile, held, round((rows - held) * rule.validation)), table, profile.split)
-    fresh = fresh_count(table, mark)
-    held = round(fresh * rule.holdout)
-    validating = min(round((rows - held) * rule.validation), max(MOST_OLD_VALIDATION, (fresh - held) // 3))
-    return split_of(_by_time(table, profile, held, validating), table, profile.split)
-
-
-def update_split(table: PackedTable, profile: Profile, mark: Mark, seed: int) -> Split:
-    """Return the split of an update: as of a retraining, but only the fresh rows train and validate, beside `replay` old rows, drawn at
-    random, for each fresh one that trains."""
-    rule = profile.retraining
-    fresh = fresh_count(table, mark)
-    held = round(fresh * rule.holdout)
-    labels = _by_time(table, profile, held, round((fresh - held) * rule.validation))
-    times, drawn = times_of(table), np.random.default_rng(seed)
-    trains = int(((labels == TRAIN) & (times > mark.last)).sum())
-    old = np.flatnonzero((times <= mark.last) & ((labels == TRAIN) | (labels == VALIDATION)))
-    labels[old] = UNUSED
-    labels[drawn.choice(old, min(len(old), round(rule.replay * trains)), replace=False)] = TRAIN
-    return split_of(labels, table, profile.split)
-
-
-def _by_time(table: PackedTable, profile: Profile, held: int, validating: int) -> NDArray[np.uint8]:
-    """Return labels `[rows]` that hold out so many of the latest rows, and let so many before them validate."""
-    rows = table.schema.rows
-    before = rows - held
-    return assigning.by_time(times_of(table), [before - validating, before], rows, embargo_of(table, profile.split))
-
-
-def held_out(table: PackedTable, split: Split) -> Stretch:
-    """Return the stretch that the split holds out."""
-    times, held = times_of(table), split.labels == TEST
-    moments = times[held]
-    earlier = times[~held]
-    return Stretch(after=float(earlier.max()) if len(earlier) else float(moments.min()) - 1, last=float(moments.max()))

@@ -1,7 +1,8 @@
 """Champion and challenger on the same held-out rows, each as it was saved: what the gate decides by."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from batchlab.evaluation import row_losses
 from batchlab.retraining.carrying import relaid
 from batchlab.retraining.challenger import Challenger
 from batchlab.retraining.drift import Drift
-from batchlab.retraining.fresh import rows_within
+from batchlab.retraining.fresh import Mark, rows_within, unusable_share
 from batchlab.retraining.gate import Contestant, Holdout, decide
 from batchlab.retraining.promotion import Promotion
 from batchlab.retraining.saved import Saved
@@ -55,7 +56,10 @@ class Registered:
         if tuple(classes) == own:
             return outputs
         if not own or not classes:
-            raise BadInput(f"the champion predicts {', '.join(own) or 'numbers'}, the table's target is {', '.join(classes) or 'numbers'}.")
+            raise BadInput(
+                f"the champion predicts {said_classes(own)}, the table's target is {said_classes(classes)}; set `task` to what it was, or "
+                "train another model (--model)."
+            )
         ordered = np.zeros((len(outputs), len(classes)))
         for place, name in enumerate(classes):
             if name in own:
@@ -64,11 +68,17 @@ class Registered:
 
 
 def judged(
-    challenger: Challenger, registered: Registered, champion: Registered | None, drift: Drift | None, old_too: bool = False
+    challenger: Challenger,
+    registered: Registered,
+    champion: Registered | None,
+    drift: Drift | None,
+    old_too: bool = False,
+    mark: Mark | None = None,
 ) -> Promotion:
-    """Return the gate's decision on the challenger's held-out rows; with `old_too` also by the champion's old holdout (an update)."""
+    """Return the gate's decision on the challenger's held-out rows that are new since the `mark`; with `old_too` also by the champion's
+    old holdout (an update)."""
     experiment = challenger.experiment
-    table, rows = experiment.table, judging_rows(experiment.table, experiment.split.rows("test", MOST_JUDGED))
+    table, rows = experiment.table, judging_rows(experiment.table, experiment.split.rows("test", MOST_JUDGED), champion)
     old = rows_within(table, champion.saved.lineage.held_out)[:MOST_JUDGED] if champion is not None and old_too else np.zeros(0, np.int64)
     judge = _Judge(challenger, rows, old)
     sides = [] if champion is None else [champion]
@@ -78,14 +88,18 @@ def judged(
         found[0] if champion is not None else None,
         found[-1],
         [judge.seed_loss(number) for number in range(len(challenger.results))],
-        judge.holdout(drift),
+        judge.holdout(drift, unusable_share(table, mark)),
         experiment.profile.retraining.gate,
     )
 
 
-def judging_rows(table: PackedTable, rows: Rows) -> Rows:
-    """Return the rows in the order of time."""
-    return rows[np.argsort(times_of(table)[rows], kind="stable")]
+def judging_rows(table: PackedTable, rows: Rows, champion: Registered | None) -> Rows:
+    """Return the rows in the order of time, without those that may have trained the champion: one that was quicker, on later rows, has seen
+    some of them. Where it may have seen all, they judge all the same, to its advantage."""
+    times = np.asarray(times_of(table)[rows])
+    unseen = np.ones(len(rows), bool) if champion is None else times > champion.saved.lineage.held_out.after
+    kept = unseen if unseen.any() else ~unseen
+    return rows[kept][np.argsort(times[kept], kind="stable")]
 
 
 @dataclass(frozen=True)
@@ -116,7 +130,7 @@ class _Judge:
             return float("inf")
         return float(self.losses(self.rows, predicted(experiment.ship(result), experiment.table.features, self.rows)).mean())
 
-    def holdout(self, drift: Drift | None) -> Holdout:
+    def holdout(self, drift: Drift | None, quarantined_share: float) -> Holdout:
         experiment = self.challenger.experiment
         table, schema = experiment.table, experiment.table.schema
         classes = len(schema.target.classes)
@@ -128,9 +142,14 @@ class _Judge:
             classes=classes,
             labels={} if by is None else {by: labels_of(table, by, self.rows)},
             constant_losses=self.losses(self.rows, np.tile(constant, (len(self.rows), 1))),
-            quarantined_share=sum(schema.quarantined.values()) / max(1, schema.source_rows),
+            quarantined_share=quarantined_share,
             drift=drift,
         )
+
+
+def said_classes(classes: Sequence[str]) -> str:
+    """Return classes for people: the first ten of them, or that they are numbers."""
+    return ", ".join(classes[:10]) + (" …" if len(classes) > 10 else "") if classes else "numbers"
 
 
 def labels_of(table: PackedTable, name: str, rows: Rows) -> list[str | None]:
@@ -147,15 +166,32 @@ def labels_of(table: PackedTable, name: str, rows: Rows) -> list[str | None]:
 
 
 def _seconds_per_row(sides: Sequence[Registered], table: PackedTable, rows: Rows) -> list[float]:
-    """Return the seconds that each side takes a row, timed in turns on the same rows: the fastest of several."""
+    """Return the seconds that each side takes a row, timed in turns on the same rows: the fastest of several.
+
+    They are those of one thread's processor: on a busy machine the clock on the wall has told tenfold differences that were none.
+    """
     few, taken = rows[:TIMED_ROWS], [[float("inf")] for _ in sides]
-    for _ in range(TIMES):
-        for number, side in enumerate(sides):
-            taken[number].append(_timed(lambda side=side: side.predicted(table, few)))  # type: ignore[misc]
+    with _one_thread():
+        for _ in range(TIMES):
+            for number, side in enumerate(sides):
+                taken[number].append(_timed(lambda side=side: side.predicted(table, few)))  # type: ignore[misc]
     return [min(found) / max(1, len(few)) for found in taken]
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute on this thread alone."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _timed(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+    began = time.thread_time()
     work()
-    return time.perf_counter() - began
+    return time.thread_time() - began

@@ -14,7 +14,8 @@ def reasons(
 ) -> tuple[str, ...]:
     """Return what decided first, then what else people should know; never empty."""
     failed = [guard.said for guard in guards if not guard.passed]
-    if champion is None or not math.isfinite(challenger.loss):
+    diverged = any(guard.name == "finite" and not guard.passed for guard in guards)
+    if champion is None or diverged:
         head = [] if failed else ["There was no champion yet, and the challenger passed every guard."]
     elif not math.isfinite(champion.loss):
         head = [_of_a_broken_champion(champion, decision)]

@@ -53,7 +53,8 @@ class StaleRule(Record):
 class RetrainingRule(Record):
     """How a champion is kept retrained.
 
-    Fewer fresh rows than `fewest_fresh` wait for more. Of the fresh rows the latest `holdout` judge champion and challenger, the others
+    Fewer fresh rows than `fewest_fresh`, or than `gate.fewest_rows` to judge by, wait for more; rows may be dated at most `days_ahead`
+    after now. Of the fresh rows the latest `holdout` judge champion and challenger, the others
     train, with `validation` of the training rows to choose by. `seeds` trainings with different seeds are made, of which the one with
     the lowest validation loss ships. `start` says what they start from: from `scratch`, `warm` from the champion's weights, or from
     what is better on the validation rows when both are tried (`measure`). An update takes `replay` old rows for each new one.
@@ -66,6 +67,7 @@ class RetrainingRule(Record):
     holdout: float = Field(0.5, gt=0, lt=1)
     validation: float = Field(0.15, gt=0, lt=1)
     fewest_fresh: PositiveInt = 200
+    days_ahead: float = Field(1.0, ge=0, le=1e6)
     seeds: int = Field(5, ge=2)
     start: Literal["measure", "scratch", "warm"] = "measure"
     replay: float = Field(1.0, ge=0)

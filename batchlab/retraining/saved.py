@@ -22,7 +22,8 @@ ARRAYS = ("places", "mean", "scale", "fill", "flagged")
 
 class Lineage(Record):
     """Where a model comes from: the recommended `recipe` that it was trained with, as keys of a profile; what was `asked` of the comparison
-    that recommended it, on how many rows and which hardware; the mark of its table, and the stretch that was held out."""
+    that recommended it, on how many rows and which hardware; the mark of its table, the stretch that was held out, what it predicts, and
+    the `source` of its rows where that has a place."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -35,6 +36,8 @@ class Lineage(Record):
     held_out: Stretch
     classes: tuple[str, ...] = ()
     start: str = "scratch"
+    target: str | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def save(folder: Path, preparation: Preparation, weights: Weights, lineage: Line
 def opened(folder: Path) -> Saved:
     """Return what `save` wrote; raises BadInput for a model that was not trained to be kept retrained."""
     if not (folder / LINEAGE).exists():
-        raise BadInput("this model was saved by a comparison, without what retraining needs; promote one that `batchlab retrain` made.")
+        raise BadInput("it holds nothing of what retraining needs; take a model that `batchlab retrain` made, or another name (--model).")
     described = json.loads((folder / LINEAGE).read_text())
     arrays = np.load(folder / WEIGHTS, allow_pickle=False)
     facts = described["preparation"]
