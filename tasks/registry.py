@@ -16,7 +16,7 @@ from batchlab.retraining.saved import Lineage
 from tasks import model_files, store
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import RegisteredModel
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
@@ -148,15 +148,29 @@ def _saved(version: Version) -> saved.Saved:
         raise BadInput(f"version {version.number} of '{version.name}': {error}") from error
 
 
+def check_own(name: str) -> None:
+    """Raise BadInput where the name is that of a model which somebody else made: its versions are none that a retraining made."""
+    found = _latest(name)
+    if found and not any(TABLE in item.tags for item in found):
+        raise BadInput(
+            f"a model '{name}' is registered already, and none of its {len(found)} versions was made by `batchlab retrain`; choose another "
+            "name (--model)."
+        )
+
+
 def recommended(name: str) -> Lineage | None:
     """Return the lineage of the newest version that a retraining made and whose files are there: it has what was recommended last, also
     where the challenger that was trained so was refused. None where there is no such version."""
-    found = store.client().search_model_versions(f"name='{_quoted(name)}'", max_results=LATEST, order_by=["version_number DESC"])
-    for item in found:
+    for item in _latest(name):
         if TABLE in item.tags:
             with suppress(BadInput):
                 return lineage_of(_version(item))
     return None
+
+
+def _latest(name: str) -> "list[ModelVersion]":
+    query = f"name='{_quoted(name)}'"
+    return list(store.client().search_model_versions(query, max_results=LATEST, order_by=["version_number DESC"]))
 
 
 def _downloaded(version: Version) -> Path:

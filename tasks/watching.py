@@ -79,6 +79,7 @@ def standing_of(profile: Profile, name: str | None, mode: Mode) -> Standing:
     if lineage is not None:
         check_same(chosen, lineage, profile, any_source=name is not None)
     if champion is None or lineage is None:
+        registry.check_own(chosen)
         mark = registry.mark_of(chosen) if recommended is not None and _refused_last(chosen) else None
         return Standing(name=chosen, recommended=recommended, mark=mark)
     mark = _later(registry.mark_of(chosen), lineage.mark)

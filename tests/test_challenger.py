@@ -416,3 +416,12 @@ def test_a_preparation_that_is_given_is_kept(folder: Path) -> None:
     given = replace(plain, given_preparation=replace(plain.preparation, mean=plain.preparation.mean + 1))
     assert given.preparation.digest != plain.preparation.digest
     np.testing.assert_allclose(given.data.features[0, 0] + 1 / plain.preparation.scale[0], plain.data.features[0, 0], rtol=1e-5)
+
+
+def test_a_time_in_numbers_goes_on_under_the_contract(folder: Path) -> None:
+    frame = rows(1000, "2020-01-01", 0, ["a", "b"]).assign(day=np.random.default_rng(0).permutation(1000) * 0.5)
+    frame.to_parquet(folder / "1.parquet")
+    _, table = packed(folder)
+    frame.assign(day=frame["day"] + 5000).to_parquet(folder / "2.parquet")
+    _, grown = packed(folder)
+    assert (grown.schema.quarantined, fresh_count(grown, mark_of(table))) == ({}, 1000)

@@ -106,8 +106,8 @@ def test_what_a_comparison_found_is_remembered_though_its_challenger_was_refused
     keeper.register(promote=True, compared_rows=300)
     keeper.data.grow(600, slope=2.0)
     (growth,) = keeper.studied().stale
-    assert growth.startswith("1,955 rows train now, at least 2 times the 300 of the last comparison")
-    refused = keeper.register(promote=False, recipe=recipe(64), compared_rows=1955)
+    assert growth.startswith("2,100 rows train now, at least 2 times the 300 of the last comparison")
+    refused = keeper.register(promote=False, recipe=recipe(64), compared_rows=2100)
     found = keeper.studied()
     assert (found.standing.champion, found.stale, strategy_of(found)) == (1, (), 64)
     update = keeper.studied("update")
@@ -201,8 +201,12 @@ def test_models_that_cannot_be_used_are_refused_with_a_way_out(keeper: Keeper, t
     with pytest.raises(BadInput, match="model name 'a/b' has '/' in it; use 1 to 200 letters"):
         standing_of(keeper.profile, "a/b", "retrain")
     keeper.client.create_registered_model("foreign")
-    keeper.client.create_model_version("foreign", source=(tmp_path / "amounts").as_uri())
     assert standing_of(keeper.profile, "foreign", "retrain") == Standing(name="foreign")
+    keeper.client.create_model_version("foreign", source=(tmp_path / "amounts").as_uri())
+    with pytest.raises(
+        BadInput, match="a model 'foreign' is registered already, and none of its 1 versions was made by `batchlab retrain`"
+    ):
+        standing_of(keeper.profile, "foreign", "retrain")
     keeper.client.set_registered_model_alias("foreign", "champion", "1")
     with pytest.raises(BadInput, match="the files of models:/foreign/1 are not in the store any more; promote another version"):
         standing_of(keeper.profile, "foreign", "retrain")

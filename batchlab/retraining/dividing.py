@@ -11,7 +11,7 @@ from batchlab.retraining.fresh import Mark, Stretch, rows_after, rows_within
 from batchlab.split import SMALLEST_PART, Split, embargo_of, split_of, times_of
 from batchlab.table import PackedTable
 
-MOST_OLD_VALIDATION = 500
+MOST_OLD_VALIDATION = 200
 Labels = NDArray[np.uint8]
 
 
@@ -23,7 +23,7 @@ def retraining_split(table: PackedTable, profile: Profile, mark: Mark | None) ->
     """Return the split of a retraining from all rows: the latest of the fresh ones are held out (a first model holds out `split.test` of
     all), the latest of those before validate, the others train; `split.embargo` keeps them apart.
 
-    At most a third of the fresh rows that are not held out validate (but 500 rows may): otherwise a large table's share of validation
+    At most a third of the fresh rows that are not held out validate (but 200 rows may): otherwise a large table's share of validation
     rows would keep all that is new from training. Rows of the same time stay together: where all fresh rows have one, all of them judge.
 
     Raises NotYet when a part would have fewer than 2 rows, or the training rows lack a class.

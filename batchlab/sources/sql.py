@@ -100,7 +100,7 @@ class Sql(Source):
             with _connected(url) as connection:
                 text = self._text(connection)
                 if newest is not None:
-                    text = f"SELECT max({connection.dialect.identifier_preparer.quote(newest)}) FROM ({text}) AS rows_of_batchlab"
+                    text = f"SELECT max({connection.dialect.identifier_preparer.quote(newest)}) FROM (\n{text}\n) AS rows_of_batchlab"
                 result = connection.execution_options(stream_results=True, no_parameters=True).exec_driver_sql(text)
                 if not result.returns_rows:
                     raise BadInput("the query returns no rows and no columns; give one that begins with SELECT.")

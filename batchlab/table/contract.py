@@ -47,19 +47,20 @@ class Contract(Record):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
-def inferred(facts: Sequence[ColumnFacts], target: str, digest: str, unique_key: bool) -> Contract:
-    """Return a contract that this table keeps with room to grow: ranges widened by their span, dates free to go on."""
-    return Contract(inferred_from=digest, target=target, columns={item.name: _terms(item) for item in facts}, unique_key=unique_key)
+def inferred(facts: Sequence[ColumnFacts], target: str, digest: str, unique_key: bool, time: str | None = None) -> Contract:
+    """Return a contract that this table keeps with room to grow: ranges widened by their span, dates and times free to go on."""
+    columns = {item.name: _terms(item, item.ascending or item.name == time) for item in facts}
+    return Contract(inferred_from=digest, target=target, columns=columns, unique_key=unique_key)
 
 
-def _terms(facts: ColumnFacts) -> ColumnTerms:
+def _terms(facts: ColumnFacts, goes_on: bool) -> ColumnTerms:
     largest = round(min(1.0, facts.missing_share + MORE_MISSING), 4)
     if facts.minimum is None or facts.maximum is None or facts.minimum == facts.maximum:
         return ColumnTerms(kind=facts.kind, largest_missing=largest)
     span = facts.maximum - facts.minimum
     if facts.kind == "datetime":
         return ColumnTerms(kind=facts.kind, minimum=_date(facts.minimum - span), largest_missing=largest)
-    if facts.ascending:
+    if goes_on:
         return ColumnTerms(kind=facts.kind, minimum=facts.minimum, largest_missing=largest)
     lowest = facts.minimum - span if facts.minimum < 0 else max(0.0, facts.minimum - span)
     return ColumnTerms(kind=facts.kind, minimum=lowest, maximum=facts.maximum + span, largest_missing=largest)

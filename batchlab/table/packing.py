@@ -212,7 +212,7 @@ def _finish(job: Job, packer: Packer, draft: Draft) -> None:
     if job.contract is not None and job.contract_path is not None:
         contracts.check_missing(job.contract, facts, job.contract_path)
         contracts.check_key(job.contract, unique, str(job.columns.key), job.contract_path)
-    own = job.contract or contracts.inferred(facts, job.columns.target, job.digest, unique)
+    own = job.contract or contracts.inferred(facts, job.columns.target, job.digest, unique, job.columns.time)
     schema = Schema(
         source=job.source,
         rows=packer.rows,
