@@ -115,6 +115,21 @@ class Siege:
         """Return the MLflow runs that say RUNNING."""
         return [run.info.run_id for run in self.runs("attributes.status = 'RUNNING'")]
 
+    def recorded(self, flow_run_id: str) -> list[Run]:
+        """Return the MLflow run of a flow run, where it has got so far."""
+        return self.runs(f"tags.`prefect.flow_run_id` = '{flow_run_id}'")
+
+    def holds_its_lease(self, flow_run: dict[str, Any]) -> bool:
+        """Whether the server still knows the slot that a flow run holds, so that the flow can go on renewing it."""
+        lease = flow_run["state"]["state_details"]["deployment_concurrency_lease_id"]
+        try:
+            self.stack.ask(f"/v2/concurrency_limits/leases/{lease}/renew", {"lease_duration": 300})
+        except urllib.error.HTTPError as error:
+            if error.code != 410:
+                raise
+            return False
+        return True
+
     def process(self, name: str) -> psutil.Process:
         """Return a process in the background: server, worker, mlflow."""
         state = json.loads((Path(self.stack.environment["PREFECT_HOME"]) / f"batchlab-{name}.json").read_text())

@@ -232,6 +232,7 @@ def waiting(server: LocalServer, tmp_path: Path) -> Iterator[Path]:
         api.delete_deployment(made)
 
 
+@pytest.mark.slow
 def test_a_file_that_arrives_starts_the_deployment_that_waits_for_it(folder: Path, waiting: Path) -> None:
     arrival: Any = ingestion(profile="quick", data=str(folder), target="price", overrides=["train.epochs=3"])
     assert arrival.told

@@ -237,6 +237,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_leaves_no_result_and_the_next_one_removes_its_draft(
     prices: SavedModel, folder: Path, tmp_path: Path
 ) -> None:
@@ -283,6 +284,7 @@ for data in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of resident memory is read from /proc")
 def test_ten_times_the_rows_take_no_more_memory(folder: Path, tmp_path: Path) -> None:
     portion = pa.Table.from_pandas(houses(50_000).assign(note=[f"{row:0100}" for row in range(50_000)]), preserve_index=False)
