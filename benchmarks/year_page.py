@@ -120,7 +120,7 @@ def _lessons(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     lessons = [
         f"**While nothing changes, little is replaced**: {changed} of {len(quiet)} challengers in the weeks up to {DRIFT - 1}. There was "
         f"little to win: the champion's expected loss is at most {above:.1%} above the lowest possible.",
-        f"**Worse rows alone do no harm**: in week {NOISY} the holdout is as noisy as what trains, and the challenger is {_came_to(noisy)}.",
+        f"**Worse rows alone do no harm**: in week {NOISY} the holdout is as noisy as what trains; the challenger is {_came_to(noisy)}.",
         "**A broken schema stops the run before anything is trained, while the table is small**: the contract allows 5% of a column to "
         f"be missing in the whole table. One such file is {1 / (SCHEMA - 1):.1%} of it in week {SCHEMA}, and {1 / WEEKS:.1%} in week "
         f"{WEEKS}, where it would pass, and only drift would tell of it.",
