@@ -19,6 +19,7 @@ from batchlab.retraining.saved import Lineage
 from batchlab.retraining.staleness import check_same, stale_reasons
 from batchlab.split import Split
 from batchlab.table import PackedTable
+from batchlab.table import contract as contracts
 from tasks import history, progress, registry, store
 from tasks.abandoned import end_abandoned_runs
 from tasks.model_names import check_name, model_name
@@ -170,6 +171,10 @@ def _looked_for_drift(found: Study, table: PackedTable, mark: Mark | None) -> St
         return found.model_copy(update={"remarks": (NO_OLD_ROWS,)})
     old, new = (champion.predicted(table, rows[:: -(-len(rows) // rule.most_rows)]) for rows in (before, fresh))
     drifted = drift(table, before, fresh, rule, (old, new), found.profile.columns.time)
+    missing = {column.name: column.missing_now for column in drifted.columns}
+    kept = table.path / "contract.json"
+    if (contract := contracts.opened(kept)) is not None:
+        contracts.check_fresh(contract, missing, drifted.fresh_rows, kept)
     since = mark.last if drifted.drifted and found.mode == "retrain" else mark.since
     return found.model_copy(update={"drift": drifted, "mark": found.mark.model_copy(update={"since": since})})
 

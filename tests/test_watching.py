@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
@@ -25,7 +26,7 @@ from tasks.provenance import hardware
 from tasks.recording import log_model
 from tasks.tracking import recorded_run
 from tasks.watching import Standing, Study, standing_of, study
-from tests.growing import Growing
+from tests.growing import Growing, sample
 
 
 def recipe(batch_rows: int) -> dict[str, Any]:
@@ -234,3 +235,13 @@ def test_names_that_no_model_can_bear_are_refused(name: str, why: str) -> None:
     assert why in str(refused.value)
     for fine in ("sales-amount", "sales, north (2026) 'x'", "naïve 模型"):
         check_name(fine)
+
+
+def test_fresh_rows_that_lack_a_column_break_the_contract_however_large_the_table_is(keeper: Keeper) -> None:
+    keeper.data.grow(20_000, slope=2.0)
+    keeper.register(promote=True)
+    keeper.data.add(sample(500, seed=7, slope=2.0).assign(day=pd.date_range("2030-01-01", periods=500, freq="s")).drop(columns="x"))
+    keeper.settings.append("retraining.days_ahead=100000")
+    assert keeper.packed().schema.rows == 22_500  # 2% of the table, which the whole table's contract allows
+    with pytest.raises(BadInput, match=r"breaks its contract: column 'x' misses 100.0% of its values in the fresh rows, more than 5.0%"):
+        keeper.studied()

@@ -1,7 +1,8 @@
 """The data contract: what a table's columns were like when it was first packed, kept to be edited, and enforced from then on."""
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from batchlab.serving.batchlab_serving import Kind, PackedColumn
 from batchlab.table.schema import ColumnFacts
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SURELY = 4.0
+"""So many standard errors beyond what is allowed are no chance."""
 MORE_MISSING = 0.05
 """So much larger a share of missing values than at first is still within an inferred contract."""
 
@@ -114,6 +117,17 @@ def check_missing(contract: Contract, facts: Sequence[ColumnFacts], path: Path) 
         ],
         path,
     )
+
+
+def check_fresh(contract: Contract, missing: Mapping[str, float], rows: int, path: Path) -> None:
+    """Raise BadInput for columns that surely miss more values in the fresh rows alone (shares by column, of so many rows) than the contract
+    allows: in a large table a file that lacks a column would go unnoticed."""
+    wrong = []
+    for name, share in missing.items():
+        allowed = 1.0 if (terms := contract.columns.get(name)) is None else terms.largest_missing
+        if share > allowed + SURELY * math.sqrt(allowed * (1 - allowed) / max(rows, 1)):
+            wrong.append(f"column '{name}' misses {100 * share:.1f}% of its values in the fresh rows, more than {100 * allowed:.1f}%")
+    _raise(wrong, path)
 
 
 def check_key(contract: Contract, unique: bool, key: str, path: Path) -> None:
