@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +34,13 @@ def pytest_sessionfinish() -> None:
     local_worker.stopped()
     local_server.stopped()
     shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def own_tracking_address() -> Iterator[None]:
+    """Let no test choose the store of the next one: `mlflow.set_tracking_uri` leaves its address in the environment."""
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture(scope="session")
