@@ -142,7 +142,8 @@ def _missed(entries: Sequence[Mapping[str, Any]]) -> str:
     wide = sum((item["interval"][0] or 0.0) <= 0 for item in late)
     return (
         f" {len(late)} challengers were refused although they were truly better, by up to {max(gains):.0%}, "
-        f"{'all' if wide == len(late) else wide} because the interval of the improvement reached 0. Trainings on such mixed rows scatter by their seed, and the gate does not take a lucky one."
+        f"{'all' if wide == len(late) else wide} because the interval of the improvement reached 0. "
+        "Trainings on such mixed rows scatter by their seed, and the gate does not take a lucky one."
     )
 
 
