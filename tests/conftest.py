@@ -37,10 +37,14 @@ def pytest_sessionfinish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_tracking_address() -> Iterator[None]:
-    """Let no test choose the store of the next one: `mlflow.set_tracking_uri` leaves its address in the environment."""
+def own_addresses() -> Iterator[None]:
+    """Let no test choose the servers of the next one: MLflow and our commands leave their addresses in the environment."""
+    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL")}
     yield
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 @pytest.fixture(scope="session")
@@ -53,11 +57,16 @@ def server() -> local_server.LocalServer:
 
 @pytest.fixture(scope="session")
 def store_template() -> Path:
-    """A store whose database is migrated, to be copied: making one takes seconds."""
+    """A store with an empty database, to be copied: making one takes seconds."""
     from tasks import store
 
-    store.client()
-    return store.folder()
+    folder = SCRATCH / "template"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BATCHLAB_MLRUNS", str(folder))
+        store.client.cache_clear()
+        store.client()
+    store.client.cache_clear()
+    return folder
 
 
 @pytest.fixture
