@@ -25,7 +25,7 @@ NAME, EXERCISE = "demand", 46
 @dataclass(frozen=True)
 class Entry:
     """One decision of the year: what the flow or a person decided and why; both sides' mean losses on its holdout and, on fresh rows of the
-    same week, in truth; the lowest loss possible on that holdout; what it took."""
+    same week, in truth; the lowest loss possible on that holdout; how the challenger began and how many rows trained it; what it took."""
 
     when: datetime
     week: int
@@ -42,6 +42,7 @@ class Entry:
     lowest_loss: float | None = None
     compared: str = ""
     start: str = ""
+    train_rows: int | None = None
     drifted: bool = False
     seconds: float = 0.0
 
@@ -130,6 +131,7 @@ def _entry(folder: Path, week: int, result: "Retraining") -> Entry:
         lowest_loss=lowest_loss(folder, promotion.holdout_rows),
         compared="; ".join(result.stale) if result.comparison_run_id else "",
         start=result.start or "",
+        train_rows=result.train_rows,
         drifted=result.drift is not None and result.drift.drifted,
     )
 

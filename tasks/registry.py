@@ -23,7 +23,9 @@ ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 MARK = "batchlab.mark"
 TABLE = "table_digest"
 """A tag of every version that a retraining made."""
-LATEST = 100
+COMPARISON = "comparison_run"
+"""A tag of those that a comparison was made for: its run."""
+LATEST = 1000
 """So many versions at most are looked through for one that a retraining made."""
 
 
@@ -159,12 +161,12 @@ def check_own(name: str) -> None:
 
 
 def recommended(name: str) -> Lineage | None:
-    """Return the lineage of the newest version that a retraining made and whose files are there: it has what was recommended last, also
-    where the challenger that was trained so was refused. None where there is no such version."""
-    for item in _latest(name):
-        if TABLE in item.tags:
-            with suppress(BadInput):
-                return lineage_of(_version(item))
+    """Return the lineage of the newest version that a comparison was made for and whose files are there, promoted or refused; where none
+    bears that tag, of the newest that a retraining made. None where there is no such version."""
+    made = [item for item in _latest(name) if TABLE in item.tags]
+    for item in sorted(made, key=lambda item: COMPARISON not in item.tags):
+        with suppress(BadInput):
+            return lineage_of(_version(item))
     return None
 
 

@@ -13,7 +13,7 @@ from batchlab.experiment import Experiment
 from batchlab.records import Record
 from batchlab.results import Comparison
 from batchlab.retraining.challenger import Challenger, challenged
-from batchlab.retraining.dividing import held_out
+from batchlab.retraining.dividing import held_out, windows
 from batchlab.retraining.recipe import asked_of, followed, recipe_of
 from batchlab.retraining.saved import Lineage
 from batchlab.split import Split
@@ -60,15 +60,16 @@ def retraining_run(study: Study) -> Iterator[RetrainingRun]:
 
 @task(cache_policy=NO_CACHE)
 def train(run: RetrainingRun, comparison: Comparison | None, seed: int) -> Challenger:
-    """Train the challenger with the recommended setting: of the comparison just made, else of the last one."""
+    """Train the challenger with the recommended setting: of the comparison just made, else the champion's."""
     study = run.study
     table, split = PackedTable.open(study.table), Split.open(_split(study))
     profile = study.profile if comparison is None else followed(study.profile, recipe_of(comparison.verdict))
     champion = study.standing.champion
     opened = None if champion is None else registry.opened(registry.version_of(study.standing.name, str(champion))).saved
     progress.begin("challenger", 0, 1)
-    only_warm = study.mode == "update"
-    trained = challenged(profile, table, split, opened, seed, lambda told: progress.within("challenger", told), only_warm)
+    only_warm, mark = study.mode == "update", study.standing.mark
+    latest = [] if only_warm or opened is None or mark is None else windows(split, table, profile, mark)
+    trained = challenged(profile, table, split, opened, seed, lambda told: progress.within("challenger", told), only_warm, latest)
     experiment = trained.experiment
     log_params(run.run_id, settings_of(experiment) | machine() | {"start": trained.start, "fresh_rows": study.fresh_rows})
     log_dataset(run.run_id, table.schema, experiment.profile, "retraining")
@@ -84,6 +85,7 @@ def register(run: RetrainingRun, trained: Challenger, comparison: Comparison | N
     lineage = _lineage(study, experiment, trained, comparison)
     uri = log_model(run.run_id, experiment, trained.shipped, lineage)
     tags = {"mode": study.mode, "start": trained.start, registry.TABLE: study.mark.digest, "rows": str(study.mark.rows)}
+    tags |= {registry.COMPARISON: lineage.comparison_run_id} if comparison is not None else {}
     version = registry.registered(study.standing.name, uri, run.run_id, tags)
     store.client().set_tag(run.run_id, "batchlab.version", str(version.number))
     return Trained(
@@ -96,7 +98,7 @@ def register(run: RetrainingRun, trained: Challenger, comparison: Comparison | N
 
 
 def _lineage(study: Study, experiment: Experiment, trained: Challenger, comparison: Comparison | None) -> Lineage:
-    """Return where the challenger comes from: a comparison just made, or the last one."""
+    """Return where the challenger comes from: a comparison just made, or the one whose setting is followed."""
     common = {
         "mark": study.mark,
         "held_out": held_out(experiment.table, experiment.split),
@@ -105,7 +107,7 @@ def _lineage(study: Study, experiment: Experiment, trained: Challenger, comparis
         "target": experiment.table.schema.target.name,
         "source": study.profile.source.identity,
     }
-    before = study.standing.recommended
+    before = study.standing.followed
     if comparison is not None or before is None:
         assert comparison is not None
         return Lineage(

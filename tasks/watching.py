@@ -31,8 +31,8 @@ NO_OLD_ROWS = "drift was not looked for: no row of the table is from before the 
 
 
 class Standing(Record):
-    """Where a registered model stands: its champion's version and lineage, the lineage that holds what was `recommended` last, and how far
-    the data went at the last decision. `quiet` says why there is nothing to do, where that is known before the rows are read."""
+    """Where a registered model stands: its champion's version and lineage, the lineage of the last comparison's challenger (`recommended`),
+    how far the data went at the last decision, and in `quiet` why there is nothing to do, where that is known before the rows are read."""
 
     name: str
     champion: int | None = None
@@ -40,6 +40,15 @@ class Standing(Record):
     recommended: Lineage | None = None
     mark: Mark | None = None
     quiet: str | None = None
+
+    @property
+    def followed(self) -> Lineage | None:
+        """The lineage whose setting to train with: the champion's, since that of a refused challenger has not proved itself; the last
+        comparison's where the champion was asked for something else or is from other hardware."""
+        champion, latest = self.lineage, self.recommended
+        if champion is None or latest is None:
+            return latest
+        return champion if (champion.asked, champion.hardware) == (latest.asked, latest.hardware) else latest
 
 
 class Study(Record):
@@ -182,12 +191,12 @@ def _looked_for_drift(found: Study, table: PackedTable, mark: Mark | None) -> St
 def _settled(found: Study, table: PackedTable, parts: Split) -> Study:
     """Return the study with the setting to train with; where what was recommended last is stale, with the reasons."""
     profile, standing = found.profile, found.standing
-    if standing.recommended is None:
+    if standing.recommended is None or standing.followed is None:
         return found.model_copy(update={"stale": (NO_CHAMPION,)})
     updating = found.mode == "update"  # which trains on a few rows; whether they have grown is asked of all
     rows = trainable_rows(table, profile, standing.mark) if updating else parts.sizes()["train"]
     stale = stale_reasons(standing.recommended, profile.retraining.stale, rows, found.drift, hardware(), asked_of(profile))
-    follows = followed(profile, standing.recommended.recipe)
+    follows = followed(profile, standing.followed.recipe)
     if updating:  # it goes on with what there is, and says that a comparison is due
         due = tuple(f"a comparison is due: {reason}" for reason in stale)
         return found.model_copy(update={"profile": follows, "remarks": (*found.remarks, *due)})

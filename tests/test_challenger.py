@@ -16,7 +16,7 @@ from batchlab.experiment import Experiment
 from batchlab.retraining import saved
 from batchlab.retraining.carrying import carried, relaid
 from batchlab.retraining.challenger import Challenger, challenged
-from batchlab.retraining.dividing import NotYet, held_out, retraining_split, update_split
+from batchlab.retraining.dividing import NotYet, held_out, retraining_split, update_split, windows
 from batchlab.retraining.fresh import Mark, Stretch, check_not_ahead, fresh_count, mark_of, reference_rows, rows_within, unusable_share
 from batchlab.retraining.judging import Registered, judged, labels_of
 from batchlab.retraining.recipe import asked_of, followed
@@ -425,3 +425,75 @@ def test_a_time_in_numbers_goes_on_under_the_contract(folder: Path) -> None:
     frame.assign(day=frame["day"] + 5000).to_parquet(folder / "2.parquet")
     _, grown = packed(folder)
     assert (grown.schema.quarantined, fresh_count(grown, mark_of(table))) == ({}, 1000)
+
+
+def grown_after_a_change(folder: Path, *overrides: str) -> tuple[Profile, PackedTable, PackedTable]:
+    """A table of 4,000 rows, and with 1,200 more in which the slope is another."""
+    rows(4000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder, "retraining.seeds=2", *overrides)
+    rows(1200, "2020-08-01", 0, ["a", "b"], slope=-4.0).to_parquet(folder / "2.parquet")
+    return profile, table, packed(folder)[1]
+
+
+def test_windows_are_the_latest_training_rows_up_to_half_of_them(folder: Path) -> None:
+    profile, table, grown = grown_after_a_change(folder)
+    mark = mark_of(table)
+    split = retraining_split(grown, profile, mark)
+    assert split.sizes() == {"train": 4400, "validation": 200, "test": 600}
+    found = windows(split, grown, profile, mark)
+    assert [part.sizes() for part in found] == [{"train": rows, "validation": 200, "test": 600} for rows in (2000, 400)]
+    for part in found:
+        kept = np.flatnonzero(part.labels == TRAIN)
+        assert kept.tolist() == list(range(4400 - len(kept), 4400))
+        assert (part.labels[4400:] == split.labels[4400:]).all()
+    assert windows(split, grown, profile, mark.model_copy(update={"newest": -1e18})) == []  # all is fresh
+    days(10, "2021-01-01", 300, 0).to_parquet(folder / "0.parquet")
+    _, daily = packed(folder)
+    whole = retraining_split(daily, profile, mark_of(grown))
+    times = np.asarray(daily.side_column("time"))
+    for part in windows(whole, daily, profile, mark_of(grown)):
+        assert not set(times[part.labels == TRAIN]) & set(times[(part.labels == UNUSED)])
+
+
+def test_a_window_in_which_a_class_is_missing_is_none(folder: Path) -> None:
+    frame = rows(4000, "2020-01-01", 0, ["a", "b"], classes=["low", "mid"])
+    frame.loc[:5, "y"] = "rare"
+    frame.to_parquet(folder / "1.parquet")
+    profile, table = packed(folder)
+    rows(1200, "2020-08-01", 1, ["a", "b"], classes=["low", "mid"]).to_parquet(folder / "2.parquet")
+    _, grown = packed(folder)
+    assert windows(retraining_split(grown, profile, mark_of(table)), grown, profile, mark_of(table)) == []
+
+
+def test_after_a_change_the_latest_rows_train_and_else_all_do(folder: Path) -> None:
+    profile, table, grown = grown_after_a_change(folder)
+    _, champion, _ = champion_of(folder, profile, table)
+    mark = mark_of(table)
+    split = retraining_split(grown, profile, mark)
+    latest = challenged(profile, grown, split, champion.saved, 0, windows=windows(split, grown, profile, mark))
+    assert (latest.start, latest.train_rows) == ("warm", 400)
+    (remark,) = latest.remarks
+    assert "warm on the latest 2,000 rows" in remark
+    assert remark.endswith("; warm on the latest 400 rows is taken")
+    alone = challenged(profile, grown, split, champion.saved, 0)
+    assert alone.train_rows == 4400
+    assert latest.validation_losses.mean() < 0.5 * alone.validation_losses.mean()
+    rows(1200, "2020-08-01", 0, ["a", "b"]).to_parquet(folder / "2.parquet")
+    _, same = packed(folder)
+    split = retraining_split(same, profile, mark)
+    assert challenged(profile, same, split, champion.saved, 0, windows=windows(split, same, profile, mark)).train_rows == 4400
+
+
+def test_a_batch_that_the_rows_cannot_fill_is_all_of_them_and_that_is_said(folder: Path) -> None:
+    rows(1000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder, "retraining.seeds=2")
+    _, champion, _ = champion_of(folder, profile, table)
+    mark = mark_of(table)
+    rows(200, "2020-03-01", 1, ["a", "b"]).to_parquet(folder / "2.parquet")
+    _, grown = packed(folder)
+    wide = followed(profile, RECIPE | {"strategies": {"mini_batch": {"kind": "mini_batch", "batch_rows": 256}}})
+    split = update_split(grown, wide, mark, 0)
+    trained = challenged(wide, grown, split, champion.saved, 0, only_warm=True)
+    assert trained.remarks == ("the recommended batch has 256 rows and only 170 train, so each step takes all of them",)
+    assert trained.experiment.profile.strategies["mini_batch"].rows_per_step(170) == 170
+    assert not trained.diverged

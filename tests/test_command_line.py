@@ -154,7 +154,7 @@ except Exception as error:
         assert loss == pytest.approx(item[f"{part}_loss"], rel=1e-6)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [pytest.param(".csv", marks=pytest.mark.slow), ".parquet"])
 def test_a_file_of_a_hundred_thousand_rows_goes_through(batchlab: Command, tmp_path: Path, suffix: str) -> None:
     path = table_file(tmp_path, 100_000, 19, suffix)
     limits = ["--set", "train.epochs=3", "--strategies", "full_batch,mini_batch", *QUICKLY]
@@ -166,6 +166,7 @@ def test_a_file_of_a_hundred_thousand_rows_goes_through(batchlab: Command, tmp_p
     assert best["metrics"]["r2"] > 0.9
 
 
+@pytest.mark.slow
 def test_the_notebook_as_written_is_reported_diverged_and_that_is_no_failure(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
     done = batchlab("compare", "--profile", "lesson-raw", *QUICKLY, "--json", "result.json")
     assert done.returncode == 0, done.stderr
@@ -177,6 +178,7 @@ def test_the_notebook_as_written_is_reported_diverged_and_that_is_no_failure(bat
     assert set(statuses(mlruns).values()) == {"FINISHED"}
 
 
+@pytest.mark.slow
 def test_without_a_server_prefects_own_mode_is_used(batchlab: Command, tmp_path: Path) -> None:
     home = str(tmp_path / "prefect-home")
     dead = "http://127.0.0.1:9/api"
@@ -185,16 +187,17 @@ def test_without_a_server_prefects_own_mode_is_used(batchlab: Command, tmp_path:
     assert not (tmp_path / "prefect-home" / "batchlab-server.json").exists()
 
 
-def bad_inputs() -> Iterator[tuple[list[str], str]]:
+def bad_inputs() -> Iterator[object]:
     yield ["--data", "gone.csv", "--target", "y"], "'gone.csv' does not exist"
     yield ["--data", "half.parquet", "--target", "y"], "'half.parquet' cannot be read as Parquet"
     yield ["--data", "rows.csv", "--target", "yy"], "target column 'yy' does not exist; did you mean 'y'?"
     yield ["--data", "rows.csv"], "the target column is not known; name it with --target: one of x0, x1, count, y."
     yield ["--data", "constant.csv", "--target", "y"], "target 'y' is constant: all 60 rows hold 1"
-    yield ["--data", "nothing.csv", "--target", "y"], "target 'y' is missing in all 60 rows"
-    yield (
+    yield pytest.param(["--data", "nothing.csv", "--target", "y"], "target 'y' is missing in all 60 rows", marks=pytest.mark.slow)
+    yield pytest.param(
         ["--data", "gaps.csv", "--target", "y", "--set", "checks.largest_quarantined=0.01"],
         "3 of 60 rows (5.0%) cannot be used, more than 1% (checks.largest_quarantined): target 'y'",
+        marks=pytest.mark.slow,  # test_sources has the same words
     )
     yield (
         ["--data", "text.csv", "--target", "y"],
@@ -279,7 +282,7 @@ def test_a_training_that_fails_marks_its_runs_failed_and_exits_with_1(batchlab: 
     assert set(statuses(mlruns).values()) == {"FAILED"}
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_an_interrupted_comparison_leaves_its_runs_killed(how: signal.Signals, server: LocalServer, mlruns: Path, tmp_path: Path) -> None:
     process = _comparison_in_training(mlruns, tmp_path)
     process.send_signal(how)
@@ -346,6 +349,7 @@ def test_a_taken_port_is_refused_by_the_ui(batchlab: Command) -> None:
     assert "is taken; give another with --port" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_git_a_comparison_has_no_commit_and_still_runs(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
     done = batchlab("compare", "--data", "wine", "--strategies", "full_batch", "--set", "train.epochs=2", *QUICKLY, PATH="/nowhere")
     assert done.returncode == 0, done.stderr

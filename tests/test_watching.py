@@ -50,8 +50,8 @@ class Keeper:
     def packed(self) -> PackedTable:
         return pack(self.profile.source, self.profile.named_columns(), store.tables())
 
-    def register(self, promote: bool, **known: object) -> registry.Version:
-        """Train a model on all rows and register it, as champion if it is to be."""
+    def register(self, promote: bool, compared: bool = False, **known: object) -> registry.Version:
+        """Train a model on all rows and register it: as champion if it is to be, after a comparison or without."""
         profile, table = followed(self.profile, recipe(32)), self.packed()
         split = retraining_split(table, profile, None)
         trained = challenged(profile, table, split, None, 0)
@@ -67,7 +67,8 @@ class Keeper:
         with recorded_run(store.experiment_id(f"retraining-{name}"), "trained", {}) as run_id:
             uri = log_model(run_id, trained.experiment, trained.shipped, Lineage.model_validate(facts | known))
             assert self.client.get_run(run_id).info.status == "RUNNING"
-        version = registry.registered(name, uri, run_id, {registry.TABLE: table.schema.digest})
+        tags = {registry.TABLE: table.schema.digest, **({registry.COMPARISON: "a run"} if compared else {})}
+        version = registry.registered(name, uri, run_id, tags)
         if promote:
             registry.promoted(version, registry.champion_of(name))
             registry.set_mark(name, mark_of(table))
@@ -103,16 +104,17 @@ def strategy_of(found: Study) -> int:
     return strategy.rows_per_step(10**6)
 
 
-def test_what_a_comparison_found_is_remembered_though_its_challenger_was_refused(keeper: Keeper) -> None:
+def test_a_comparison_is_remembered_though_its_challenger_was_refused_and_the_champions_setting_followed(keeper: Keeper) -> None:
     keeper.register(promote=True, compared_rows=300)
     keeper.data.grow(600, slope=2.0)
     (growth,) = keeper.studied().stale
     assert growth.startswith("2,100 rows train now, at least 2 times the 300 of the last comparison")
-    refused = keeper.register(promote=False, recipe=recipe(64), compared_rows=2100)
+    refused = keeper.register(promote=False, compared=True, recipe=recipe(64), compared_rows=2100)
+    keeper.register(promote=False, compared_rows=300)  # a night later, with the champion's setting
     found = keeper.studied()
-    assert (found.standing.champion, found.stale, strategy_of(found)) == (1, (), 64)
+    assert (found.standing.champion, found.stale, strategy_of(found)) == (1, (), 32)
     update = keeper.studied("update")
-    assert (update.stale, update.remarks, strategy_of(update)) == ((), (), 64)
+    assert (update.stale, update.remarks, strategy_of(update)) == ((), (), 32)
     keeper.client.delete_model_version(refused.name, str(refused.number))
     assert keeper.studied().stale == (growth,)
     assert keeper.studied("update").remarks == (f"a comparison is due: {growth}",)

@@ -10,14 +10,18 @@ from batchlab.config import Profile
 from batchlab.engine.loop import train
 from batchlab.engine.records import OnProgress, Trial, TrialResult
 from batchlab.errors import BadInput
+from batchlab.evaluation import row_losses
 from batchlab.experiment import Experiment
 from batchlab.retraining.carrying import carried
+from batchlab.retraining.improvement import chance_of_no_harm
 from batchlab.retraining.recipe import SHAPING, asked_of, differing
 from batchlab.retraining.saved import Saved
 from batchlab.search.search import budgeted, thinned
-from batchlab.split import Split
-from batchlab.table import PackedTable
+from batchlab.split import Split, times_of
+from batchlab.table import PackedTable, gathered
 
+MOST_VALIDATED = 100_000
+"""Of more validation rows a random sample tells whether a window is surely better."""
 SEEDS_APART = 2_000_003
 """Seeds of retrainings are so far from those of comparisons."""
 
@@ -61,12 +65,15 @@ def challenged(
     seed: int,
     on_progress: OnProgress = lambda progress: None,
     only_warm: bool = False,
+    windows: Sequence[Split] = (),
 ) -> Challenger:
     """Return the challenger, trained with the one setting of `profile` as `retraining.start` says.
 
     `warm` continues the champion's weights, with its preparation; `measure` trains both ways and takes the one whose seeds have the lower
-    validation loss on average. Where warm is impossible, since columns, classes or the model have changed, it says so and starts from
-    scratch; an update (`only_warm`) raises BadInput, since its rows are too few to train anew on.
+    validation loss on average. It also continues them on the latest rows alone, on each of the `windows`, the longest first: old rows teach
+    what has changed since. A window is taken only where the validation rows say that it is surely better than what was best before it
+    (paired test over blocks of time, at 1 − `retraining.gate.confidence`). Where warm is impossible, since columns, classes or the model
+    have changed, it says so and starts from scratch; an update (`only_warm`) raises BadInput, since its rows are too few to train anew on.
     """
     rule, scratch = profile.retraining, Experiment(profile, table, split)
     if only_warm and champion is not None:
@@ -79,10 +86,39 @@ def challenged(
         return replace(_trained(scratch, "scratch", None, seed, on_progress), remarks=(f"not from the champion's weights: {error}",))
     if rule.start == "warm":
         return _trained(warm, "warm", champion, seed, on_progress)
-    ways = _trained(scratch, "scratch", None, seed, on_progress), _trained(warm, "warm", champion, seed, on_progress)
+    ways = [_trained(scratch, "scratch", None, seed, on_progress), _trained(warm, "warm", champion, seed, on_progress)]
     better = min(ways, key=lambda way: float(way.validation_losses.mean()))
-    said = ", ".join(f"{way.start} {way.validation_losses.mean():.6g}" for way in ways)
-    return replace(better, remarks=(f"mean validation loss over {len(better.results)} seeds by start: {said}; {better.start} is taken",))
+    for window in windows:
+        ways.append(_trained(replace(warm, split=window), "warm", champion, seed, on_progress))
+        better = ways[-1] if _surely_better(ways[-1], better) else better
+    said = ", ".join(f"{_way(way, split)} {way.validation_losses.mean():.6g}" for way in ways)
+    measured = f"mean validation loss over {len(better.results)} seeds by start: {said}; {_way(better, split)} is taken"
+    return replace(better, remarks=(measured, *better.remarks))
+
+
+def _way(challenger: Challenger, split: Split) -> str:
+    """Say how a challenger began, and on which rows where not on all."""
+    rows = challenger.train_rows
+    return challenger.start if rows == split.sizes()["train"] else f"{challenger.start} on the latest {rows:,} rows"
+
+
+def _surely_better(one: Challenger, other: Challenger) -> bool:
+    """Whether what one would ship costs surely less than the other's on the validation rows."""
+    if one.shipped.diverged_at is not None or other.shipped.diverged_at is not None:
+        return one.shipped.diverged_at is None
+    confidence = one.experiment.profile.retraining.gate.confidence
+    return chance_of_no_harm(_validation_row_losses(one), _validation_row_losses(other)) < 1 - confidence
+
+
+def _validation_row_losses(challenger: Challenger) -> NDArray[np.float64]:
+    """Return the losses `[rows]` of what the challenger would ship, on the validation rows in the order of time."""
+    from batchlab.shipping import predicted
+
+    experiment = challenger.experiment
+    table, rows = experiment.table, experiment.split.rows("validation", MOST_VALIDATED)
+    rows = rows[np.argsort(times_of(table)[rows], kind="stable")]
+    predictions = predicted(experiment.ship(challenger.shipped), table.features, rows)
+    return row_losses(gathered(table.target, rows), predictions, experiment.loss, experiment.preparation.target_scale)
 
 
 def _updated(experiment: Experiment, champion: Saved) -> Experiment:
@@ -111,14 +147,26 @@ def continued(experiment: Experiment, champion: Saved) -> Experiment:
     return warm
 
 
-def _trained(experiment: Experiment, start: str, champion: Saved | None, seed: int, on_progress: OnProgress) -> Challenger:
+def _trained(asked: Experiment, start: str, champion: Saved | None, seed: int, on_progress: OnProgress) -> Challenger:
+    experiment, remarks = _fitting(asked)
     profile = experiment.profile
     (strategy,), (rate,) = profile.strategies.values(), profile.train.learning_rate or ()
     weights = None if champion is None else champion.weights
     trials = [Trial(rate, seed + SEEDS_APART + number, weights) for number in range(profile.retraining.seeds)]
     plan = budgeted(profile.train, experiment.split.sizes()["train"]).model_copy(update={"keep": "settled"})
     results = train(thinned(experiment), experiment.model, strategy, trials, plan, experiment.loss, experiment.device, on_progress)
-    return Challenger(experiment, results, start)
+    return Challenger(experiment, results, start, remarks)
+
+
+def _fitting(experiment: Experiment) -> tuple[Experiment, tuple[str, ...]]:
+    """Return the experiment with a batch that its rows can fill, and what is to be said of that: fewer may train than when the setting was
+    recommended."""
+    (name, strategy), rows = next(iter(experiment.profile.strategies.items())), experiment.split.sizes()["train"]
+    if (wanted := strategy.rows_per_step(rows)) <= rows:
+        return experiment, ()
+    strategies = {name: strategy.model_copy(update={"batch_rows": rows})}
+    remark = f"the recommended batch has {wanted:,} rows and only {rows:,} train, so each step takes all of them"
+    return replace(experiment, profile=experiment.profile.model_copy(update={"strategies": strategies})), (remark,)
 
 
 def _listed(classes: Sequence[str]) -> str:

@@ -12,6 +12,8 @@ from batchlab.split import SMALLEST_PART, Split, embargo_of, split_of, times_of
 from batchlab.table import PackedTable
 
 MOST_OLD_VALIDATION = 200
+FEWEST_LATEST, LONGER = 100, 5
+"""The shortest window of training rows, and how many times as long each window is as the one before."""
 Labels = NDArray[np.uint8]
 
 
@@ -29,6 +31,23 @@ def retraining_split(table: PackedTable, profile: Profile, mark: Mark | None) ->
     Raises NotYet when a part would have fewer than 2 rows, or the training rows lack a class.
     """
     return _made(_by_time(table, profile, _held(table, profile, mark), _validating(table, profile, mark)), table, profile, mark)
+
+
+def windows(split: Split, table: PackedTable, profile: Profile, mark: Mark) -> list[Split]:
+    """Return the split of a retraining with only the latest of its training rows, the same rows validating and judging: the rows that are
+    fresh, five times as many, and so on up to half of all; the longest window first. Rows of the same time stay together. None is shorter
+    than 100 rows or lacks a class.
+    """
+    times, trains = times_of(table), split.labels == TRAIN
+    count, fresh, found = int(trains.sum()), int((trains & (times > mark.last)).sum()), []
+    rows = max(fresh, FEWEST_LATEST)
+    while rows <= count // 2:
+        labels = split.labels.copy()
+        labels[trains & (times < assigning.smallest(times, count - rows))] = UNUSED
+        if not _absent(table, labels):
+            found.append(split_of(labels, table, profile.split))
+        rows *= LONGER
+    return found[::-1]
 
 
 def trainable_rows(table: PackedTable, profile: Profile, mark: Mark | None) -> int:

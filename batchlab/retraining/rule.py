@@ -54,10 +54,10 @@ class RetrainingRule(Record):
     """How a champion is kept retrained.
 
     Fewer fresh rows than `fewest_fresh`, or than `gate.fewest_rows` to judge by, wait for more; rows may be dated at most `days_ahead`
-    after now. Of the fresh rows the latest `holdout` judge champion and challenger, the others
-    train, with `validation` of the training rows to choose by. `seeds` trainings with different seeds are made, of which the one with
-    the lowest validation loss ships. `start` says what they start from: from `scratch`, `warm` from the champion's weights, or from
-    what is better on the validation rows when both are tried (`measure`). An update takes `replay` old rows for each new one.
+    after now. Of the fresh rows the latest `holdout` judge champion and challenger, the others train, with `validation` of the training
+    rows to choose by. `seeds` trainings with different seeds are made, of which the one with the lowest validation loss ships. `start`
+    says what they start from: from `scratch`, `warm` from the champion's weights, or from what is better on the validation rows when both
+    are tried (`measure`), the latter also on the latest rows alone. An update takes `replay` old rows for each new one.
     `search.max_minutes` bounds the comparison that a stale recommendation starts.
     """
 
