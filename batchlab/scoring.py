@@ -16,6 +16,7 @@ from batchlab.errors import BadInput, UnknownName
 from batchlab.scored_file import checked_place, written
 from batchlab.sources.base import BadLine, Reading, Source
 from batchlab.sources.files import FileReading
+from batchlab.threads import one_torch_thread
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,7 +83,7 @@ def _answers(model: SavedModel, reading: Reading) -> "Generator[tuple[_Portion, 
     from batchlab.table.packing import one_ahead
 
     cores = joblib.cpu_count()
-    with _one_torch_thread(), ThreadPoolExecutor(cores, "scoring") as pool:
+    with one_torch_thread(), ThreadPoolExecutor(cores, "scoring") as pool:
         portions = one_ahead(_portions(reading))
         yield from _in_order(pool, lambda portion: model.served.predict_batch(portion.rows, portion.first), portions, cores + 1)
 
@@ -111,19 +112,6 @@ def _in_order(pool: ThreadPoolExecutor, work: Callable[[Item], Found], items: It
             yield done, future.result()
     for done, future in waiting:
         yield done, future.result()
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Keep torch to the thread that calls it: threads of its own would wait for each other whenever a core is busy elsewhere."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

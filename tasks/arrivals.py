@@ -9,6 +9,7 @@ from filelock import FileLock
 from prefect import task
 
 from batchlab.config import Profile
+from batchlab.naming import file_name
 from batchlab.records import Record
 from batchlab.sources.files import FileSource
 from batchlab.sources.places import scheme
@@ -52,8 +53,7 @@ def known_file(settings: Profile, name: str | None) -> Path:
     """Return the file that holds what is known of the source, for this target and registered model."""
     identity = settings.source.identity or settings.source.model_dump_json()
     digest = hashlib.sha256(f"{identity}\n{settings.named_columns().target}\n{name}".encode()).hexdigest()[:8]
-    plain = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in settings.source.name)[:100]
-    return store.tables() / "known" / f"{plain}-{digest}.json"
+    return store.tables() / "known" / f"{file_name(settings.source.name)}-{digest}.json"
 
 
 @task(**RETRIES)

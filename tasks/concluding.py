@@ -72,12 +72,12 @@ def conclude(run: RetrainingRun, trained: Trained, promotion: Promotion, compari
     deciding.record(run, result, promotion)
     create_markdown_artifact(text, key="retraining-report", description="What was decided, and why")
     create_table_artifact(decision_table(promotion), key="retraining-gate", description="Every condition of the gate")
-    create_link_artifact(links["MLflow run"], link_text="The retraining in MLflow (start its UI with `batchlab ui`)", key="mlflow-run")
+    create_link_artifact(links["MLflow run"], link_text="The retraining in MLflow (start its UI with `batchlab ui`)", key="retraining-run")
     deciding.told(run, promotion, links["MLflow run"])
     # Last: what was decided stands and is told, whatever becomes of its page.
     store.client().log_text(run.run_id, retraining_page(result, _background(run, trained, result), links), PAGE)
     create_link_artifact(
-        links["Report page"], link_text="The retraining's page (start the MLflow UI with `batchlab ui`)", key="report-page"
+        links["Report page"], link_text="The retraining's page (start the MLflow UI with `batchlab ui`)", key="retraining-page"
     )
     return result
 

@@ -10,7 +10,7 @@ from batchlab.search.records import to_target
 from batchlab.search.search import Search
 from batchlab.split import Part
 from batchlab.table import gathered
-from tasks import store
+from tasks import model_files, store
 from tasks.recording import Recorded
 from tasks.retrying import RETRIES
 from tasks.tracking import log_metrics, resumed_run
@@ -62,12 +62,10 @@ def _unseen(experiment: Experiment) -> str | None:
 
 def _scored(recorded: Recorded, model_uri: str, experiment: Experiment) -> tuple[dict[str, float | None], dict[str, float | None]]:
     """Return the losses of the three parts and the scores of the test rows; keep the picture of the test rows."""
-    import mlflow
-
     from batchlab.shipping import predicted
 
     table, split, target = experiment.table, experiment.split, experiment.table.schema.target
-    model = mlflow.pyfunc.load_model(model_uri).get_raw_model().graph
+    model = model_files.loaded(model_uri).get_raw_model().graph
     parts = {f"{part}_loss": split.rows(part, MOST_SCORED) for part in PARTS}
     outputs = {name: predicted(model, table.features, rows) for name, rows in parts.items()}
     losses: dict[str, float | None] = {

@@ -1,11 +1,18 @@
 """The files of registered models: fetched from the store once a process, however often they are opened."""
 
 import functools
+import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from batchlab.errors import BadInput
 
+if TYPE_CHECKING:
+    from mlflow.pyfunc import PyFuncModel
+
+CARRIED = "batchlab_serving"
+"""The module that every saved model carries a file of."""
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -33,6 +40,19 @@ def downloaded(uri: str, run_id: str, store: str) -> Path:
             "another name (--model)."
         )
     return folder
+
+
+def loaded(uri: str) -> "PyFuncModel":
+    """Load a saved model with the file that it carries, also after others were loaded: Python would take their file for this one's."""
+    import mlflow
+
+    before = list(sys.path)
+    sys.modules.pop(CARRIED, None)
+    try:
+        return mlflow.pyfunc.load_model(uri)
+    finally:
+        sys.path[:] = before
+        sys.modules.pop(CARRIED, None)
 
 
 @functools.cache

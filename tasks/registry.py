@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from batchlab.errors import BadInput, UnknownName
+from batchlab.naming import file_name
 from batchlab.retraining import saved
 from batchlab.retraining.fresh import Mark
 from batchlab.retraining.judging import Registered
@@ -130,10 +131,8 @@ def set_mark(name: str, mark: Mark) -> None:
 
 def opened(version: Version) -> Registered:
     """Return the version as it is served, with what it needs to be trained on; raises BadInput for one that retraining did not make."""
-    import mlflow
-
     folder = _downloaded(version)
-    served = mlflow.pyfunc.load_model(str(folder)).get_raw_model()
+    served = model_files.loaded(str(folder)).get_raw_model()
     size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return Registered(_saved(version), served.graph, version.number, size_bytes)
 
@@ -201,8 +200,7 @@ def exclusive(name: str) -> Iterator[None]:
     """Hold the model's lock, which the operating system lets go of when its holder dies."""
     folder = store.folder() / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
-    safe = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in name).encode()[:200].decode(errors="ignore")
-    with FileLock(folder / f"{safe}.lock"):  # two names may share one, which only makes them wait for each other
+    with FileLock(folder / f"{file_name(name)}.lock"):  # two names may share one, which only makes them wait for each other
         yield
 
 

@@ -327,13 +327,13 @@ def check_own_file(version: "Version", copy: Path) -> None:
     """Models that carry different files run under their own, whichever was loaded first."""
     import mlflow
 
-    from tasks import serving
+    from tasks import model_files
 
     shutil.copytree(mlflow.artifacts.download_artifacts(artifact_uri=version.uri), copy)
     with (copy / "code" / "batchlab_serving.py").open("a") as file:
         file.write('\n\nAGE = "older"\n')
     before = list(sys.path)
-    ages = [type(serving.loaded(uri).get_raw_model()).predict.__globals__.get("AGE") for uri in (version.uri, str(copy), version.uri)]
+    ages = [type(model_files.loaded(uri).get_raw_model()).predict.__globals__.get("AGE") for uri in (version.uri, str(copy), version.uri)]
     assert (ages, sys.path) == ([None, "older", None], before)
 
 

@@ -52,6 +52,8 @@ def test_a_champion_is_made_replaced_by_a_better_one_kept_and_rolled_back(
     assert (result["outcome"], result["champion"], result["fresh_rows"], result["start"]) == ("promoted", 2, 2000, "warm")
     assert {guard["name"] for guard in result["promotion"]["guards"]} >= {"finite", "slices", "forgetting", "latency", "size", "drift"}
     assert not np.array_equal(predictions(mlruns), before)
+    kept_with_it = {item.path for item in client.list_artifacts(result["mlflow_run_id"])}
+    assert kept_with_it >= {"retraining.html", "promotion.json", "report.md"}
 
     shown = champion("show")
     assert "version 2" in shown

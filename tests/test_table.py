@@ -76,6 +76,15 @@ def test_every_kind_of_column_is_packed_with_its_gaps(csv: bool, tmp_path: Path)
     assert [facts[name].missing for name in ("size", "sold", "city", "rooms")] == [*frame[["size", "sold", "city"]].isna().sum(), 0]
 
 
+def test_a_long_name_in_any_script_makes_a_contract_that_a_file_system_takes(tmp_path: Path) -> None:
+    path = tmp_path / f"{'Ж' * 120}.csv"
+    pd.DataFrame({"x": range(60), "ü" * 200: range(60)}).to_csv(path, index=False)
+    table = pack(Csv(path=str(path)), Columns(target="ü" * 200), tmp_path / "tables")
+    (contract,) = (tmp_path / "tables" / "contracts").iterdir()
+    assert len(contract.name.encode()) <= 120
+    assert table.schema.rows == 60
+
+
 def test_a_csv_and_a_parquet_file_of_the_same_rows_make_the_same_inputs(tmp_path: Path) -> None:
     tables = [packed(everyday(), tmp_path, csv=csv) for csv in (False, True)]
     made = []

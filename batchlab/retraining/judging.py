@@ -1,8 +1,7 @@
 """Champion and challenger on the same held-out rows, each as it was saved: what the gate decides by."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from batchlab.retraining.promotion import Promotion
 from batchlab.retraining.saved import Saved
 from batchlab.split import times_of
 from batchlab.table import PackedTable, gathered
+from batchlab.threads import one_torch_thread
 
 if TYPE_CHECKING:
     from torch import nn
@@ -171,24 +171,11 @@ def _seconds_per_row(sides: Sequence[Registered], table: PackedTable, rows: Rows
     They are those of one thread's processor: on a busy machine the clock on the wall has told tenfold differences that were none.
     """
     few, taken = rows[:TIMED_ROWS], [[float("inf")] for _ in sides]
-    with _one_thread():
+    with one_torch_thread():
         for _ in range(TIMES):
             for number, side in enumerate(sides):
                 taken[number].append(_timed(lambda side=side: side.predicted(table, few)))  # type: ignore[misc]
     return [min(found) / max(1, len(few)) for found in taken]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch compute on this thread alone."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _timed(work: Callable[[], Any]) -> float:

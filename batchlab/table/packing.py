@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from batchlab.errors import BadInput
+from batchlab.naming import file_name
 from batchlab.sources.base import BadLine, Reading, Source
 from batchlab.table import contract as contracts
 from batchlab.table.columns import CheckRule, Columns, check_columns
@@ -108,7 +109,7 @@ def _contract_path(source: Source, target: str, tables: Path) -> Path | None:
     """Return where the contract of the source and target is kept; None for sources that cannot change."""
     if source.identity is None:
         return None
-    name = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in f"{source.name}.{target}")[:100]
+    name = file_name(f"{source.name}.{target}")
     return tables / "contracts" / f"{name}-{hashlib.sha256(source.identity.encode()).hexdigest()[:8]}.json"
 
 
