@@ -27,13 +27,13 @@ from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
 from batchlab.retraining.gate import Contestant, Holdout, decide
 from batchlab.retraining.promotion import Promotion
-from batchlab.retraining.rule import GateRule
+from batchlab.retraining.rule import GateRule, RetrainingRule
 from batchlab.strategies import Population
 from batchlab.strategies.mini_batch import MiniBatch
 from benchmarks.gate_page import page, row
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "gate.md"
-REPETITIONS, SEEDS = 100, 5
+REPETITIONS, SEEDS = 100, RetrainingRule().seeds
 VALIDATION_ROWS, HOLDOUT_ROWS, TRUTH_ROWS = 2_000, 4_000, 50_000
 """The losses on so many further rows stand for the true ones, from which the planted error is sized."""
 MSE = Loss("mse")
@@ -51,7 +51,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        return f"planted {self.planted:.0%}" if self.planted else "A/A"
+        return f"planted {100 * self.planted:.3g}%" if self.planted else "A/A"
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def two_effects(minimum_effect: float) -> Case:
 
 DEFAULT = GateRule()
 CASES = (Case(0.0, DEFAULT), two_effects(DEFAULT.minimum_effect))
-MLP_CASES = (*CASES, Case(0.07, DEFAULT), two_effects(0.05))
+MLP_CASES = (*CASES, Case(0.07, DEFAULT), two_effects(0.025), two_effects(0.03))
 PROBLEMS = (
     Problem("linear, 20 features", linear_rows, Linear(), 4_000, 32, 10, 0.003, CASES),
     Problem("Friedman 1, mlp 32-32", friedman_rows, Mlp(widths=(32, 32)), 10_000, 64, 10, 0.001, MLP_CASES),
@@ -111,6 +111,7 @@ def repeated(problem: Problem, number: int) -> list[Outcome]:
     results = trained(problem, [train_rows, validation], number)
     champion, challenger = (min(side, key=lambda result: result.validation_loss) for side in (results[:SEEDS], results[SEEDS:]))
     seed_losses = [float(losses(holdout, predicted(problem.model, result, holdout[0])).mean()) for result in results[SEEDS:]]
+    validation_losses = [result.validation_loss for result in results[SEEDS:]]
     outputs, true_outputs = ([predicted(problem.model, side, rows[0]) for side in (champion, challenger)] for rows in (holdout, truth))
     true_loss = [float(losses(truth, made).mean()) for made in true_outputs]
 
@@ -120,7 +121,8 @@ def repeated(problem: Problem, number: int) -> list[Outcome]:
         sides = (outputs[0] + holdout[0] @ error, outputs[1])
         contestants = [Contestant(losses(holdout, made), made[:, None], version) for version, made in enumerate(sides, start=1)]
         true_champion = losses(truth, true_outputs[0] + truth[0] @ error).mean()
-        return Outcome(decide(*contestants, seed_losses, Holdout(holdout[1]), case.rule), 1 - true_loss[1] / true_champion)
+        promotion = decide(*contestants, seed_losses, Holdout(holdout[1]), case.rule, validation_losses)
+        return Outcome(promotion, 1 - true_loss[1] / true_champion)
 
     return [outcome(case) for case in problem.cases]
 

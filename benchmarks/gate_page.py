@@ -12,7 +12,7 @@ from batchlab.retraining.promotion import Promotion
 PAGE = """# How often the gate errs
 
 `python -m benchmarks.gate` on {date}: {repetitions} repetitions of each line, with real trainings. A repetition draws its own training,
-validation (2,000) and holdout rows (4,000); trains a champion and a challenger on the same rows, each with 5 seeds (Adam, mini-batches;
+validation (2,000) and holdout rows (4,000); trains a champion and a challenger on the same rows, each with 8 seeds (Adam, mini-batches;
 4,000 training rows for the linear model, 10,000 for the mlp); ships of each side the seed of lowest validation loss; and asks the gate.
 
 - **A/A**: both as they are. The same training with other seeds should be refused at least 95 times in 100.
@@ -23,21 +23,22 @@ validation (2,000) and holdout rows (4,000); trains a champion and a challenger 
 |---|---|---|---|---|---|---|---|---|
 {rows}
 
-Improvements are shares of the champion's mean loss, ± their standard deviation over the repetitions. The seed scatter is the standard
-deviation of one training's mean holdout loss over its seeds; it and the half interval are medians.
+Improvements are shares of the champion's mean loss, ± their standard deviation over the repetitions. The seed scatter is by how much the
+mean holdout loss of what ships would scatter with other seeds, as the gate estimates it; it and the half interval are medians.
 
 ## What the gate can tell
 
-A champion and a challenger are one draw each of a training, so an improvement counts only beyond what another seed would do as well. With
-5 seeds the interval reaches about 4 times the seed scatter to each side (√2 × 2.78, the t quantile of 4 degrees of freedom), further where
-the holdout is small. Linear models hardly scatter, and the default minimum effect of 1% can be told with a few thousand rows. The seeds of
-a small network scatter by 1 to 2% of the loss: there an improvement of 2% is refused, since the same training with another seed often does
-as much, and no number of holdout rows changes that. Less scatter helps (longer training, larger batches), and so do more seeds
-(`retraining.seeds`: with 10 the interval reaches 3.2 times the scatter). The champion stays the yardstick, so that small improvements add
-up until they are seen.
+A champion and a challenger are each the best of some trainings that differ in their seed, so an improvement counts only beyond what other
+seeds would do as well. With 8 seeds the interval reaches 2.7 times the scatter of what ships to each side (√2 × 1.89, the t quantile of 7
+degrees of freedom), further where the holdout is small. Linear models hardly scatter, and the default minimum effect of 1% can be told with
+a few thousand rows. The seeds of a small network scatter by 1 to 2% of the loss: there an improvement of 2% is refused, since the same
+training with other seeds often does as much, and no number of holdout rows changes that. Less scatter helps (longer training, larger
+batches), and so do more seeds (`retraining.seeds`: the best of more scatters less, and it is better known by how much). The champion stays
+the yardstick, so that small improvements add up until they are seen.
 
-The scatter is that of a single training. The best of several seeds by validation loss scatters less, which the gate does not count on;
-so it errs less often in A/A than its confidence allows.
+The best of several scatters less than any one of them; by how much follows from how well the validation loss foretells the holdout's,
+for normal losses. Losses of networks are bounded below, so that their best scatters still less, which the gate does not count on: it errs
+less often in A/A than its confidence allows.
 """
 
 
@@ -53,7 +54,7 @@ def row(names: tuple[str, str], promotions: Sequence[Promotion], true: NDArray[n
     failed = Counter(guard.name for promotion in promotions for guard in promotion.failed)
     cells = [
         *names,
-        f"{promotions[0].minimum_effect:.0%}",
+        f"{100 * promotions[0].minimum_effect:.3g}%",
         f"{true.mean():.2%} ± {true.std(ddof=1):.2%}",
         f"{measured.mean():.2%} ± {measured.std(ddof=1):.2%}",
         f"{np.median((high - low) / 2):.2%}",

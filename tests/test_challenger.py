@@ -291,7 +291,7 @@ def test_the_better_start_is_measured_and_one_that_is_impossible_is_said(folder:
     split = retraining_split(table, profile, None)
     measured = challenged(profile, table, split, champion.saved, seed=1)
     (remark,) = measured.remarks
-    assert remark.startswith("mean validation loss over 5 seeds by start: scratch ")
+    assert remark.startswith("mean validation loss over 8 seeds by start: scratch ")
     assert remark.endswith(f"{measured.start} is taken")
     wider = profile.model_copy(update={"model": load_profile(overrides=["model.kind=mlp"]).model})
     other = challenged(wider, table, split, champion.saved, seed=1)
@@ -358,7 +358,7 @@ def test_a_challenger_that_diverges_is_kept_out_with_the_reason(folder: Path) ->
     whole = challenged(profile, table, split, None, seed=0)
     one_lost = replace(whole, results=[*whole.results[:-1], replace(whole.results[-1], diverged_at=3)])
     told = judged(one_lost, replace(rival, graph=_graph(whole)), champion, None)
-    assert told.text.startswith("The champion is kept. The challenger diverged: 1 of 5 mean losses of trainings with other seeds")
+    assert told.text.startswith("The champion is kept. The challenger diverged: 1 of 8 mean losses of trainings with other seeds")
     assert not any("nothing to improve" in reason for reason in told.reasons)
 
 

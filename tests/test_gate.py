@@ -14,7 +14,7 @@ from batchlab.errors import BadInput
 from batchlab.retraining.calibration import calibration_error
 from batchlab.retraining.drift import ColumnDrift, Drift
 from batchlab.retraining.gate import Contestant, Holdout, decide
-from batchlab.retraining.improvement import Numbers, chance_of_no_harm, holm, improvement, in_blocks
+from batchlab.retraining.improvement import Numbers, best_scatter, chance_of_no_harm, holm, improvement, in_blocks
 from batchlab.retraining.promotion import Guard, Promotion
 from batchlab.retraining.rule import GateRule
 from benchmarks.gate import PROBLEMS, repeated
@@ -78,6 +78,31 @@ def test_the_interval_covers_the_true_improvement_as_often_as_it_says() -> None:
         found = improvement(before, after + drawn - 1, 0.9 + scatter * rng.standard_normal(SEEDS), 0.975)
         covered += found.low <= 0.1 <= found.high
     assert 135 <= covered <= 150  # 95% of 150 are 142
+
+
+def test_the_best_of_several_seeds_scatters_less_than_one() -> None:
+    drawn, shares = np.random.default_rng(0).standard_normal((2, 4_000, 8)), (0.0, 0.8, 1.0)
+    for share in shares:
+        losses, validation = drawn[0], share * drawn[0] + math.sqrt(1 - share**2) * drawn[1]
+        shipped = losses[np.arange(4_000), validation.argmin(1)]
+        found = [best_scatter(*both) for both in zip(losses[:500], validation[:500], strict=True)]
+        assert math.sqrt(np.square(found).mean()) == pytest.approx(shipped.std(), rel=0.07)
+    assert math.isnan(best_scatter([1.0]))
+    assert best_scatter([1.0, 3.0], [1.0, 3.0]) == best_scatter([1.0, 3.0]) == pytest.approx(math.sqrt(2))
+    assert best_scatter([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]) == 0.0
+    assert best_scatter([1.0, 2.0, 3.0], [5.0, 5.0, 5.0]) == 1.0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
+def test_other_seeds_alone_are_promoted_no_oftener_than_the_confidence_allows(share: float) -> None:
+    promoted, rng = 0, np.random.default_rng(1)
+    for _ in range(200):
+        losses = 1 + 0.02 * rng.standard_normal((2, 8))
+        validation = share * losses + math.sqrt(1 - share**2) * (1 + 0.02 * rng.standard_normal((2, 8)))
+        champion, challenger = (side[best] for side, best in zip(losses, validation.argmin(1), strict=True))
+        rows = np.ones(50)
+        promoted += improvement(champion * rows, challenger * rows, losses[1], 0.95, validation[1]).low > 0
+    assert promoted <= 14  # 5% of 200 are 10
 
 
 def test_neighbours_that_are_alike_do_not_count_as_much_evidence() -> None:

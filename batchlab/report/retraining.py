@@ -74,7 +74,8 @@ def seeds_text(promotion: Promotion) -> str:
         return f"All {len(promotion.seed_losses)} trainings diverged."
     lost = len(promotion.seed_losses) - len(losses)
     diverged = f", {lost} diverged" if lost else ""
-    scatter = "" if promotion.seed_scatter is None else f"; one training scatters by {promotion.seed_scatter:.2%} of the champion's loss"
+    share = promotion.seed_scatter
+    scatter = "" if share is None else f"; with other seeds the shipped one scatters by {share:.2%} of the champion's"
     return f"{len(promotion.seed_losses)} seeds came to {min(losses):.5g} to {max(losses):.5g}{diverged}{scatter}."
 
 

@@ -33,11 +33,17 @@ class Evidence:
 
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")  # what becomes too large for a float is not finite, and never wins
 def decide(
-    champion: Contestant | None, challenger: Contestant, seed_losses: Sequence[float], holdout: Holdout, rule: GateRule
+    champion: Contestant | None,
+    challenger: Contestant,
+    seed_losses: Sequence[float],
+    holdout: Holdout,
+    rule: GateRule,
+    validation_losses: Sequence[float] = (),
 ) -> Promotion:
     """Return the decision with its reasons: a pure function, the same every time.
 
-    `seed_losses` are the mean holdout losses of all trainings that differ from the challenger's in their seed alone, its own included.
+    `seed_losses` are the mean holdout losses of all trainings that differ from the challenger's in their seed alone, its own included,
+    and `validation_losses` what it was chosen by among them; without these it counts as any one of them.
     A champion whose loss is not finite is no rival: a finite challenger takes its place. Raises BadInput without holdout rows,
     ValueError where the sides have not the same rows.
     """
@@ -49,7 +55,8 @@ def decide(
         alone = _alone(challenger, holdout)
         evidence = Evidence(NOTHING_KNOWN if champion is None else OVER_A_BROKEN_ONE, asked + alone)
     else:
-        evidence = _compared(champion, challenger, seed_losses, holdout, rule, asked)
+        found = improvement(champion.losses, challenger.losses, seed_losses, rule.confidence, validation_losses)
+        evidence = _compared(champion, challenger, found, len(seed_losses), holdout, rule, asked)
     decision = _decision(champion, evidence, rule)
     found = evidence.found
     return Promotion(
@@ -94,16 +101,16 @@ def _alone(challenger: Contestant, holdout: Holdout) -> tuple[Guard, ...]:
 def _compared(
     champion: Contestant,
     challenger: Contestant,
-    seed_losses: Sequence[float],
+    found: Improvement,
+    seeds: int,
     holdout: Holdout,
     rule: GateRule,
     asked: tuple[Guard, ...],
 ) -> Evidence:
-    """Return what comparing two finite models finds."""
-    found = improvement(champion.losses, challenger.losses, seed_losses, rule.confidence)
+    """Return the improvement of a finite model over another, with all guards asked."""
     parts = slices(champion.losses, challenger.losses, rule.periods, holdout.labels)
     calibration = (math.nan, math.nan)
-    more = [guards.enough_rows(len(holdout.truth), rule), guards.enough_seeds(seed_losses), guards.no_slice_much_worse(parts, rule)]
+    more = [guards.enough_rows(len(holdout.truth), rule), guards.enough_seeds(seeds), guards.no_slice_much_worse(parts, rule)]
     if holdout.classes:
         before, after = (calibration_error(holdout.truth, side.predictions) for side in (champion, challenger))
         calibration = (before, after)

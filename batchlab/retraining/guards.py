@@ -35,9 +35,8 @@ def enough_rows(rows: int, rule: GateRule) -> Guard:
     return Guard(name="rows", passed=passed, value=rows, limit=rule.fewest_rows, said=enough if passed else few)
 
 
-def enough_seeds(seed_losses: Sequence[float]) -> Guard:
+def enough_seeds(count: int) -> Guard:
     """One training tells nothing about how much trainings scatter by their seed."""
-    count = len(seed_losses)
     said = f"The challenger was trained with {count} seed{'s' if count != 1 else ''}; 2 or more tell how much trainings scatter."
     return Guard(name="seeds", passed=count >= 2, value=count, limit=2, said=said)
 

@@ -1,5 +1,6 @@
 """By how much one model's losses are below another's on the same rows, and how sure that is."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +16,8 @@ SEED = 20_260_000
 
 
 class Improvement(NamedTuple):
-    """1 − after / before of the mean losses, its interval (NaN where there is none), and the share of `before` by which seeds scatter."""
+    """1 − after / before of the mean losses, its interval (NaN where there is none), and the share of `before` by which what ships would
+    scatter with other seeds."""
 
     value: float
     low: float
@@ -26,18 +28,20 @@ class Improvement(NamedTuple):
 NOTHING_KNOWN = Improvement(math.nan, math.nan, math.nan, math.nan)
 
 
-def improvement(before: Numbers, after: Numbers, seed_losses: Sequence[float], confidence: float) -> Improvement:
+def improvement(
+    before: Numbers, after: Numbers, seed_losses: Sequence[float], confidence: float, validation_losses: Sequence[float] = ()
+) -> Improvement:
     """Return the relative improvement of the mean loss from `before` to `after` `[rows]`, the same rows in time order, all finite.
 
     Its uncertainty has two parts. Other rows would have come out otherwise: a paired bootstrap over consecutive blocks of rows (Künsch
-    1989), since neighbours in time are alike. And each side is one draw of a training: the mean losses of trainings that differ in
-    their seed, two or more of them, give the spread of one, and a t distribution says how well so few know it. Each end of the interval
-    is surpassed with probability 1 − `confidence`. Nothing is known where `before` costs nothing.
+    1989), since neighbours in time are alike. And each side is the best of some trainings that differ in their seed (`best_scatter` of
+    their mean losses, two or more); a t distribution says how well so few know how much. Each end of the interval is surpassed with
+    probability 1 − `confidence`. Nothing is known where `before` costs nothing.
     """
     if before.mean() <= 0:
         return NOTHING_KNOWN
     value = 1 - after.mean() / before.mean()
-    scatter = float(np.std(seed_losses, ddof=1) / before.mean()) if len(seed_losses) > 1 else math.nan
+    scatter = best_scatter(seed_losses, validation_losses) / float(before.mean())
     drawn = _resampled(before, after, value)
     if drawn is None or not math.isfinite(scatter):
         return Improvement(value, math.nan, math.nan, scatter)
@@ -45,6 +49,30 @@ def improvement(before: Numbers, after: Numbers, seed_losses: Sequence[float], c
     drawn = drawn + math.sqrt(2) * scatter * rng.standard_t(len(seed_losses) - 1, RESAMPLES)
     low, high = np.quantile(drawn, (1 - confidence, confidence), method="closest_observation")
     return Improvement(float(value), float(low), float(high), scatter)
+
+
+def best_scatter(losses: Sequence[float], validation_losses: Sequence[float] = ()) -> float:
+    """Return the standard deviation of the loss of the best of `losses` `[seeds]`, best by the validation losses of the same trainings; of
+    any one of them where those are not given; NaN of fewer than two.
+
+    The least of n normal values varies less than one of them (David and Nagaraja, Order Statistics, 2003), and so does a value that goes
+    along with it, by the share of its variance that they have in common: their squared correlation, adjusted for so few seeds.
+    """
+    count = len(losses)
+    if count < 2:
+        return math.nan
+    one = float(np.std(losses, ddof=1))
+    if count < 3 or len(validation_losses) != count or one == 0 or np.ptp(validation_losses) == 0:
+        return one
+    shared = float(np.corrcoef(losses, validation_losses)[0, 1]) ** 2
+    adjusted = max(0.0, 1 - (1 - shared) * (count - 1) / (count - 2))
+    return one * math.sqrt(1 - adjusted * (1 - _variance_of_least(count)))
+
+
+@functools.cache
+def _variance_of_least(count: int) -> float:
+    """Return the variance of the least of so many standard normal values."""
+    return float(stats.order_statistic(stats.Normal(), n=count, r=1).variance())
 
 
 def _resampled(before: Numbers, after: Numbers, value: float) -> Numbers | None:

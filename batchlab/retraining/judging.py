@@ -90,6 +90,7 @@ def judged(
         [judge.seed_loss(number) for number in range(len(challenger.results))],
         judge.holdout(drift, unusable_share(table, mark)),
         experiment.profile.retraining.gate,
+        challenger.validation_losses.tolist(),
     )
 
 

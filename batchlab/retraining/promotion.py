@@ -60,10 +60,10 @@ class Promotion(Result):
     """What the gate decided: `first` where there was no champion, `promoted`, or `kept`, and why.
 
     `improvement` is 1 − challenger's / champion's mean holdout loss, with an interval whose ends are each surpassed with probability
-    1 − `confidence`: over the holdout rows, in blocks of time, and over the seeds of training (`seed_scatter`, the spread of the mean
-    loss of one training over the champion's). Losses are in the target's unit, squared for MSE; `constant_loss` is that of always
-    predicting the training rows' mean. What is not finite is None. One that promotes cannot be made with a failed guard, a loss that is
-    not finite, an improvement below `minimum_effect`, or an interval that reaches 0.
+    1 − `confidence`: over the holdout rows, in blocks of time, and over the seeds of training (`seed_scatter`: by how much the mean loss
+    of what ships would scatter with other seeds, over the champion's). Losses are in the target's unit, squared for MSE; `constant_loss`
+    is that of always predicting the training rows' mean. What is not finite is None. One that promotes cannot be made with a failed
+    guard, a loss that is not finite, an improvement below `minimum_effect`, or an interval that reaches 0.
     """
 
     decision: Decision

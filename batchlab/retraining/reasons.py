@@ -41,7 +41,7 @@ def _of_the_mean(champion: Contestant, challenger: Contestant, found: Improvemen
         return f"The challenger's mean loss is {losses}; so few rows or seeds do not say how sure that is."
     change = f"{abs(found.value):.2%} {'lower' if found.value >= 0 else 'higher'}"
     ends = f"the {100 * (2 * rule.confidence - 1):.3g}% interval of the improvement is {found.low:.2%} to {found.high:.2%}"
-    said = f"The challenger's mean loss is {change}: {losses}; {ends} (one seed's loss scatters by {found.seed_scatter:.2%})"
+    said = f"The challenger's mean loss is {change}: {losses}; {ends} (with other seeds it scatters by {found.seed_scatter:.2%})"
     return f"{said}{_judged(found, rule)}."
 
 

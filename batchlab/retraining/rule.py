@@ -19,7 +19,7 @@ class GateRule(Record):
     """
 
     minimum_effect: float = Field(0.01, ge=0, lt=1)
-    confidence: float = Field(0.975, gt=0.5, lt=1)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
     fewest_rows: int = Field(100, ge=10)
     periods: int = Field(4, ge=1, le=100)
     by: str | None = None
@@ -68,6 +68,6 @@ class RetrainingRule(Record):
     validation: float = Field(0.15, gt=0, lt=1)
     fewest_fresh: PositiveInt = 200
     days_ahead: float = Field(1.0, ge=0, le=1e6)
-    seeds: int = Field(5, ge=2)
+    seeds: int = Field(8, ge=2)
     start: Literal["measure", "scratch", "warm"] = "measure"
     replay: float = Field(1.0, ge=0)
