@@ -10,8 +10,9 @@ from batchlab.config import Profile
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.records import Record
+from batchlab.retraining.decay import champion_drift
 from batchlab.retraining.dividing import NotYet, retraining_split, trainable_rows, update_split
-from batchlab.retraining.drift import Drift, drift
+from batchlab.retraining.drift import Drift
 from batchlab.retraining.fresh import Mark, check_not_ahead, fresh_count, mark_of, reference_rows, rows_after
 from batchlab.retraining.outcome import Mode
 from batchlab.retraining.recipe import asked_of, followed
@@ -167,19 +168,18 @@ def _divided(table: PackedTable, profile: Profile, standing: Standing, mode: Mod
 
 
 def _looked_for_drift(found: Study, table: PackedTable, mark: Mark | None) -> Study:
-    """Return the study with how the fresh rows differ from the latest before them, in their columns and in what the champion predicts.
+    """Return the study with how the fresh rows differ from the latest before them, in their columns and in what the champion makes of them.
 
     Drift is told once: from then on rows are compared with those after it. An update, which makes no comparison, tells it again.
     """
     if mark is None:
         return found
     champion = registry.opened(registry.version_of(found.standing.name, str(found.standing.champion)))
-    fresh, rule = rows_after(table, mark), found.profile.retraining.drift
+    fresh = rows_after(table, mark)
     before = reference_rows(table, mark, 10 * len(fresh))
     if not len(before):
         return found.model_copy(update={"remarks": (NO_OLD_ROWS,)})
-    old, new = (champion.predicted(table, rows[:: -(-len(rows) // rule.most_rows)]) for rows in (before, fresh))
-    drifted = drift(table, before, fresh, rule, (old, new), found.profile.columns.time)
+    drifted = champion_drift(champion, table, (before, fresh), found.profile)
     missing = {column.name: column.missing_now for column in drifted.columns}
     kept = table.path / "contract.json"
     if (contract := contracts.opened(kept)) is not None:

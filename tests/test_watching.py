@@ -162,6 +162,20 @@ def test_rows_that_decided_before_a_kill_do_not_decide_again(keeper: Keeper) -> 
     assert (keeper.studied().quiet or "").startswith("nothing new")
 
 
+def test_a_relation_that_changed_is_drift_of_the_champions_losses(keeper: Keeper) -> None:
+    keeper.register(promote=True)
+    keeper.data.grow(400, slope=2.0)
+    same = keeper.studied().drift
+    assert same is not None
+    assert same.losses is not None
+    assert not same.drifted
+    keeper.data.grow(600, slope=-2.0)
+    found = keeper.studied()
+    assert found.drift is not None
+    assert [item.name for item in found.drift.worst] == ["losses"]
+    assert any("the champion's losses (PSI" in reason for reason in found.stale)
+
+
 def test_few_rows_and_days_that_cannot_be_divided_wait(keeper: Keeper) -> None:
     keeper.register(promote=True)
     keeper.data.grow(300, slope=2.0)

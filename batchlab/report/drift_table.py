@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from batchlab.report.data_table import HIGH, LONGEST_NAME, WIDE, cut, percent
 from batchlab.report.document import table
 from batchlab.report.wording import number
-from batchlab.retraining.drift import ColumnDrift, Drift
+from batchlab.retraining.drift import SPECIAL, ColumnDrift, Drift
 from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.table import PackedTable, gathered
 from batchlab.table.portrait import BARS, spread_out
@@ -34,8 +34,8 @@ class Shapes:
 
 def shown_drift(drift: Drift) -> list[ColumnDrift]:
     """Return the columns that are shown: what drifted, then what changed most."""
-    every = [item for item in (*drift.columns, drift.target, *filter(None, (drift.predictions,))) if item.untested is None]
-    return sorted(every, key=lambda item: (not item.drifted, -item.psi))[:MOST_SHOWN]
+    tested = [item for item in drift.every if item.untested is None]
+    return sorted(tested, key=lambda item: (not item.drifted, -item.psi))[:MOST_SHOWN]
 
 
 def shapes(table: PackedTable, before: NDArray[np.int64], now: NDArray[np.int64], wanted: Iterable[str]) -> dict[str, Shapes]:
@@ -85,10 +85,10 @@ def drift_table(drift: Drift, shapes: Mapping[str, Shapes]) -> str:
 
 
 def _row(item: ColumnDrift, shapes: Mapping[str, Shapes]) -> str:
-    name = "the predictions" if item.kind == "prediction" else cut(item.name, LONGEST_NAME)
+    name = SPECIAL.get(item.kind) or cut(item.name, LONGEST_NAME)
     mark = ' <span class="mark bad">drifted</span>' if item.drifted else ""
     missing = "–" if not item.missing_before and not item.missing_now else f"{percent(item.missing_before)} → {percent(item.missing_now)}"
-    known = None if item.kind == "prediction" else shapes.get(item.name)
+    known = None if item.kind in SPECIAL else shapes.get(item.name)
     cells = (
         number(item.psi),
         f"{item.p_value:.2g}" if item.p_value else "&lt; 1e-300",

@@ -1,4 +1,4 @@
-"""Whether fresh rows still come from where the old ones came from: every raw column, the target and the predictions."""
+"""Whether fresh rows still come from where the old ones came from: every raw column, the target, a model's predictions and losses."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -18,8 +18,13 @@ MOST_VALUES, FEWEST_SAMPLED, MOST_NAMED = 2**24, 1000, 3
 FEWEST_COUNTED = 3
 """A column that holds fewer values is a flag, not a counter, even where it never falls: one that changes once has drifted."""
 Predictions = NDArray[np.floating[Any]]
+Sides = tuple[Predictions, Predictions]
 Rows = NDArray[np.int64]
-Kind = Literal["number", "boolean", "datetime", "category", "prediction"]
+Kind = Literal["number", "boolean", "datetime", "category", "prediction", "loss"]
+
+
+SPECIAL: dict[Kind, str] = {"prediction": "the predictions", "loss": "the champion's losses"}
+"""What people call that which is no column of the table."""
 
 
 class ColumnDrift(Result):
@@ -40,20 +45,27 @@ class ColumnDrift(Result):
 
 
 class Drift(Result):
-    """What drifted. `columns` are the raw features in the table's order; rows are those that were looked at; `text` is one sentence."""
+    """What drifted. `columns` are the raw features in the table's order, `predictions` and `losses` the champion's; rows are those that
+    were looked at; `text` is one sentence."""
 
     columns: tuple[ColumnDrift, ...]
     target: ColumnDrift
     predictions: ColumnDrift | None
+    losses: ColumnDrift | None = None
     reference_rows: int
     fresh_rows: int
     drifted: bool
     text: str
 
     @property
+    def every(self) -> tuple[ColumnDrift, ...]:
+        """All that was looked at."""
+        return (*self.columns, self.target, *filter(None, (self.predictions, self.losses)))
+
+    @property
     def worst(self) -> tuple[ColumnDrift, ...]:
         """What drifted, the largest change first."""
-        return _worst((*self.columns, self.target, *filter(None, (self.predictions,))))
+        return _worst(self.every)
 
 
 class Look(NamedTuple):
@@ -70,16 +82,18 @@ def drift(
     reference: Rows,
     fresh: Rows,
     rule: DriftRule,
-    predictions: tuple[Predictions, Predictions] | None = None,
+    predictions: Sides | None = None,
     time_column: str | None = None,
+    losses: Sides | None = None,
 ) -> Drift:
     """Compare `fresh` with `reference` rows of the table (row numbers, ascending) column by column; memory is bounded by the sample.
 
     A column has drifted when its test is significant at `rule.alpha`, corrected for the number of tests (Benjamini and Hochberg 1995),
     and its population stability index is `rule.largest_psi` or more: of many rows the smallest change is significant, of few the index
     is mostly chance. `predictions` are those of one model on reference and on fresh rows, `[rows]` or `[rows, outputs]`; they need not
-    be for the rows that are looked at here. Dates, the `time_column` and counters (whole numbers that never fall from row to row) are
-    not tested: they always move on. Raises BadInput where a side has no rows.
+    be for the rows that are looked at here. `losses` `[rows]` are that model's on rows of both sides that it was not trained on. Dates,
+    the `time_column` and counters (whole numbers that never fall from row to row) are not tested: they always move on. Raises BadInput
+    where a side has no rows.
     """
     if not len(reference) or not len(fresh):
         raise BadInput(f"drift is a comparison of old and fresh rows, but there are {len(reference):,} old and {len(fresh):,} fresh ones.")
@@ -87,14 +101,19 @@ def drift(
     sides = _some(reference, most), _some(fresh, most)
     looks = [*_features(table, sides, time_column), _target(table, sides)]
     if predictions is not None:
-        before, now = (np.asarray(side)[_some(np.arange(len(side)), most)] for side in predictions)
+        before, now = _drawn(predictions, most)
         looks.append(_predictions(before, now, table.schema.target.classes))
+    if losses is not None:
+        before, now = _drawn(losses, most)
+        looks.append(Look("losses", "loss", shift_of_numbers(before, now)))
     found = _judged(looks, rule)
     columns, target = found[: len(table.schema.columns)], found[len(table.schema.columns)]
+    by_kind = {item.kind: item for item in found[len(table.schema.columns) + 1 :]}
     return Drift(
         columns=columns,
         target=target,
-        predictions=None if predictions is None else found[-1],
+        predictions=by_kind.get("prediction"),
+        losses=by_kind.get("loss"),
         reference_rows=len(sides[0]),
         fresh_rows=len(sides[1]),
         drifted=any(item.drifted for item in found),
@@ -105,6 +124,10 @@ def drift(
 def _some(rows: Rows, most: int) -> Rows:
     """Return at most so many of the rows, drawn at random but always the same, ascending."""
     return rows if len(rows) <= most else rows[np.sort(np.random.default_rng(0).choice(len(rows), most, replace=False))]
+
+
+def _drawn(sides: Sides, most: int) -> list[NDArray[np.float64]]:
+    return [np.asarray(side, np.float64)[_some(np.arange(len(side)), most)] for side in sides]
 
 
 def _features(table: PackedTable, sides: tuple[Rows, Rows], time_column: str | None) -> Iterator[Look]:
@@ -168,11 +191,11 @@ def _said(found: Sequence[ColumnDrift], rows: tuple[int, int]) -> str:
     worst, tested = _worst(found), sum(item.untested is None for item in found)
     between = f"between {rows[0]:,} old and {rows[1]:,} fresh rows"
     if not worst:
-        return f"No drift {between}: none of {tested} columns, target and predictions included, changed much."
+        return f"No drift {between}: none of {tested} columns, with target, predictions and losses, changed much."
     named = [f"{_name(item)} (PSI {item.psi:.2f}; {item.change})" for item in worst[:MOST_NAMED]]
     more = f" and {len(worst) - MOST_NAMED} more" if len(worst) > MOST_NAMED else ""
     return f"{len(worst)} of {tested} columns drifted {between}: {', '.join(named)}{more}."
 
 
 def _name(item: ColumnDrift) -> str:
-    return "the predictions" if item.kind == "prediction" else f"'{item.name}'"
+    return SPECIAL.get(item.kind, f"'{item.name}'")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.engine.losses import Loss
 from batchlab.errors import BadInput, UnknownName
 from batchlab.evaluation import row_losses
 from batchlab.retraining.carrying import relaid
@@ -49,6 +50,14 @@ class Registered:
                 packed = gathered(table.features, rows[start : start + ROWS_AT_ONCE])
                 portions.append(self.graph(torch.from_numpy(relaid(packed, self.saved.columns, columns))).numpy())
         return self._in_order(np.concatenate(portions), table.schema.target.classes)
+
+    def losses(self, table: PackedTable, rows: Rows, predictions: NDArray[np.float64], loss: Loss) -> NDArray[np.float64]:
+        """Return the losses `[rows]` of these predictions for rows of the table, in the target's unit."""
+        return row_losses(gathered(table.target, rows), predictions, loss, self.saved.preparation.target_scale)
+
+    def trained_before(self, table: PackedTable, rows: Rows) -> NDArray[np.bool_]:
+        """Return which of the rows are later than all that trained the model: its old holdout and what has come since."""
+        return np.asarray(times_of(table)[rows]) > self.saved.lineage.held_out.after
 
     def _in_order(self, outputs: NDArray[np.float64], classes: Sequence[str]) -> NDArray[np.float64]:
         """Return probabilities in the order of the table's classes: 0 for one that the model does not know."""
@@ -98,7 +107,7 @@ def judging_rows(table: PackedTable, rows: Rows, champion: Registered | None) ->
     """Return the rows in the order of time, without those that may have trained the champion: one that was quicker, on later rows, has seen
     some of them. Where it may have seen all, they judge all the same, to its advantage."""
     times = np.asarray(times_of(table)[rows])
-    unseen = np.ones(len(rows), bool) if champion is None else times > champion.saved.lineage.held_out.after
+    unseen = np.ones(len(rows), bool) if champion is None else champion.trained_before(table, rows)
     kept = unseen if unseen.any() else ~unseen
     return rows[kept][np.argsort(times[kept], kind="stable")]
 
