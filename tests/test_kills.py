@@ -17,7 +17,7 @@ from tests.stacks import running_stack
 from tests.test_story import QUICK
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-MOMENTS = [("started", 10.0)] * 2 + [("running", 10.0)] * 3 + [("recorded", 3.0)] * 3 + [("registered", 2.0)] * 2
+MOMENTS = [("started", 10.0)] * 2 + [("running", 6.0)] * 3 + [("recorded", 2.0)] * 3 + [("registered", 1.5)] * 2
 """When to kill: so many seconds at most after the flow's process started, its first state, its MLflow run, its model's version."""
 KILLS = [
     pytest.param("sqlite", "flow", MOMENTS, id="flow"),
