@@ -68,7 +68,7 @@ def train(run: RetrainingRun, comparison: Comparison | None, seed: int) -> Chall
     opened = None if champion is None else registry.opened(registry.version_of(study.standing.name, str(champion))).saved
     progress.begin("challenger", 0, 1)
     only_warm, mark = study.mode == "update", study.standing.mark
-    latest = [] if only_warm or opened is None or mark is None else windows(split, table, profile, mark)
+    latest = () if only_warm or opened is None or mark is None else windows(split, table, profile, mark)
     trained = challenged(profile, table, split, opened, seed, lambda told: progress.within("challenger", told), only_warm, latest)
     experiment = trained.experiment
     log_params(run.run_id, settings_of(experiment) | machine() | {"start": trained.start, "fresh_rows": study.fresh_rows})

@@ -1,6 +1,6 @@
 """Training the challenger: the recommended setting with several seeds, from scratch or from the champion's weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,7 +65,7 @@ def challenged(
     seed: int,
     on_progress: OnProgress = lambda progress: None,
     only_warm: bool = False,
-    windows: Sequence[Split] = (),
+    windows: Iterable[Split] = (),
 ) -> Challenger:
     """Return the challenger, trained with the one setting of `profile` as `retraining.start` says.
 
@@ -87,19 +87,19 @@ def challenged(
     if rule.start == "warm":
         return _trained(warm, "warm", champion, seed, on_progress)
     ways = [_trained(scratch, "scratch", None, seed, on_progress), _trained(warm, "warm", champion, seed, on_progress)]
-    better = min(ways, key=lambda way: float(way.validation_losses.mean()))
+    better, said = min(ways, key=lambda way: float(way.validation_losses.mean())), [_way(way, split) for way in ways]
     for window in windows:
-        ways.append(_trained(replace(warm, split=window), "warm", champion, seed, on_progress))
-        better = ways[-1] if _surely_better(ways[-1], better) else better
-    said = ", ".join(f"{_way(way, split)} {way.validation_losses.mean():.6g}" for way in ways)
-    measured = f"mean validation loss over {len(better.results)} seeds by start: {said}; {_way(better, split)} is taken"
+        latest = _trained(replace(warm, split=window), "warm", champion, seed, on_progress)
+        better, said = latest if _surely_better(latest, better) else better, [*said, _way(latest, split)]
+    measured = f"mean validation loss over {rule.seeds} seeds by start: {', '.join(said)}; taken: {_way(better, split)}"
     return replace(better, remarks=(measured, *better.remarks))
 
 
 def _way(challenger: Challenger, split: Split) -> str:
-    """Say how a challenger began, and on which rows where not on all."""
+    """Say how a challenger began, on which rows where not on all, and what that came to."""
     rows = challenger.train_rows
-    return challenger.start if rows == split.sizes()["train"] else f"{challenger.start} on the latest {rows:,} rows"
+    start = challenger.start if rows == split.sizes()["train"] else f"{challenger.start} on the latest {rows:,} rows"
+    return f"{start} {challenger.validation_losses.mean():.6g}"
 
 
 def _surely_better(one: Challenger, other: Challenger) -> bool:

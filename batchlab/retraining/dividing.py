@@ -1,5 +1,7 @@
 """The split of a retraining: train on the past, hold out the latest of the new rows."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,21 +35,21 @@ def retraining_split(table: PackedTable, profile: Profile, mark: Mark | None) ->
     return _made(_by_time(table, profile, _held(table, profile, mark), _validating(table, profile, mark)), table, profile, mark)
 
 
-def windows(split: Split, table: PackedTable, profile: Profile, mark: Mark) -> list[Split]:
-    """Return the split of a retraining with only the latest of its training rows, the same rows validating and judging: the rows that are
+def windows(split: Split, table: PackedTable, profile: Profile, mark: Mark) -> Iterator[Split]:
+    """Yield the split of a retraining with only the latest of its training rows, the same rows validating and judging: the rows that are
     fresh, five times as many, and so on up to half of all; the longest window first. Rows of the same time stay together. None is shorter
     than 100 rows or lacks a class.
     """
     times, trains = times_of(table), split.labels == TRAIN
-    count, fresh, found = int(trains.sum()), int((trains & (times > mark.last)).sum()), []
-    rows = max(fresh, FEWEST_LATEST)
-    while rows <= count // 2:
+    count, fresh = int(trains.sum()), int((trains & (times > mark.last)).sum())
+    lengths = [max(fresh, FEWEST_LATEST)]
+    while lengths[-1] * LONGER <= count // 2:
+        lengths.append(lengths[-1] * LONGER)
+    for rows in reversed(lengths if lengths[0] <= count // 2 else []):
         labels = split.labels.copy()
         labels[trains & (times < assigning.smallest(times, count - rows))] = UNUSED
         if not _absent(table, labels):
-            found.append(split_of(labels, table, profile.split))
-        rows *= LONGER
-    return found[::-1]
+            yield split_of(labels, table, profile.split)
 
 
 def trainable_rows(table: PackedTable, profile: Profile, mark: Mark | None) -> int:
