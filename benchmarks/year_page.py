@@ -125,11 +125,21 @@ def _lessons(entries: Sequence[Mapping[str, Any]]) -> list[str]:
         "forbids. The champion stays, and the repaired file counts as new a week later.",
         f"**The gate cannot see an error that the holdout shares**: in week {MIXED} the targets are mixed up in what trains and in what "
         f"judges. The challenger is {_came_to(mixed)}, with a loss {mixed['improvement']:.0%} lower there, and in truth "
-        f"{-(true_improvement(mixed) or 0.0):.0%} higher. That takes a person, a repaired file, and a rollback.",
+        f"{-(true_improvement(mixed) or 0.0):.0%} higher. {_told(mixed)}That takes a person, a repaired file, and a rollback.",
         f"**After a change it takes {recovery(entries)}** until the model in use is within {NEAR - 1:.0%} of the lowest loss possible. "
         f"{_latest(entries)}{_missed(entries)}",
     ]
     return ["## What can be learnt", "", *(f"- {lesson}" for lesson in lessons)]
+
+
+def _told(item: Mapping[str, Any]) -> str:
+    """Say whether drift was told in that week."""
+    if not item["drifted"]:
+        return ""
+    return (
+        "It is told as drift, since the champion's losses moved; `retraining.gate.on_drift=keep` would have kept the champion until somebody "
+        f"had looked, as in week {DRIFT} too. "
+    )
 
 
 def _latest(entries: Sequence[Mapping[str, Any]]) -> str:
