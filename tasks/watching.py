@@ -21,6 +21,7 @@ from batchlab.retraining.staleness import check_same, stale_reasons
 from batchlab.split import Split
 from batchlab.table import PackedTable
 from batchlab.table import contract as contracts
+from batchlab.table.packing import contract_path
 from tasks import history, progress, registry, store
 from tasks.abandoned import end_abandoned_runs
 from tasks.model_names import check_name, model_name
@@ -146,7 +147,9 @@ def _quiet(table: PackedTable, profile: Profile, standing: Standing, fresh: int)
             if profile.columns.time
             else "added to those of the last decision"
         )
-        return f"nothing new: {source} has changed, but none of its {rows:,} rows is {newer}"
+        more = rows - standing.mark.rows
+        late = f"; {more:,} more than then are late or repeated" if more > 0 else ""
+        return f"nothing new: {source} has changed, but none of its {rows:,} rows is {newer}{late}"
     rule = profile.retraining
     judged = math.ceil(rule.gate.fewest_rows / rule.holdout)
     fewest = max(rule.fewest_fresh, judged)
@@ -181,7 +184,7 @@ def _looked_for_drift(found: Study, table: PackedTable, mark: Mark | None) -> St
         return found.model_copy(update={"remarks": (NO_OLD_ROWS,)})
     drifted = champion_drift(champion, table, (before, fresh), found.profile)
     missing = {column.name: column.missing_now for column in drifted.columns}
-    kept = table.path / "contract.json"
+    kept = contract_path(found.profile.source, table.schema.target.name, store.tables()) or table.path / "contract.json"
     if (contract := contracts.opened(kept)) is not None:
         contracts.check_fresh(contract, missing, drifted.fresh_rows, kept)
     since = mark.last if drifted.drifted and found.mode == "retrain" else mark.since

@@ -112,7 +112,7 @@ def test_a_cancelled_run_leaves_the_champion_as_it_was_and_its_mlflow_run_killed
     assert done.returncode == 0, done.stderr
     assert siege.ended(run)["state_type"] == "CANCELLED"
     awaited(lambda: not processes_of(run), "the end of the flow's process")
-    assert [item.info.status for item in siege.recorded(run)] == ["KILLED"]
+    assert {item.info.status for item in siege.recorded(run)} == {"KILLED"}  # the retraining's, and that of a comparison it may have begun
     assert (siege.champion(), siege.taken_slots(), siege.running()) == (before, 0, [])
 
 

@@ -236,6 +236,10 @@ def test_a_contract_is_inferred_once_and_enforced_on_the_next_rows(tmp_path: Pat
     table = packed(other, tmp_path)
     assert table.schema.quarantined == {"column 'rooms' is outside its contract": 2}
     assert packed(other, tmp_path).path == table.path
+    far = rf"The contract '{contract_of(tmp_path)}' allows 'rooms' 0 to 15: where the new values are right, edit it \(or delete it"
+    for _ in range(2):
+        with pytest.raises(BadInput, match=far):
+            packed(other.assign(rooms=other["rooms"] + 50), tmp_path)
     for broken, expected in (
         (other.drop(columns="city"), "column 'city' is missing"),
         (other.assign(size="many"), "column 'size' holds categories instead of numbers"),

@@ -103,8 +103,10 @@ def costs(champion: Contestant, challenger: Contestant, rule: GateRule) -> list[
 
 def contract(holdout: Holdout, rule: GateRule) -> Guard:
     """Rows that could not be used may be the ones that matter."""
-    said = f"{holdout.quarantined_share:.2%} of the fresh rows could not be used"
-    return _at_most("contract", holdout.quarantined_share, rule.largest_quarantined, said)
+    share, limit = holdout.quarantined_share, rule.largest_quarantined
+    passed = math.isfinite(share) and share <= limit
+    said = f"{share:.2%} of the fresh rows could not be used; {'' if passed else 'only '}{limit:.2%} are allowed."
+    return Guard(name="contract", passed=passed, value=share, limit=limit, said=said)
 
 
 def undrifted(holdout: Holdout, rule: GateRule) -> Guard | None:

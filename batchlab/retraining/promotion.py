@@ -97,11 +97,13 @@ class Promotion(Result):
 
     @property
     def text(self) -> str:
-        """The decision and its first reason in one sentence or two, for people."""
+        """The decision, its first reason, and which other guards failed, for people."""
         head = {"first": "The first champion.", "promoted": "The challenger is promoted.", "kept": "The champion is kept."}[self.decision]
         if self.decision == "kept" and self.champion is None and self.champion_loss is None:
             head = "There is still no champion."
-        return f"{head} {self.reasons[0]}"
+        others = [guard.name for guard in self.failed if guard.said != self.reasons[0]]
+        more = f" Not met either: {', '.join(others)}." if others else ""
+        return f"{head} {self.reasons[0]}{more}"
 
     @model_validator(mode="after")
     def _promote_nothing_without_evidence(self) -> "Promotion":

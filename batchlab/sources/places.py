@@ -102,7 +102,7 @@ class Place:
             if info.type == fs.FileType.Directory:
                 files = self._below(self.path, re.compile(".*(" + "|".join(map(re.escape, endings)) + ")", re.IGNORECASE))
                 if not files:
-                    raise BadInput(f"folder '{self.shown}' holds no {' or '.join(endings[:3])} file; give a folder with at least one.")
+                    raise BadInput(f"folder '{self.shown}' holds no {', '.join(endings)} file; give a folder with at least one.")
                 return files
             if _WILD.search(self.path):
                 return self._matching()

@@ -140,6 +140,11 @@ def _raise(wrong: Sequence[str], path: Path) -> None:
         raise BadInput(f"the table breaks its contract: {'; '.join(wrong)}. Mend the data, or edit '{path}' (delete it to infer it anew).")
 
 
+def outside_reason(column: str) -> str:
+    """Return the reason of rows whose value in the column the contract does not allow."""
+    return f"column '{column}' is outside its contract"
+
+
 def described(terms: ColumnTerms) -> str:
     """Say what the contract allows: a range, or the values."""
     if terms.values is not None:

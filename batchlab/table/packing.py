@@ -81,7 +81,7 @@ def pack(
 
 def _opened_or_packed(source: Source, reading: Reading, columns: Columns, tables: Path, rule: CheckRule, listener: Listener) -> PackedTable:
     """Open the table if it is there, else pack it; keep its contract, and hold it to the rule."""
-    path = _contract_path(source, columns.target, tables)
+    path = contract_path(source, columns.target, tables)
     contract = None if path is None else contracts.opened(path)
     digest = plain = _digest(reading.fingerprint, columns)
     if contract is not None and path is not None:
@@ -93,7 +93,9 @@ def _opened_or_packed(source: Source, reading: Reading, columns: Columns, tables
     table = PackedTable.open(tables / digest)
     if path is not None and contract is None:
         _keep_contract(table, path)
-    _check_quarantine(table.schema.quarantined, table.schema.source_rows, rule, table.quarantine)
+    _check_quarantine(
+        table.schema.quarantined, table.schema.source_rows, rule, table.quarantine, _demanded(table.schema.quarantined, contract, path)
+    )
     return table
 
 
@@ -105,7 +107,7 @@ def _keep_contract(table: PackedTable, path: Path) -> None:
     beside.replace(path)
 
 
-def _contract_path(source: Source, target: str, tables: Path) -> Path | None:
+def contract_path(source: Source, target: str, tables: Path) -> Path | None:
     """Return where the contract of the source and target is kept; None for sources that cannot change."""
     if source.identity is None:
         return None
@@ -183,23 +185,34 @@ def _check_rows(job: Job, packer: Packer) -> None:
     """Raise BadInput when too many rows cannot be used; they are kept where the error says."""
     counts, kept = dict(packer.quarantine.counts), job.tables / f"quarantine-{job.digest}.parquet"
     try:
-        _check_quarantine(counts, packer.source_rows + counts.get(BAD_LINE, 0), job.rule, kept)
+        _check_quarantine(
+            counts, packer.source_rows + counts.get(BAD_LINE, 0), job.rule, kept, _demanded(counts, job.contract, job.contract_path)
+        )
     except BadInput:
         shutil.move(packer.quarantine.path, kept)
         raise
     kept.unlink(missing_ok=True)
 
 
-def _check_quarantine(counts: dict[str, int], rows: int, rule: CheckRule, kept: Path | None) -> None:
-    """Raise BadInput when more rows cannot be used than may be."""
+def _check_quarantine(counts: dict[str, int], rows: int, rule: CheckRule, kept: Path | None, demanded: str) -> None:
+    """Raise BadInput when more rows cannot be used than may be; `demanded` says what the contract that some break asks for."""
     bad = sum(counts.values())
     if rows and (bad == rows or bad / rows > rule.largest_quarantined):
         reasons = "; ".join(f"{reason}: {count:,}" for reason, count in sorted(counts.items(), key=lambda item: -item[1])[:10])
         allowed = f", more than {100 * rule.largest_quarantined:g}% (checks.largest_quarantined)" if rule.largest_quarantined < 1 else ""
         raise BadInput(
             f"{bad:,} of {rows:,} rows ({100 * bad / rows:.1f}%) cannot be used{allowed}: {reasons}. "
-            f"They are in '{kept}', each with its reason."
+            f"They are in '{kept}', each with its reason.{demanded}"
         )
+
+
+def _demanded(counts: dict[str, int], contract: Contract | None, path: Path | None) -> str:
+    """Say what the contract allows in the columns that broke it, and how to change that; nothing where none did."""
+    terms = {} if contract is None else contract.columns
+    broken = [f"'{name}' {contracts.described(its)}" for name, its in terms.items() if contracts.outside_reason(name) in counts]
+    if not broken:
+        return ""
+    return f" The contract '{path}' allows {'; '.join(broken)}: where the new values are right, edit it (or delete it to infer it anew)."
 
 
 def _finish(job: Job, packer: Packer, draft: Draft) -> None:

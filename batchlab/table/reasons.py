@@ -48,7 +48,7 @@ class Reasons:
             rows = np.flatnonzero(flags).tolist()
             allowed = contracts.described(terms)
             details = {row: f"column '{column.name}': {shown(values[row])} is outside its contract ({allowed})" for row in rows}
-            self.put(flags, f"column '{column.name}' is outside its contract", column.name, details)
+            self.put(flags, contracts.outside_reason(column.name), column.name, details)
 
 
 def _not_among(values: "pa.Array", allowed: "tuple[str, ...]") -> NDArray[np.bool_]:
