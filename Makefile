@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check ui server server-postgres bench bench-tables verdicts lock browser postgres test-browser clean
+.PHONY: help setup demo test test-slow check ui server server-postgres bench bench-tables bench-retraining verdicts lock browser postgres test-browser clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -55,6 +55,11 @@ bench-tables: $(READY) ## Measure packing and streaming beside their peers (30 G
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r benchmarks/requirements.lock
 	$(BIN)/python -m benchmarks.packing
 	$(BIN)/python -m benchmarks.streaming
+
+bench-retraining: $(READY) ## Measure the gate, a year of retraining and scoring, 15 minutes; writes docs/gate.md, retraining_year.md, scoring.md
+	$(BIN)/python -m benchmarks.gate
+	$(BIN)/python -m benchmarks.year
+	$(BIN)/python -m benchmarks.scoring
 
 browser: ## Install Chromium and its driver, for the browser tests (Debian, Ubuntu)
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
