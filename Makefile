@@ -7,7 +7,7 @@ READY := .venv/.ready
 .PHONY: help setup demo test test-slow check ui server server-postgres bench bench-tables bench-retraining verdicts lock browser postgres test-browser clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Create .venv and install what requirements.lock names
 
