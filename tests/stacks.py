@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,8 +66,16 @@ class Stack:
         if password := self.environment.get("PREFECT_API_AUTH_STRING"):
             headers["Authorization"] = f"Basic {base64.b64encode(password.encode()).decode()}"
         data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(urllib.request.Request(f"{self.api_url}{path}", data, headers, method=method), timeout=30) as reply:
-            return json.loads(reply.read() or "null")
+        request = urllib.request.Request(f"{self.api_url}{path}", data, headers, method=method)
+        for tries_left in reversed(range(10)):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as reply:
+                    return json.loads(reply.read() or "null")
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or not tries_left:
+                    raise
+                time.sleep(1)  # SQLite is locked for a moment: Prefect's own client asks again, too
+        raise AssertionError("the last try returns or raises")
 
 
 CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
