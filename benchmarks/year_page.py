@@ -137,8 +137,8 @@ def _told(item: Mapping[str, Any]) -> str:
     if not item["drifted"]:
         return ""
     return (
-        "It is told as drift, since the champion's losses moved; `retraining.gate.on_drift=keep` would have kept the champion until "
-        f"somebody had looked, as in week {DRIFT} too. "
+        "It is told as drift, since the champion's losses moved; `retraining.gate.on_drift=keep` would have kept the champion that week, "
+        f"for somebody to look, and so in week {DRIFT}. "
     )
 
 
