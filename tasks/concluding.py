@@ -11,7 +11,7 @@ from batchlab.report.drift_table import Shapes, shapes, shown_drift
 from batchlab.report.retraining import decision_table, report
 from batchlab.report.retraining_page import Background, retraining_page
 from batchlab.results import Comparison
-from batchlab.retraining.drift import SPECIAL
+from batchlab.retraining.drift import MADE_BY_CHAMPION
 from batchlab.retraining.fresh import reference_rows, rows_after
 from batchlab.retraining.outcome import Mode, Retraining
 from batchlab.retraining.promotion import Promotion
@@ -141,4 +141,4 @@ def _shapes(table: PackedTable, study: Study) -> dict[str, Shapes]:
         return {}
     fresh = rows_after(table, study.standing.mark)
     before = reference_rows(table, study.standing.mark, 10 * len(fresh))
-    return shapes(table, before, fresh, [item.name for item in shown_drift(study.drift) if item.kind not in SPECIAL])
+    return shapes(table, before, fresh, [item.name for item in shown_drift(study.drift) if item.kind not in MADE_BY_CHAMPION])

@@ -2,6 +2,7 @@
 
 from batchlab.config import Profile
 from batchlab.errors import BadInput
+from batchlab.naming import file_name
 
 LONGEST = 200
 SIGNS = "/:?@;#%\\"
@@ -10,8 +11,7 @@ SIGNS = "/:?@;#%\\"
 
 def model_name(profile: Profile) -> str:
     """Return the name that a model of the profile's source and target is registered under, unless the user names one."""
-    plain = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in f"{profile.source.name}-{profile.named_columns().target}")
-    return plain[:LONGEST]
+    return file_name(f"{profile.source.name}-{profile.named_columns().target}", LONGEST)
 
 
 def check_name(name: str) -> None:

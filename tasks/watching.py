@@ -21,7 +21,6 @@ from batchlab.retraining.staleness import check_same, stale_reasons
 from batchlab.split import Split
 from batchlab.table import PackedTable
 from batchlab.table import contract as contracts
-from batchlab.table.packing import contract_path
 from tasks import history, progress, registry, store
 from tasks.abandoned import end_abandoned_runs
 from tasks.model_names import check_name, model_name
@@ -184,7 +183,7 @@ def _looked_for_drift(found: Study, table: PackedTable, mark: Mark | None) -> St
         return found.model_copy(update={"remarks": (NO_OLD_ROWS,)})
     drifted = champion_drift(champion, table, (before, fresh), found.profile)
     missing = {column.name: column.missing_now for column in drifted.columns}
-    kept = contract_path(found.profile.source, table.schema.target.name, store.tables()) or table.path / "contract.json"
+    kept = contracts.path_of(found.profile.source, table.schema.target.name, store.tables()) or table.path / "contract.json"
     if (contract := contracts.opened(kept)) is not None:
         contracts.check_fresh(contract, missing, drifted.fresh_rows, kept)
     since = mark.last if drifted.drifted and found.mode == "retrain" else mark.since

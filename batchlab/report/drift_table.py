@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from batchlab.report.data_table import HIGH, LONGEST_NAME, WIDE, cut, percent
 from batchlab.report.document import table
 from batchlab.report.wording import number
-from batchlab.retraining.drift import SPECIAL, ColumnDrift, Drift
+from batchlab.retraining.drift import MADE_BY_CHAMPION, ColumnDrift, Drift
 from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.table import PackedTable, gathered
 from batchlab.table.portrait import BARS, spread_out
@@ -85,10 +85,10 @@ def drift_table(drift: Drift, shapes: Mapping[str, Shapes]) -> str:
 
 
 def _row(item: ColumnDrift, shapes: Mapping[str, Shapes]) -> str:
-    name = SPECIAL.get(item.kind) or cut(item.name, LONGEST_NAME)
+    name = MADE_BY_CHAMPION.get(item.kind) or cut(item.name, LONGEST_NAME)
     mark = ' <span class="mark bad">drifted</span>' if item.drifted else ""
     missing = "–" if not item.missing_before and not item.missing_now else f"{percent(item.missing_before)} → {percent(item.missing_now)}"
-    known = None if item.kind in SPECIAL else shapes.get(item.name)
+    known = None if item.kind in MADE_BY_CHAMPION else shapes.get(item.name)
     cells = (
         number(item.psi),
         f"{item.p_value:.2g}" if item.p_value else "&lt; 1e-300",

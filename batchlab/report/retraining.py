@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from batchlab.report.markdown import markdown_table
-from batchlab.retraining.drift import SPECIAL, Drift
+from batchlab.retraining.drift import MADE_BY_CHAMPION, Drift
 from batchlab.retraining.outcome import Retraining
 from batchlab.retraining.promotion import Promotion
 
@@ -131,5 +131,5 @@ def _drifted(drift: Drift) -> str:
     worst = drift.worst[:MOST_DRIFTED]
     if not worst:
         return ""
-    rows = [[SPECIAL.get(item.kind, item.name), f"{item.psi:.3g}", f"{item.p_value:.2g}", item.change] for item in worst]
+    rows = [[MADE_BY_CHAMPION.get(item.kind, item.name), f"{item.psi:.3g}", f"{item.p_value:.2g}", item.change] for item in worst]
     return markdown_table(["column", "PSI", "p, corrected", "what changed"], rows)

@@ -24,7 +24,7 @@ def champion_drift(champion: Registered, table: PackedTable, sides: tuple[Rows, 
     old, new = (champion.predicted(table, rows) for rows in some)
     loss = chosen_loss(profile.train.loss, table.schema.target.task, profile.train.huber_delta)
     before, now = (
-        champion.losses(table, rows, predicted, loss)[champion.trained_before(table, rows)]
+        champion.losses(table, rows, predicted, loss)[champion.unseen(table, rows)]
         for rows, predicted in zip(some, (old, new), strict=True)
     )
     known = (before, now) if min(len(before), len(now)) >= FEWEST_LOSSES else None

@@ -42,10 +42,11 @@ def windows(split: Split, table: PackedTable, profile: Profile, mark: Mark) -> I
     """
     times, trains = times_of(table), split.labels == TRAIN
     count, fresh = int(trains.sum()), int((trains & (times > mark.last)).sum())
-    lengths = [max(fresh, FEWEST_LATEST)]
-    while lengths[-1] * LONGER <= count // 2:
-        lengths.append(lengths[-1] * LONGER)
-    for rows in reversed(lengths if lengths[0] <= count // 2 else []):
+    length, lengths = max(fresh, FEWEST_LATEST), list[int]()
+    while length <= count // 2:
+        lengths.append(length)
+        length *= LONGER
+    for rows in reversed(lengths):
         labels = split.labels.copy()
         labels[trains & (times < assigning.smallest(times, count - rows))] = UNUSED
         if not _absent(table, labels):

@@ -23,7 +23,7 @@ Rows = NDArray[np.int64]
 Kind = Literal["number", "boolean", "datetime", "category", "prediction", "loss"]
 
 
-SPECIAL: dict[Kind, str] = {"prediction": "the predictions", "loss": "the champion's losses"}
+MADE_BY_CHAMPION: dict[Kind, str] = {"prediction": "the predictions", "loss": "the champion's losses"}
 """What people call that which is no column of the table."""
 
 
@@ -198,4 +198,4 @@ def _said(found: Sequence[ColumnDrift], rows: tuple[int, int]) -> str:
 
 
 def _name(item: ColumnDrift) -> str:
-    return SPECIAL.get(item.kind, f"'{item.name}'")
+    return MADE_BY_CHAMPION.get(item.kind, f"'{item.name}'")

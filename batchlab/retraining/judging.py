@@ -55,7 +55,7 @@ class Registered:
         """Return the losses `[rows]` of these predictions for rows of the table, in the target's unit."""
         return row_losses(gathered(table.target, rows), predictions, loss, self.saved.preparation.target_scale)
 
-    def trained_before(self, table: PackedTable, rows: Rows) -> NDArray[np.bool_]:
+    def unseen(self, table: PackedTable, rows: Rows) -> NDArray[np.bool_]:
         """Return which of the rows are later than all that trained the model: its old holdout and what has come since."""
         return np.asarray(times_of(table)[rows]) > self.saved.lineage.held_out.after
 
@@ -107,7 +107,7 @@ def judging_rows(table: PackedTable, rows: Rows, champion: Registered | None) ->
     """Return the rows in the order of time, without those that may have trained the champion: one that was quicker, on later rows, has seen
     some of them. Where it may have seen all, they judge all the same, to its advantage."""
     times = np.asarray(times_of(table)[rows])
-    unseen = np.ones(len(rows), bool) if champion is None else champion.trained_before(table, rows)
+    unseen = np.ones(len(rows), bool) if champion is None else champion.unseen(table, rows)
     kept = unseen if unseen.any() else ~unseen
     return rows[kept][np.argsort(times[kept], kind="stable")]
 

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from batchlab.errors import BadInput
+from batchlab.naming import file_name
 from batchlab.records import Record
 from batchlab.serving.batchlab_serving import Kind, PackedColumn
+from batchlab.sources.base import Source
 from batchlab.table.schema import ColumnFacts
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -77,6 +79,14 @@ def _date(micros: float) -> datetime | None:
         return None
 
 
+def path_of(source: Source, target: str, tables: Path) -> Path | None:
+    """Return where the contract of the source and target is kept; None for sources that cannot change."""
+    if source.identity is None:
+        return None
+    name = file_name(f"{source.name}.{target}")
+    return tables / "contracts" / f"{name}-{hashlib.sha256(source.identity.encode()).hexdigest()[:8]}.json"
+
+
 def opened(path: Path) -> Contract | None:
     """Return the contract in the file `path`; None when there is none. Raises BadInput for one that an edit has broken."""
     if not path.exists():
@@ -138,6 +148,15 @@ def check_key(contract: Contract, unique: bool, key: str, path: Path) -> None:
 def _raise(wrong: Sequence[str], path: Path) -> None:
     if wrong:
         raise BadInput(f"the table breaks its contract: {'; '.join(wrong)}. Mend the data, or edit '{path}' (delete it to infer it anew).")
+
+
+def demanded(counts: Mapping[str, int], contract: Contract | None, path: Path | None) -> str:
+    """Say what the contract allows in the columns that broke it, and how to change that; nothing where none did."""
+    terms = {} if contract is None else contract.columns
+    broken = [f"'{name}' {described(its)}" for name, its in terms.items() if outside_reason(name) in counts]
+    if not broken:
+        return ""
+    return f" The contract '{path}' allows {'; '.join(broken)}: where the new values are right, edit it (or delete it to infer it anew)."
 
 
 def outside_reason(column: str) -> str:

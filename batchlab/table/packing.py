@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from batchlab.errors import BadInput
-from batchlab.naming import file_name
 from batchlab.sources.base import BadLine, Reading, Source
 from batchlab.table import contract as contracts
 from batchlab.table.columns import CheckRule, Columns, check_columns
@@ -81,7 +80,7 @@ def pack(
 
 def _opened_or_packed(source: Source, reading: Reading, columns: Columns, tables: Path, rule: CheckRule, listener: Listener) -> PackedTable:
     """Open the table if it is there, else pack it; keep its contract, and hold it to the rule."""
-    path = contract_path(source, columns.target, tables)
+    path = contracts.path_of(source, columns.target, tables)
     contract = None if path is None else contracts.opened(path)
     digest = plain = _digest(reading.fingerprint, columns)
     if contract is not None and path is not None:
@@ -93,9 +92,8 @@ def _opened_or_packed(source: Source, reading: Reading, columns: Columns, tables
     table = PackedTable.open(tables / digest)
     if path is not None and contract is None:
         _keep_contract(table, path)
-    _check_quarantine(
-        table.schema.quarantined, table.schema.source_rows, rule, table.quarantine, _demanded(table.schema.quarantined, contract, path)
-    )
+    counts = table.schema.quarantined
+    _check_quarantine(counts, table.schema.source_rows, rule, table.quarantine, contracts.demanded(counts, contract, path))
     return table
 
 
@@ -105,14 +103,6 @@ def _keep_contract(table: PackedTable, path: Path) -> None:
     beside = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     beside.write_text((table.path / "contract.json").read_text())
     beside.replace(path)
-
-
-def contract_path(source: Source, target: str, tables: Path) -> Path | None:
-    """Return where the contract of the source and target is kept; None for sources that cannot change."""
-    if source.identity is None:
-        return None
-    name = file_name(f"{source.name}.{target}")
-    return tables / "contracts" / f"{name}-{hashlib.sha256(source.identity.encode()).hexdigest()[:8]}.json"
 
 
 def _digest(content: str, encoding: Columns | Contract) -> str:
@@ -184,10 +174,9 @@ def _portions(reading: Reading, width: int, on_bad_line: Callable[[BadLine], Non
 def _check_rows(job: Job, packer: Packer) -> None:
     """Raise BadInput when too many rows cannot be used; they are kept where the error says."""
     counts, kept = dict(packer.quarantine.counts), job.tables / f"quarantine-{job.digest}.parquet"
+    demanded = contracts.demanded(counts, job.contract, job.contract_path)
     try:
-        _check_quarantine(
-            counts, packer.source_rows + counts.get(BAD_LINE, 0), job.rule, kept, _demanded(counts, job.contract, job.contract_path)
-        )
+        _check_quarantine(counts, packer.source_rows + counts.get(BAD_LINE, 0), job.rule, kept, demanded)
     except BadInput:
         shutil.move(packer.quarantine.path, kept)
         raise
@@ -204,15 +193,6 @@ def _check_quarantine(counts: dict[str, int], rows: int, rule: CheckRule, kept: 
             f"{bad:,} of {rows:,} rows ({100 * bad / rows:.1f}%) cannot be used{allowed}: {reasons}. "
             f"They are in '{kept}', each with its reason.{demanded}"
         )
-
-
-def _demanded(counts: dict[str, int], contract: Contract | None, path: Path | None) -> str:
-    """Say what the contract allows in the columns that broke it, and how to change that; nothing where none did."""
-    terms = {} if contract is None else contract.columns
-    broken = [f"'{name}' {contracts.described(its)}" for name, its in terms.items() if contracts.outside_reason(name) in counts]
-    if not broken:
-        return ""
-    return f" The contract '{path}' allows {'; '.join(broken)}: where the new values are right, edit it (or delete it to infer it anew)."
 
 
 def _finish(job: Job, packer: Packer, draft: Draft) -> None:
