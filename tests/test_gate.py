@@ -130,6 +130,15 @@ def test_a_promotion_says_its_numbers_and_survives_json() -> None:
     assert Promotion.model_validate_json(promotion.model_dump_json()) == promotion
 
 
+def test_a_refusal_names_in_its_sentence_all_that_failed() -> None:
+    losses = np.random.default_rng(0).exponential(size=1_000)
+    text = contest(-0.5, holdout=Holdout(losses, quarantined_share=0.2)).text
+    assert text.startswith("The champion is kept. The challenger's mean loss is 50.00% higher")
+    assert text.endswith(" Not met either: contract, slices.")
+    spoilt = contest(0.2, holdout=Holdout(losses, quarantined_share=0.2)).text
+    assert spoilt == "The champion is kept. 20.00% of the fresh rows could not be used; only 5.00% are allowed."
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("place", ["losses", "predictions", "old_losses", "seconds_per_row", "seed_losses"])
 def test_what_is_not_finite_never_wins(place: str, value: float) -> None:

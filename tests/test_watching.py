@@ -176,6 +176,14 @@ def test_a_relation_that_changed_is_drift_of_the_champions_losses(keeper: Keeper
     assert any("the champion's losses (PSI" in reason for reason in found.stale)
 
 
+def test_rows_that_came_late_or_twice_are_counted_where_none_is_newer(keeper: Keeper) -> None:
+    keeper.register(promote=True)
+    keeper.data.add(sample(50, seed=7, slope=2.0).assign(day=pd.Timestamp("2020-01-02")))
+    quiet = keeper.studied().quiet or ""
+    assert quiet.startswith("nothing new: amounts has changed, but none of its 2,050 rows is newer than those of the last decision")
+    assert quiet.endswith("; 50 more than then are late or repeated")
+
+
 def test_few_rows_and_days_that_cannot_be_divided_wait(keeper: Keeper) -> None:
     keeper.register(promote=True)
     keeper.data.grow(300, slope=2.0)

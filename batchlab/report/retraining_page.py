@@ -72,10 +72,10 @@ def retraining_page(result: Retraining, background: Background, links: Mapping[s
 
 def _verdict(promotion: Promotion) -> str:
     """Return the decision in large letters, with its first reason; on a refusal what else stood against it."""
-    first, _, rest = promotion.text.partition(". ")
+    first = promotion.text.partition(". ")[0]
     against = [guard.said for guard in promotion.failed if guard.said != promotion.reasons[0]]
     warned = f'<div class="alert"><b>Also against it</b>{listing(against, "plain")}</div>' if against else ""
-    return f'<p class="verdict"><b>{html.escape(first)}.</b> {html.escape(rest)}</p>{warned}'
+    return f'<p class="verdict"><b>{html.escape(first)}.</b> {html.escape(promotion.reasons[0])}</p>{warned}'
 
 
 def _evidence(promotion: Promotion, unit: str) -> str:
