@@ -147,10 +147,10 @@ class Experiment:
     def train(self, strategy: str, on_progress: OnProgress = lambda progress: None) -> list[TrialResult]:
         """Train the named strategy with every learning rate of the profile (without any, a coarse grid), stacked, one seed each."""
         from batchlab.engine.loop import train
-        from batchlab.search.rates import coarse
+        from batchlab.search.rates import first
 
         profile = self.profile
-        rates = profile.train.learning_rate or coarse(profile.train.optimizer, profile.search.rates)
+        rates = profile.train.learning_rate or first(profile.train.rule, profile.search.rates)
         trials = [Trial(rate, profile.seed) for rate in rates]
         return train(self.data, self.model, profile.strategies[strategy], trials, profile.train, self.loss, self.device, on_progress)
 
@@ -219,4 +219,4 @@ class Experiment:
         if not self.profile.model.is_linear:
             return None
         features = (self.data.features if self.data.stored is None else self.data.evaluated[0][0]).double().numpy()
-        return largest_stable_rate(np.asarray(features, np.float64), self.loss, self.profile.train.optimizer)
+        return largest_stable_rate(np.asarray(features, np.float64), self.loss, self.profile.train.rule)

@@ -22,18 +22,19 @@ class RowCounts(Result):
     test: int
 
 
-Status = Literal["reached", "not_reached", "diverged"]
+Status = Literal["reached", "not_reached", "behind", "diverged"]
 Interval = tuple[float, float | None]
 """A 95% confidence interval; None where the data do not bound it."""
 
 
 class StrategyResult(Result):
-    """One setting with its best learning rate. Losses are in the target's unit squared for MSE; None for a diverged one.
+    """One row of the table: a strategy with its best optimizer and learning rate. Losses are in the target's unit squared for MSE; None for
+    a diverged one.
 
-    `steps_to_target`, `rows_to_target` and `seconds_to_target` are geometric means over seeds, None unless every seed reached the
-    target; their intervals then hold a lower bound only. Losses and `metrics` are those of the saved model: of the seed of median
-    speed, at its lowest validation loss. `train_seconds` is what all trials of the setting took together. `share_of_step` says how much
-    of a step is `delivery` and how much `compute`.
+    `status` is `behind` for one that left the race before the end; `reason` then says when, with the losses. `mean_validation_loss` and
+    `mean_test_loss` are means over its `draws`: seeds and, on small tables, divisions. `steps_to_target`, `rows_to_target` and
+    `seconds_to_target` are those of the mean curve over draws, None where it does not get there; their intervals then hold a lower bound
+    only. Losses and `metrics` are those of the saved model. `train_seconds` is what all trials of the setting took together.
     """
 
     name: str
@@ -42,16 +43,18 @@ class StrategyResult(Result):
     batch_rows: int
     optimizer: str
     learning_rate: float
+    recommended: bool
     status: Status
     reason: str | None
-    seeds: int
-    seeds_reached: int
+    draws: int
+    mean_validation_loss: float | None
+    mean_test_loss: float | None
     steps_to_target: float | None
-    steps_to_target_ci: Interval
+    steps_to_target_ci: Interval | None
     rows_to_target: float | None
-    rows_to_target_ci: Interval
+    rows_to_target_ci: Interval | None
     seconds_to_target: float | None
-    seconds_to_target_ci: Interval
+    seconds_to_target_ci: Interval | None
     seconds_per_step: float
     seconds_per_step_ci: Interval
     delivery_share: float
@@ -84,17 +87,33 @@ class Period(Result):
 
 
 class Verdict(Result):
-    """The recommendation. `value` and `ci` are in seconds, rows, bytes or loss, as `objective` says; `ratio` is the runner-up's value over
-    the recommended one's with its 97.5% interval, `full_batch_ratio` full batch's. `ties` cannot be told from the recommendation.
-    `settings` are the keys of a profile that train so."""
+    """The recommendation: train with this strategy, batch size, optimizer and learning rate for `rows` rows.
+
+    `loss` is its mean validation loss over fresh draws with its 95% interval, `one_training_ci` the interval of one further training's;
+    `best_loss` the lowest one of any setting, and `as_good` the settings that are neither detectably nor by more than `margin` worse than
+    that. `value` and `ci` are in loss (objectives `best` and `loss`), seconds, rows or bytes, as `objective` says. `ratio` is the
+    runner-up's seconds (rows, bytes; loss for `loss`) to the target over the recommended one's with its 97.5% interval,
+    `full_batch_ratio` full batch's; `ties` cannot be told from the recommendation in that. `left_out` names what was not measured, with
+    the reason. `settings` are the keys of a profile that train so.
+    """
 
     strategy: str | None
     batch_rows: int | None
+    optimizer: str | None
     learning_rate: float | None
+    rows: int | None
     objective: str
+    margin: float
     value: float | None
     ci: Interval | None
+    loss: float | None
+    loss_ci: Interval | None
     one_training_ci: Interval | None
+    seconds_to_target: float | None
+    seconds_to_target_ci: Interval | None
+    test_loss: float | None
+    best_loss: float | None
+    as_good: tuple[str, ...]
     runner_up: str | None
     ratio: float | None
     ratio_ci: Interval | None
@@ -107,8 +126,9 @@ class Verdict(Result):
     throughput_knee: float | None
     memory_ceiling: int
     target_loss: float | None
-    trials: int
+    trainings: int
     search_seconds: float
+    left_out: tuple[str, ...] = ()
     periods: tuple[Period, ...] = ()
     notes: tuple[str, ...]
     text: str

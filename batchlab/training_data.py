@@ -29,11 +29,11 @@ def prepared(table: PackedTable, split: Split, preparation: Preparation, precisi
     needed, outputs = split.sizes()["train"] * (preparation.width + 1) * precision.itemsize, max(1, len(table.schema.target.classes))
     if needed > memory_bytes:
         stored = _in_files(table, split, preparation, precision)
-        validation, sample = (_tensors(table, split.rows(part, MOST_EVALUATED), preparation, precision) for part in ("validation", "train"))
+        validation, sample = (tensors(table, split.rows(part, MOST_EVALUATED), preparation, precision) for part in ("validation", "train"))
         population = _population(table, split, np.asarray(stored.arrays[1]))
         return replace(TrainingData.of_stored(stored, *validation, outputs, population), sample=sample)
     features, target = _in_memory(table, split, preparation, precision)
-    validation = _tensors(table, split.validation, preparation, precision)
+    validation = tensors(table, split.validation, preparation, precision)
     return TrainingData(features, target, *validation, _population(table, split, target.numpy()), outputs)
 
 
@@ -100,7 +100,7 @@ def _portions(table: PackedTable, split: Split, preparation: Preparation, precis
         yield _inputs(packed, truth, table, preparation, precision)
 
 
-def _tensors(table: PackedTable, rows: NDArray[np.int64], preparation: Preparation, precision: "torch.dtype") -> "tuple[Tensor, Tensor]":
+def tensors(table: PackedTable, rows: NDArray[np.int64], preparation: Preparation, precision: "torch.dtype") -> "tuple[Tensor, Tensor]":
     """Return the inputs and targets of these rows, made in portions."""
     import torch
 

@@ -1,36 +1,12 @@
-"""What curves say: the level a training settles at, the target that a comparison measures to, and when a curve reaches it."""
+"""What curves say: when one reaches a loss."""
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from batchlab.engine.records import SETTLED
-
 HELD = 2
 """A target is reached when so many consecutive evaluations are at or below it."""
-SHARE_LEFT = 0.02
-"""The target leaves so much of the best trial's way from its first loss to its lowest level."""
-LARGER_SHARES = (0.03, 0.05, 0.08, 0.13, 0.21)
-"""What it leaves where no setting brings all its seeds so far: the first of these that one does."""
-
-
-def level(losses: ArrayLike) -> float:
-    """Return the lowest mean of `SETTLED` consecutive losses (of all, when there are fewer): one lucky evaluation does not count."""
-    values = np.asarray(losses, np.float64)
-    width = min(SETTLED, len(values))
-    means = np.convolve(values, np.ones(width) / width, mode="valid")
-    return float(np.nanmin(means)) if np.isfinite(means).any() else math.inf
-
-
-def target_loss(first: float, levels: Iterable[float], share_left: float = SHARE_LEFT) -> float | None:
-    """Return the target: the best level plus `share_left` of the way that led there from the `first` loss. None when nothing was learnt.
-
-    `levels` holds one number a setting, its mean over seeds. A setting that ends at the best level has therefore made 98% of the way.
-    """
-    lowest = min((value for value in levels if math.isfinite(value)), default=math.inf)
-    return lowest + share_left * (first - lowest) if lowest < first else None
 
 
 def crossing(axis: ArrayLike, losses: ArrayLike, target: float) -> float:

@@ -45,22 +45,23 @@ class Frontier(Result):
         return np.asarray(self.smallest_steps + self.smallest_rows / np.asarray(batch_rows, np.float64))
 
 
-def fitted(batch_rows: Sequence[float], steps: Sequence[Sequence[float]], seed: int = 0) -> Frontier | None:
-    """Fit `steps` `[batch sizes, seeds]` over `batch_rows`; None for fewer than three batch sizes.
+def fitted(batch_rows: Sequence[float], steps: Sequence[ArrayLike], seed: int = 0) -> Frontier | None:
+    """Fit `steps` `[batch sizes, 1 + resamples]` over `batch_rows`: the first are those measured, the others those of draws resampled
+    alike for all batch sizes. None for fewer than three batch sizes.
 
-    The interval resamples seeds (the same ones for all batch sizes: they are paired) and the fit's own residuals.
+    The interval goes over the resamples, each with the fit's own residuals resampled.
     """
     if len(batch_rows) < FEWEST:
         return None
     sizes, logs = np.asarray(batch_rows, np.float64), np.log(np.asarray(steps, np.float64))
-    middle = logs.mean(1)
+    middle = logs[:, 0]
     least_steps, least_rows = _solved(sizes, middle)
     residuals = middle - np.log(least_steps + least_rows / sizes)
     widened = residuals * math.sqrt(len(sizes) / max(1, len(sizes) - 2))
     rng = np.random.default_rng(seed)
     criticals = []
     for _ in range(RESAMPLES):
-        drawn = logs[:, rng.integers(logs.shape[1], size=logs.shape[1])].mean(1)
+        drawn = logs[:, rng.integers(logs.shape[1])]
         some_steps, some_rows = _solved(sizes, drawn + rng.choice(widened, len(sizes)))
         criticals.append(some_rows / some_steps)
     value = least_rows / least_steps

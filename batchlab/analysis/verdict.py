@@ -1,4 +1,4 @@
-"""The verdict: which setting to train with, compared pair by pair with the runner-up and with full batch. Pure functions."""
+"""The verdict: which setting to train with. Loss comes first, cost second; compared pair by pair. Pure functions."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,53 +7,71 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
-from batchlab.analysis.estimates import Estimate, LogMean, Spread, log_mean, ratio
+from batchlab.analysis.estimates import CONFIDENCE, Estimate, LogMean, Spread, log_mean, ratio
+from batchlab.analysis.paired import Difference, Sample, differences
 from batchlab.results import Result
 
-Objective = Literal["time", "rows", "memory", "test_loss"]
-Status = Literal["reached", "not_reached", "diverged"]
+Objective = Literal["best", "time", "rows", "memory", "loss"]
+Status = Literal["reached", "not_reached", "behind", "diverged"]
 Numbers = NDArray[np.float64]
 
 PAIR_CONFIDENCE = 0.975
 """The verdict makes two comparisons, with the runner-up and with full batch, so each has half of the 5% (Bonferroni)."""
+CHEAP_SECONDS = 1.0
+"""Where every whole training takes less than this, cost decides nothing."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was measured of one setting. `steps` and `rows` `[seeds]` to the target are NaN where it was never reached; then the training
-    ended after `budget_steps` and `budget_rows`. `seconds_per_step` `[rounds]`, `peak_bytes` `[measurements]`; `validation_loss` (the
-    level of the curve) and `test_loss` `[seeds]`. Seeds and rounds are the same ones for all settings: they pair."""
+    """What was measured of one setting.
+
+    `losses` `[draws]` are validation losses at the end of the trainings, infinite for one that diverged; `portions`
+    `[draws, portions]` those of portions of the validation rows, where all draws share these rows. `steps` and `rows` to the target
+    `[1 + resamples]` are those of the mean curve over draws, first of the draws as they are, then of draws resampled alike for all
+    settings; NaN where that curve never gets there within `budget_steps` and `budget_rows`. `seconds_per_step` `[rounds]`, `peak_bytes`
+    `[measurements]`, `test_loss` `[draws]`. `behind` says that it left the race and was not trained to the end.
+    """
 
     label: str
     name: str
     batch_rows: int
     learning_rate: float
-    diverged: bool
+    losses: Numbers
+    portions: Numbers | None
     steps: Numbers
     rows: Numbers
     budget_steps: float
     budget_rows: float
     seconds_per_step: Numbers
     peak_bytes: Numbers
-    validation_loss: Numbers
     test_loss: Numbers
+    behind: bool = False
 
     @property
-    def seeds_reached(self) -> int:
-        return int(np.isfinite(self.steps).sum())
+    def diverged(self) -> bool:
+        """Whether some draw diverged: a setting that does now and then is not one to train with."""
+        return not bool(np.isfinite(self.losses).all())
+
+    @property
+    def loss(self) -> float:
+        """The mean validation loss over draws."""
+        return math.inf if self.diverged else float(self.losses.mean())
 
     @property
     def status(self) -> Status:
-        """Reached means by every seed."""
+        """Whether its mean curve reaches the target."""
         if self.diverged:
             return "diverged"
-        return "reached" if self.seeds_reached == len(self.steps) else "not_reached"
+        if self.behind:
+            return "behind"
+        return "reached" if math.isfinite(self.rows[0]) else "not_reached"
 
     @property
     def least_steps(self) -> Numbers:
         """Steps to the target; where it was not reached, those that were made without reaching it."""
-        return np.where(np.isfinite(self.steps), self.steps, self.budget_steps)
+        return np.maximum(np.where(np.isfinite(self.steps), self.steps, self.budget_steps), 1.0)
 
     @property
     def least_rows(self) -> Numbers:
@@ -61,15 +79,56 @@ class Outcome:
         return np.where(np.isfinite(self.rows), self.rows, self.budget_rows)
 
     def seconds(self) -> LogMean:
-        """Return seconds to the target: steps × seconds a step, with both uncertainties. A lower bound where seeds did not reach it."""
-        return log_mean(self.least_steps).times(log_mean(self.seconds_per_step))
+        """Return seconds to the target: steps × seconds a step, with both uncertainties. A lower bound where it was not reached."""
+        return self.to_target(self.least_steps).times(log_mean(self.seconds_per_step))
+
+    def to_target(self, values: Numbers) -> LogMean:
+        """Return the first of resampled `values` with the scatter of the others."""
+        return resampled(np.log(values), len(self.losses))
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds of a whole training."""
+        return float(self.budget_steps * np.exp(np.log(self.seconds_per_step).mean()))
+
+    def loss_estimate(self, confidence: float = CONFIDENCE) -> Estimate:
+        """Return the mean loss with its t interval over draws and, where these share validation rows, over rows."""
+        return self._about(self._variance() / len(self.losses), confidence)
+
+    def loss_of_one_more(self, confidence: float = CONFIDENCE) -> Estimate:
+        """Return the interval in which the loss of one further training falls."""
+        return self._about(self._variance() * (1 + 1 / len(self.losses)), confidence)
+
+    def _variance(self) -> float:
+        return math.inf if self.diverged else float(self.losses.var(ddof=1))
+
+    def _about(self, variance: float, confidence: float) -> Estimate:
+        if self.diverged:
+            return Estimate(value=math.inf, low=0.0, high=math.inf)
+        over_rows = 0.0 if self.portions is None else float(self.portions.mean(0).var(ddof=1) / self.portions.shape[1])
+        total, degrees = variance + over_rows, len(self.losses) - 1
+        lost = variance**2 / degrees + (over_rows**2 / (self.portions.shape[1] - 1) if self.portions is not None else 0.0)
+        reach = float(special.stdtrit(total**2 / lost if lost else degrees, 0.5 + confidence / 2)) * math.sqrt(total)
+        return Estimate(value=self.loss, low=max(self.loss - reach, 0.0), high=self.loss + reach)
+
+
+def resampled(logs: Numbers, draws: int) -> LogMean:
+    """Return the first logarithm with the variance of the others, which are those of `draws` drawn again with replacement."""
+    if len(logs) < 3 or draws < 2:
+        return LogMean(float(logs[0]), ())
+    return LogMean(float(logs[0]), (Spread(float(logs[1:].var(ddof=1)) * draws / (draws - 1), draws - 1),))
+
+
+def _ratio_of(one: Numbers, other: Numbers, draws: int) -> LogMean:
+    """Return the ratio of two resampled quantities whose resamples belong together."""
+    return resampled(np.log(one) - np.log(other), draws)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What an objective goes by: its value, and another setting's value over this one's, and what settings are ranked by."""
+    """What settings are ranked by, and another setting's value over this one's."""
 
-    value: Callable[[Outcome], LogMean]
+    value: Callable[[Outcome], Estimate]
     over: Callable[[Outcome, Outcome], LogMean]
     rank: Callable[[Outcome], float]
     needs_target: bool = True
@@ -79,125 +138,142 @@ PAGES_BYTES = 8192
 """Memory comes in pages, so a peak is known to about two of them."""
 
 
-def _to_pages(*items: "Outcome") -> LogMean:
+def _to_pages(*items: Outcome) -> LogMean:
     """Return the uncertainty of peaks that come in pages, as a factor."""
     return LogMean(0.0, (Spread(float(sum((PAGES_BYTES / np.mean(item.peak_bytes)) ** 2 for item in items)), math.inf),))
 
 
+_TIME = Measure(
+    value=lambda item: item.seconds().interval(),
+    over=lambda a, b: _ratio_of(a.least_steps, b.least_steps, len(b.losses)).times(ratio(a.seconds_per_step, b.seconds_per_step)),
+    rank=lambda item: item.seconds().mean,
+)
+_LOSS = Measure(
+    value=Outcome.loss_estimate,
+    over=lambda a, b: ratio(a.losses, b.losses),
+    rank=lambda item: item.loss,
+    needs_target=False,
+)
 MEASURES: dict[Objective, Measure] = {
-    "time": Measure(
-        value=Outcome.seconds,
-        over=lambda a, b: ratio(a.least_steps, b.least_steps).times(ratio(a.seconds_per_step, b.seconds_per_step)),
-        rank=lambda item: item.seconds().mean,
-    ),
+    "best": _TIME,
+    "time": _TIME,
     "rows": Measure(
-        value=lambda item: log_mean(item.least_rows),
-        over=lambda a, b: ratio(a.least_rows, b.least_rows),
-        rank=lambda item: log_mean(item.least_rows).mean,
+        value=lambda item: item.to_target(item.least_rows).interval(),
+        over=lambda a, b: _ratio_of(a.least_rows, b.least_rows, len(b.losses)),
+        rank=lambda item: item.to_target(item.least_rows).mean,
     ),
     "memory": Measure(
-        value=lambda item: log_mean(item.peak_bytes).times(_to_pages(item)),
+        value=lambda item: log_mean(item.peak_bytes).times(_to_pages(item)).interval(),
         over=lambda a, b: ratio(a.peak_bytes, np.full(len(a.peak_bytes), np.exp(np.log(b.peak_bytes).mean()))).times(_to_pages(a, b)),
         rank=lambda item: log_mean(item.peak_bytes).mean,
     ),
-    # Chosen by validation rows: to choose by test rows would be tuning on them.
-    "test_loss": Measure(
-        value=lambda item: log_mean(item.test_loss),
-        over=lambda a, b: ratio(a.test_loss, b.test_loss),
-        rank=lambda item: log_mean(item.validation_loss).mean,
-        needs_target=False,
-    ),
+    "loss": _LOSS,
 }
+"""What settings are compared by once their loss is good enough; `loss` compares nothing else."""
 
 
 class Pair(Result):
-    """Another setting's value over the recommended one's, with its 97.5% interval; unbounded above where the other never got there."""
+    """Another setting's value over the recommended one's, with its 97.5% interval, unbounded above where the other never got there; and
+    its loss over the recommended one's, with the same."""
 
     label: str
     ratio: float
     ratio_ci: tuple[float, float]
     at_least: bool
+    loss_ratio: float
+    loss_ratio_ci: tuple[float, float]
 
     @property
     def detectable(self) -> bool:
-        """Whether the interval excludes equality."""
+        """Whether the interval of the value's ratio excludes equality."""
         return not self.ratio_ci[0] <= 1 <= self.ratio_ci[1]
+
+    @property
+    def worse(self) -> bool:
+        """Whether its loss is detectably higher."""
+        return self.loss_ratio_ci[0] > 1
 
 
 class Choice(Result):
-    """The recommended setting and its comparisons. `value` is in seconds, rows, bytes or loss, as the objective says; `one_more` is the
-    interval in which a further training falls. `ties` are settings that cannot be told from it."""
+    """The recommended setting and its comparisons.
+
+    `loss` is its mean validation loss, `one_more` the interval in which the loss of a further training falls; `seconds` those to the
+    target. `best` is the setting with the lowest loss and `best_loss` that; `as_good` are the settings that are neither detectably nor by
+    more than the margin worse, and `ties` those of them that cannot be told from the recommended one in what the objective goes by.
+    `value` is loss, seconds, rows or bytes, as the objective says. `cheap`: every whole training takes less than a second, so cost
+    decides nothing. `sure`: the recommended setting reached the target.
+    """
 
     label: str
     objective: Objective
     value: Estimate
+    loss: Estimate
     one_more: Estimate
+    seconds: Estimate
+    best: str
+    best_loss: Estimate
+    as_good: tuple[str, ...]
+    ties: tuple[str, ...]
+    cheap: bool
     sure: bool
     runner_up: Pair | None
     full_batch: Pair | None
-    ties: tuple[str, ...]
 
 
-def chosen(outcomes: Sequence[Outcome], objective: Objective = "time") -> Choice | None:
-    """Return the best setting by the objective among those that every seed brought to the target (else by the most seeds), with its
-    paired comparisons. Of settings that make the same steps and cannot be told apart, the first one counts. None when all diverged."""
-    measure = MEASURES[objective]
-    ranked = sorted((item for item in outcomes if item.status != "diverged"), key=lambda item: rank_of(item, objective))
-    if not ranked:
+def chosen(outcomes: Sequence[Outcome], objective: Objective = "best", margin: float = 0.01) -> Choice | None:
+    """Return the recommended setting with its comparisons; None when all diverged or were left behind.
+
+    `best`: of the settings whose loss is neither detectably nor by more than `margin` worse than the lowest, the cheapest in seconds; the
+    one with the lowest loss where cost decides nothing. `loss`: the lowest loss. Others: the least among those that reach the target.
+    """
+    alive = [item for item in outcomes if item.status not in ("diverged", "behind")]
+    if not alive:
         return None
-    best = _first_of_alike(ranked[0], outcomes, objective)
-    place = next(place for place, item in enumerate(ranked) if item is best)
-    others = ranked[:place] + ranked[place + 1 :]
-    pairs = [paired(other, best, objective) for other in others]
-    value = measure.value(best)
+    lead = min(range(len(alive)), key=lambda place: alive[place].loss)
+    apart = differences([Sample(item.losses, item.portions) for item in alive], lead)
+    good = [item for item, found in zip(alive, apart, strict=True) if is_as_good(found, margin)]
+    cheap = max(item.training_seconds for item in alive) < CHEAP_SECONDS
+    by = MEASURES["loss"] if objective == "loss" or (objective == "best" and cheap) else MEASURES[objective]
+    pool = good if objective in ("best", "loss") else [item for item in alive if item.status == "reached"] or good
+    ranked = sorted(pool, key=by.rank)
+    best = ranked[0]
+    others = ranked[1:] + sorted((item for item in alive if item not in ranked), key=lambda item: item.loss)
+    pairs = {item.label: paired(item, best, objective) for item in others}
+    ties = [item.label for item in ranked[1:] if by is _LOSS or not pairs[item.label].detectable]
     return Choice(
         label=best.label,
         objective=objective,
-        value=value.interval(),
-        one_more=value.of_one_more(_scatter(best, objective)),
-        sure=best.status == "reached" or not measure.needs_target,
-        runner_up=pairs[0] if pairs else None,
-        full_batch=next((pair for pair, item in zip(pairs, others, strict=True) if item.name == "full_batch"), None),
-        ties=tuple(
-            pair.label for pair, item in zip(pairs, others, strict=True) if not pair.detectable and not _misses_more(item, best, measure)
-        ),
+        value=best.loss_estimate() if objective == "best" else MEASURES[objective].value(best),
+        loss=best.loss_estimate(),
+        one_more=best.loss_of_one_more(),
+        seconds=_TIME.value(best),
+        best=alive[lead].label,
+        best_loss=alive[lead].loss_estimate(),
+        as_good=tuple(item.label for item in good if item is not best),
+        ties=tuple(ties),
+        cheap=cheap,
+        sure=best.status == "reached",
+        runner_up=next(iter(pairs.values()), None),
+        full_batch=next((pairs[item.label] for item in others if item.name == "full_batch"), None),
     )
 
 
+def is_as_good(found: Difference, margin: float) -> bool:
+    """Whether a loss is neither detectably (95%) nor by more than the margin worse than the one it is compared with."""
+    return found.value <= margin and found.low((1 - CONFIDENCE) / 2) <= 0
+
+
 def paired(other: Outcome, best: Outcome, objective: Objective) -> Pair:
-    """Return how many times the best setting's value the other one's is."""
+    """Return how many times the best setting's value and loss the other one's are."""
     measure = MEASURES[objective]
-    found = measure.over(other, best).interval(PAIR_CONFIDENCE)
-    if not math.isfinite(found.value):  # a seed diverged, so there is no mean to compare
-        return Pair(label=other.label, ratio=math.inf, ratio_ci=(0.0, math.inf), at_least=False)
-    bound = measure.needs_target and objective != "memory" and other.seeds_reached < len(other.steps)
-    return Pair(label=other.label, ratio=found.value, ratio_ci=(found.low, math.inf if bound else found.high), at_least=bound)
-
-
-def _first_of_alike(best: Outcome, outcomes: Sequence[Outcome], objective: Objective) -> Outcome:
-    def steps_alike(item: Outcome) -> bool:
-        return np.array_equal(item.steps, best.steps) and np.array_equal(item.validation_loss, best.validation_loss)
-
-    alike = (item for item in outcomes if steps_alike(item))
-    return next((item for item in alike if item is best or not paired(item, best, objective).detectable), best)
-
-
-def _misses_more(item: Outcome, best: Outcome, measure: Measure) -> bool:
-    return measure.needs_target and item.seeds_reached < best.seeds_reached
-
-
-def rank_of(item: Outcome, objective: Objective) -> tuple[int, float]:
-    """Return what settings are sorted by: seeds that missed the target, then the measure; where none got there, the loss."""
-    measure = MEASURES[objective]
-    missed = len(item.steps) - item.seeds_reached if measure.needs_target else int((~np.isfinite(item.test_loss)).sum())
-    never = measure.needs_target and item.seeds_reached == 0
-    return missed, MEASURES["test_loss"].rank(item) if never else measure.rank(item)
-
-
-def _scatter(item: Outcome, objective: Objective) -> float:
-    """Return the variance of one training's logarithm about the mean, seed by seed."""
-    values = {"time": item.least_steps, "rows": item.least_rows, "memory": item.peak_bytes, "test_loss": item.test_loss}[objective]
-    if not np.isfinite(values).all():
-        return math.inf
-    scatter = float(np.log(np.maximum(values, np.finfo(np.float64).tiny)).var(ddof=1))
-    return scatter + (float(np.log(item.seconds_per_step).var(ddof=1)) if objective == "time" else 0.0)
+    apart = differences([Sample(best.losses, best.portions), Sample(other.losses, other.portions)], 0)[1]
+    error = (1 - PAIR_CONFIDENCE) / 2
+    loss = (1 + apart.value, (max(1 + apart.low(error), 0.0), 1 + apart.high(error)))
+    if other.diverged:
+        loss = (math.inf, (0.0, math.inf))
+    bound = measure.needs_target and objective != "memory" and other.status != "reached"
+    found = measure.over(other, best).interval(PAIR_CONFIDENCE) if not other.diverged else None
+    if found is None or not math.isfinite(found.value):
+        return Pair(label=other.label, ratio=math.inf, ratio_ci=(0.0, math.inf), at_least=False, loss_ratio=loss[0], loss_ratio_ci=loss[1])
+    high = math.inf if bound else found.high
+    return Pair(label=other.label, ratio=found.value, ratio_ci=(found.low, high), at_least=bound, loss_ratio=loss[0], loss_ratio_ci=loss[1])

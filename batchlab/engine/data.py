@@ -1,9 +1,10 @@
 """Rows made ready to train on, as tensors: all of them in memory, or the training rows in files."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchlab.engine.stored import StoredRows as StoredRows
 from batchlab.strategies import Population
@@ -13,13 +14,25 @@ if TYPE_CHECKING:
 
     LabelledRows = tuple[Tensor, Tensor]
 
+DIVISION_ROWS_EVALUATED = 2048
+"""Of a division's training rows at most about so many tell the training loss."""
+
+
+@dataclass(frozen=True)
+class Divisions:
+    """Ways to divide a pool of rows: places `[divisions, train rows]` and `[divisions, validation rows]` in it. All are of one size."""
+
+    train: NDArray[np.int32]
+    validation: NDArray[np.int32]
+
 
 @dataclass(frozen=True)
 class TrainingData:
     """Scaled tensors of the training and validation rows: features `[rows, features]`, target `[rows]`; and what sampling may know.
 
     `sample` holds those training rows whose loss is evaluated, where that is not all of them. Where the training rows are `stored` in
-    files, `features` and `target` are maps of these: every strategy works on them, `streaming` reads the files themselves.
+    files, `features` and `target` are maps of these: every strategy works on them, `streaming` reads the files themselves. With
+    `divisions`, `features` and `target` hold the pool that these divide, and `population` is that of one division's training rows.
     """
 
     features: "Tensor"
@@ -30,6 +43,8 @@ class TrainingData:
     output_count: int
     sample: "LabelledRows | None" = None
     stored: StoredRows | None = None
+    divisions: Divisions | None = None
+    _evaluated: "dict[int, tuple[LabelledRows, LabelledRows]]" = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of_stored(
@@ -51,6 +66,20 @@ class TrainingData:
     def evaluated(self) -> "tuple[LabelledRows, LabelledRows]":
         """The training and the validation rows whose losses make the curves."""
         return self.sample or (self.features, self.target), (self.validation_features, self.validation_target)
+
+    def evaluated_in(self, division: int) -> "tuple[LabelledRows, LabelledRows]":
+        """Return the training and the validation rows whose losses make the curves of a division; gathered once."""
+        if self.divisions is None:
+            return self.evaluated
+        if division not in self._evaluated:
+            import torch
+
+            few = self.divisions.train[division]
+            few = few[:: max(1, -(-len(few) // DIVISION_ROWS_EVALUATED))]
+            parts = [torch.from_numpy(places.astype(np.int64)) for places in (few, self.divisions.validation[division])]
+            train, validation = ((self.features[places], self.target[places]) for places in parts)
+            self._evaluated[division] = (train, validation)
+        return self._evaluated[division]
 
     def thinned(self, train_rows: int, validation_rows: int, seed: int) -> "TrainingData":
         """Return the same with evaluations of at most so many rows, drawn once, so that they do not cost more than training."""

@@ -1,9 +1,13 @@
 """The one training loop: runs of steps in, curves out. Strategies differ in their steps, backends in who makes them, not here."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from batchlab.engine.backends.base import Backend
 from batchlab.engine.backends.choice import chosen_backend
@@ -12,8 +16,9 @@ from batchlab.engine.delivery import RUN_ROWS, delivery
 from batchlab.engine.losses import Loss
 from batchlab.engine.memory import replicas_that_fit
 from batchlab.engine.recorder import OnEvaluation, Recorder
-from batchlab.engine.records import OnProgress, Plan, Progress, Trial, TrialResult
-from batchlab.engine.schedule import planned_rows, runs
+from batchlab.engine.records import OnProgress, Plan, Progress, Trial, TrialResult, TrialState
+from batchlab.engine.runs import Run
+from batchlab.engine.schedule import Cutting, planned_rows
 from batchlab.models import Model
 from batchlab.strategies import Strategy
 
@@ -24,6 +29,7 @@ SAMPLE_ROWS = 20_000
 
 ADAPTING_BATCHES = 32
 """Small batches behind a noise scale that a strategy adapts to: good to a third or so, at the price of a few small steps."""
+Marks = Sequence[float] | NDArray[np.float64]
 
 
 def train(
@@ -38,12 +44,19 @@ def train(
     memory_bytes: int | None = None,
     on_evaluation: OnEvaluation = lambda point: None,
     weights: bool = True,
+    begun: Sequence[TrialState] | None = None,
+    marks: Marks | None = None,
+    states: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[TrialResult]:
     """Train all `trials` of one strategy and return their results in the same order, without `weights` where nobody will ask for them.
 
     They train stacked, in tiles of as many as fit `memory_bytes` (by default, what is free on the device); those of a strategy that
-    adapts to what it measures, one by one. A trial's numbers do not depend on which others train beside it. Raises BadInput when the
-    strategy does not fit the rows.
+    adapts to what it measures, one by one. A trial's numbers do not depend on which others train beside it. With `begun` they go on from
+    there, all from the same place, as one undisturbed training would have; with `marks` they are evaluated when they have first seen so
+    many rows and stop at the last of them, within the plan; with `states` their results hold what they can go on from. When
+    `should_stop` says so, asked between runs of steps, training ends there: all trials have then seen the same rows. Raises BadInput
+    when the strategy does not fit the rows.
     """
     strategy.check(data.population)
     if data.stored is not None and data.sample is None:
@@ -51,6 +64,7 @@ def train(
     fitting = replicas_that_fit(data, model, strategy, trials, plan, device, memory_bytes)
     tile = 1 if strategy.adapts else fitting
     rows_total = planned_rows(strategy, data.population.row_count, plan)
+    stretch = _Stretch(data, strategy, plan, marks, device, states, should_stop)
     results: list[TrialResult] = []
     for start in range(0, len(trials), tile):
         done, share = rows_total * start // len(trials), min(tile, len(trials) - start) / len(trials)
@@ -60,41 +74,93 @@ def train(
 
         chosen = trials[start : start + tile]
         backend = chosen_backend(data, model, strategy, chosen, plan, loss, device)
-        recorder = Recorder(backend, plan, data.population.row_count, rows_total, on_evaluation)
-        _train_tile(data, strategy, backend, recorder, plan, device, tell)
-        results += recorder.results(chosen, weights)
+        backend.planned_rows = rows_total
+        before = None if begun is None else begun[start : start + tile]
+        recorder = Recorder(backend, plan, data.population.row_count, rows_total, on_evaluation, before)
+        results += stretch.trained(backend, recorder, chosen, before, tell, weights)
     on_progress(Progress(rows_total, rows_total))
     return results
 
 
-def _train_tile(
-    data: TrainingData,
-    strategy: Strategy,
-    backend: Backend,
-    recorder: Recorder,
-    plan: Plan,
-    device: torch.device,
-    on_progress: OnProgress,
-) -> None:
-    """Train the backend's trials, which fit into memory together."""
-    most_rows = rows_a_run(backend.initial.numel())
-    rows_total = planned_rows(strategy, data.population.row_count, plan)
+@dataclass(frozen=True)
+class _Stretch:
+    """What a tile of trials goes through: a whole training, or a part of one."""
 
-    def adapted(now: Strategy) -> Strategy:
-        return now.adapted(backend.noise_scale(0, data, ADAPTING_BATCHES).low)  # what it surely is; few batches may say it has no end
+    data: TrainingData
+    strategy: Strategy
+    plan: Plan
+    marks: Marks | None
+    device: torch.device
+    states: bool
+    should_stop: Callable[[], bool]
 
-    recorder.record(0, 0)
-    with delivery(data, strategy, backend.seeds, plan, most_rows, device) as rows_of:
-        started = time.perf_counter()
-        for run in runs(strategy, data.population, backend.seeds, plan, most_rows, adapted):
-            backend.train(run, rows_of(run))
-            recorder.train_seconds += time.perf_counter() - started
-            on_progress(Progress(run.rows_seen, rows_total))
-            if run.evaluated:
-                recorder.record(run.last_step, run.rows_seen)
-            started = time.perf_counter()
-            if not recorder.goes_on():
-                break
+    def trained(
+        self,
+        backend: Backend,
+        recorder: Recorder,
+        trials: Sequence[Trial],
+        begun: Sequence[TrialState] | None,
+        on_progress: OnProgress,
+        weights: bool,
+    ) -> list[TrialResult]:
+        """Train the backend's trials, which fit into memory together, and return how each ended."""
+        data, population = self.data, self.data.population
+        most_rows = rows_a_run(backend.initial.numel())
+        rows_total = planned_rows(self.strategy, population.row_count, self.plan)
+        steps, rows, strategy, look = _place(begun, self.strategy)
+
+        def adapted(now: Strategy) -> Strategy:
+            return now.adapted(backend.noise_scale(0, data, ADAPTING_BATCHES).low)  # what it surely is; few batches may say it has no end
+
+        plan = self._until_the_last_mark()
+        cutting = Cutting(strategy, population, plan, most_rows, adapted, self.marks, look)
+        recorder.train_seconds = 0.0
+        if begun is None:
+            recorder.record(0, 0)
+        if plan.max_rows is None or rows < plan.max_rows:
+            with delivery(data, strategy, backend.seeds, plan, most_rows, self.device) as rows_of:
+                started = time.perf_counter()
+                for cut in cutting.runs(backend.seeds, steps, rows):
+                    run = _divided(cut, data, backend)
+                    backend.train(run, rows_of(run))
+                    recorder.train_seconds += time.perf_counter() - started
+                    steps, rows = run.last_step, run.rows_seen
+                    on_progress(Progress(rows, rows_total))
+                    ends = self.should_stop()
+                    if run.evaluated or ends:
+                        recorder.record(steps, rows)
+                    started = time.perf_counter()
+                    if ends or not recorder.goes_on():
+                        break
+        results = recorder.results(trials, weights)
+        if not self.states:
+            return results
+        place = (steps, rows, cutting.strategy, cutting.look)
+        return [replace(result, state=state) for result, state in zip(results, recorder.states(*place), strict=True)]
+
+    def _until_the_last_mark(self) -> Plan:
+        """Return the plan that ends with the step that reaches the last mark."""
+        if self.marks is None or not len(self.marks):
+            return self.plan
+        last = math.ceil(self.marks[-1])
+        return self.plan.model_copy(update={"max_rows": last if self.plan.max_rows is None else min(last, self.plan.max_rows)})
+
+
+def _place(begun: Sequence[TrialState] | None, strategy: Strategy) -> tuple[int, int, Strategy, float | None]:
+    """Return where the trials stand: steps, rows, the strategy that goes on, and when it is asked again."""
+    if begun is None:
+        return 0, 0, strategy, None
+    places = {(state.steps, state.rows_seen, state.strategy, state.look) for state in begun if state.diverged_at is None}
+    if len(places) > 1:
+        raise ValueError(f"trials that go on together stand at one place, these at {len(places)}")
+    return next(iter(places), (begun[0].steps, begun[0].rows_seen, begun[0].strategy, begun[0].look))
+
+
+def _divided(run: Run, data: TrainingData, backend: Backend) -> Run:
+    """Return the run with places in the pool, where every order is drawn from a division of its own."""
+    if data.divisions is None:
+        return run
+    return replace(run, rows=np.take_along_axis(data.divisions.train[backend.divisions], run.rows, axis=1))
 
 
 def rows_a_run(weights: int) -> int:

@@ -73,12 +73,12 @@ def footprint(data: TrainingData, model: Model, strategy: Strategy, plan: Plan, 
     network = seeded_network(model, (data.features.shape[1], data.output_count), 0)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     number, per_seed = data.features.element_size(), bytes_per_seed(data, strategy)
-    held = SETTLED + 1 if plan.keep == "settled" else 0
+    held = (SETTLED + 1 if plan.keep == "settled" else 0) + plan.averaging
     if uses_kernels(model, plan, device, strategy.rows_per_step(data.population.row_count)):
-        # current and previous, the optimizer's, the kept and two copies at an evaluation; initial ones; results in float64
-        return Footprint(0, parameters * (number * (5 + plan.optimizer.slots + held) + 4 + 8), per_seed)
+        # current and previous, the optimizer's, the average, the kept and two copies at an evaluation; initial ones; results in float64
+        return Footprint(0, parameters * (number * (5 + plan.rule.slots + held) + 4 + 8), per_seed)
     # current, gradient, its part, updated, the optimizer's temporaries; the kept, initial and results as above
-    of_weights = parameters * (number * (10 + 2 * plan.optimizer.slots + held) + 4 + 8)
+    of_weights = parameters * (number * (10 + 2 * plan.rule.slots + held) + 4 + 8)
     of_row = saved_bytes_per_row(network, data.features[:2].float()) * number // 4
     portion = strategy.rows_per_portion(data.population.row_count)
     return Footprint(EVALUATED_AT_ONCE * of_row, of_weights + 2 * portion * of_row, per_seed)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.engine.backends.base import Backend
-from batchlab.engine.records import SETTLED, Curve, Plan, Trial, TrialResult
+from batchlab.engine.records import SETTLED, Curve, Plan, Trial, TrialResult, TrialState
+from batchlab.strategies import Strategy
 
 OnEvaluation = Callable[["Recorder"], None]
 """Called after every evaluation, in no trial's time."""
@@ -28,16 +29,28 @@ class Recorder:
     """
 
     def __init__(
-        self, backend: Backend, plan: Plan, row_count: int, rows_planned: int, on_evaluation: OnEvaluation = lambda recorder: None
+        self,
+        backend: Backend,
+        plan: Plan,
+        row_count: int,
+        rows_planned: int,
+        on_evaluation: OnEvaluation = lambda recorder: None,
+        begun: Sequence[TrialState] | None = None,
     ) -> None:
         self.on_evaluation = on_evaluation
         self.backend, self.patience, self.row_count = backend, plan.patience, row_count
         self.rows_of_grace, self.rows_planned = plan.hopeless_after * rows_planned, rows_planned
         count = len(backend.active)
         self.curves = [Curve() for _ in range(count)]
+        if begun is not None:
+            if plan.patience is not None or plan.keep != "last":
+                raise ValueError("a training that keeps other than its last weights cannot go on from a state")
+            self.curves = [state.curve.copy() for state in begun]
+            backend.go_on(begun)
+        self.keeps_last = plan.patience is None and plan.keep == "last"
         self.kept = np.zeros(count, np.int64)
         self.kept_loss = np.full(count, np.inf)
-        self.kept_weights = backend.weights()
+        self.kept_weights = np.zeros((0, 0)) if self.keeps_last else backend.weights()
         self.latest: deque[tuple[NDArray[np.floating], NDArray[np.float64]]] | None = (
             deque(maxlen=SETTLED) if plan.keep == "settled" else None
         )
@@ -47,7 +60,8 @@ class Recorder:
     def record(self, step: int, rows_seen: int) -> None:
         """Evaluate after `step` updates and `rows_seen` rows; add a point to the curve of each replica that still trains."""
         began = time.perf_counter()
-        train_loss, validation_loss = self.backend.losses()
+        losses = self.backend.losses()
+        train_loss, validation_loss = losses.train, losses.validation
         self.evaluation_seconds += time.perf_counter() - began
         active = self.backend.active.copy()
         for replica in np.flatnonzero(active):
@@ -58,10 +72,14 @@ class Recorder:
             curve.wall_seconds.append(self.train_seconds)
             curve.train_loss.append(float(train_loss[replica]))
             curve.validation_loss.append(float(validation_loss[replica]))
-        self._keep(active, validation_loss)
+            curve.last_validation_loss.append(float(losses.last_validation[replica]))
+            curve.portions.append(losses.portions[replica])
+        if not self.keeps_last:
+            self._keep(active, validation_loss)
         first = np.array([curve.train_loss[0] for curve in self.curves])
+        began = np.array([curve.last_validation_loss[0] for curve in self.curves])
         # A loss that is still finite but far beyond where it began: more epochs would overflow it.
-        self.backend.diverge(active & ~(train_loss <= EXPLODED * first))
+        self.backend.diverge(active & ~((train_loss <= EXPLODED * first) & (losses.last_validation <= EXPLODED * began)))
         if self.rows_of_grace <= rows_seen < self.rows_planned:
             self._stop(self.backend.active & ~(train_loss < first), "hopeless")
         self.on_evaluation(self)
@@ -97,6 +115,9 @@ class Recorder:
     def results(self, trials: Sequence[Trial], weights: bool) -> list[TrialResult]:
         """Return how each trial ended, with its `weights` or, where nobody will ask for them, without."""
         steps, rows, diverged = self.backend.steps.tolist(), self.backend.rows_seen.tolist(), self.backend.diverged
+        if self.keeps_last:
+            self.kept = np.array([len(curve.step) - 1 for curve in self.curves])
+            self.kept_weights = self.backend.weights() if weights else self.kept_weights
         return [
             TrialResult(
                 trial=trial,
@@ -112,4 +133,23 @@ class Recorder:
                 weights=self.backend.named(self.kept_weights[replica]) if weights else {},
             )
             for replica, trial in enumerate(trials)
+        ]
+
+    def states(self, steps: int, rows: int, strategy: Strategy, look: float) -> list[TrialState]:
+        """Return what each trial can go on from, at this place of its order."""
+        backend = self.backend
+        weights, averages, memory, made = backend.last_weights(), backend.averages(), backend.memory_of(), backend.steps.tolist()
+        return [
+            TrialState(
+                steps=steps,
+                rows_seen=rows,
+                strategy=strategy,
+                look=look,
+                weights=weights[replica],
+                average=averages[replica],
+                memory=memory[:, replica],
+                curve=curve,
+                diverged_at=made[replica] + 1 if backend.diverged[replica] else None,
+            )
+            for replica, curve in enumerate(self.curves)
         ]

@@ -3,15 +3,19 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from batchlab.engine.losses import LossChoice
-from batchlab.engine.optimizers import AnyOptimizer, Sgd
+from batchlab.engine.optimizers import AnyOptimizer, Optimizer, Sgd
+from batchlab.engine.pace import Schedule
 from batchlab.records import Record
+
+if TYPE_CHECKING:
+    from batchlab.strategies import Strategy
 
 Precision = Literal["float32", "float64", "tf32", "bf16"]
 """How numbers are kept and multiplied: `tf32` (CUDA) and `bf16` keep float32 and round what goes into matrix products."""
@@ -26,13 +30,16 @@ SETTLED = 5
 
 
 class Plan(Record):
-    """How every strategy is trained. Without `learning_rate` the search finds one; those given are the only ones tried."""
+    """How every strategy is trained. Without `learning_rate` the search finds one; those given are the only ones tried; likewise the
+    `optimizer`. With `averaging` the weights that are judged and kept are their running average (`averaging.py`)."""
 
     epochs: PositiveInt = 100
     max_steps: PositiveInt | None = None
     max_rows: PositiveInt | None = None
     learning_rate: Annotated[tuple[PositiveFloat, ...], BeforeValidator(_as_tuple), Field(min_length=1)] | None = None
-    optimizer: AnyOptimizer = Sgd()
+    optimizer: AnyOptimizer | None = None
+    schedule: Schedule = Schedule()
+    averaging: bool = True
     loss: LossChoice = "auto"
     huber_delta: PositiveFloat = 1.0
     evaluations: PositiveInt = 50
@@ -43,13 +50,20 @@ class Plan(Record):
     precision: Precision = "float32"
     backend: Literal["auto", "kernels", "torch"] = "auto"
 
+    @property
+    def rule(self) -> Optimizer:
+        """The optimizer to train with: plain gradient descent unless another is named."""
+        return self.optimizer or Sgd()
+
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: a learning rate, and the seed of its order of rows and of its initial weights, unless these are given as `start`."""
+    """One training: a learning rate, and the seed of its order of rows and of its initial weights, unless these are given as `start`; and
+    which of the data's divisions it trains on, where they have several."""
 
     learning_rate: float
     seed: int
+    division: int = field(default=0, kw_only=True)
     start: Mapping[str, NDArray[np.float64]] | None = field(default=None, compare=False, repr=False)
 
 
@@ -66,7 +80,11 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass
 class Curve:
-    """Mean losses on the training and validation rows against updates, epochs, rows seen and seconds of training (evaluation apart)."""
+    """Mean losses on the training and validation rows against updates, epochs, rows seen and seconds of training (evaluation apart).
+
+    They are those of the averaged weights where training averages; `last_validation_loss` is that of the last weights themselves.
+    `portions` holds, for each point, the mean validation losses of equal portions of the rows.
+    """
 
     step: list[int] = field(default_factory=list)
     epoch: list[float] = field(default_factory=list)
@@ -74,6 +92,29 @@ class Curve:
     wall_seconds: list[float] = field(default_factory=list)
     train_loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
+    last_validation_loss: list[float] = field(default_factory=list)
+    portions: list[NDArray[np.float64]] = field(default_factory=list)
+
+    def copy(self) -> "Curve":
+        """Return a curve that can grow without changing this one."""
+        return Curve(**{name: list(values) for name, values in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """All that a trial needs to go on from where it stands: steps and rows of its order, the strategy as it has adapted and the rows at
+    which it is asked again, weights and average `[parameters]` and the optimizer's memory `[slots, parameters]` in the engine's precision
+    and the order of the network's parameters, and its curve."""
+
+    steps: int
+    rows_seen: int
+    strategy: "Strategy"
+    look: float
+    weights: NDArray[np.floating]
+    average: NDArray[np.floating]
+    memory: NDArray[np.floating]
+    curve: Curve
+    diverged_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +122,7 @@ class TrialResult:
     """How one trial ended. Losses are in the units that training saw; `diverged_at` is the step whose loss or weights were not finite.
 
     `stopped` says why a trial left before the plan's end, where it did. `kept` is the number of the curve's point whose weights were
-    kept; `weights` maps parameter names to arrays. `train_seconds` and `evaluation_seconds` are of all trials that trained beside it,
+    kept; `weights` maps parameter names to arrays; `state`, where it was asked for, is what the trial can go on from. `train_seconds` and `evaluation_seconds` are of all trials that trained beside it,
     together.
     """
 
@@ -96,6 +137,7 @@ class TrialResult:
     curve: Curve
     kept: int
     weights: dict[str, NDArray[np.float64]]
+    state: TrialState | None = field(default=None, repr=False)
 
     @property
     def validation_loss(self) -> float:

@@ -24,6 +24,11 @@ class Run:
     evaluated: bool
 
     @property
+    def step_rows(self) -> Indices:
+        """The rows seen in all before each step, and after the last one."""
+        return self.rows_before + np.append(0, self.steps)
+
+    @property
     def last_step(self) -> int:
         return self.first_step + len(self.steps) - 1
 

@@ -50,26 +50,17 @@ def runs(
     so made, by then. The rest of the epoch keeps its order and is cut anew. With `steps_done` the runs are those after that many steps,
     as a training that was stopped there would have gone on; a strategy that adapts cannot be taken up so.
     """
-    epoch, in_epoch, rows_done = taken_up(strategy, population, steps_done)
-    cutting = _Cutting(strategy, population, plan, most_rows, adapt)
-    cutting.waiting.begin_after(steps_done, rows_done)
-    if steps_done and rows_done >= planned_rows(strategy, population.row_count, plan):
-        return
-    for number in range(epoch, plan.epochs):
-        pieces = _stacked(cutting.strategy, population, seeds, number, in_epoch if number == epoch else 0)
-        for piece, is_last in _with_the_last_marked(pieces):
-            yield from cutting.runs_of(piece, number, ends_training=is_last and number == plan.epochs - 1)
-            if cutting.is_over:
-                return
+    if steps_done and strategy.adapts:
+        raise BadInput(f"a training of {strategy.kind} that adapts to what it measures begins at its first step, not after {steps_done}.")
+    _, _, rows_done = taken_up(strategy, population, steps_done)
+    return Cutting(strategy, population, plan, most_rows, adapt).runs(seeds, steps_done, rows_done)
 
 
 def taken_up(strategy: Strategy, population: Population, steps_done: int) -> tuple[int, int, int]:
     """Return the epoch that `steps_done` steps end in, the steps made in it, and the rows seen in all.
 
-    It is computed, not drawn, except for a batch that grows on schedule. Raises BadInput for a strategy that adapts.
+    It is computed, not drawn, except for a batch that grows on schedule.
     """
-    if steps_done and strategy.adapts:
-        raise BadInput(f"a training of {strategy.kind} that adapts to what it measures begins at its first step, not after {steps_done}.")
     rows, epoch = population.row_count, 0
     while True:
         # batches that grow on schedule grow at an epoch's start
@@ -101,14 +92,52 @@ def _with_the_last_marked(pieces: Iterator[Order]) -> Iterator[tuple[Order, bool
         held = following
 
 
-class _Cutting:
-    """Cuts an epoch's pieces into runs; what is left of one goes into the next."""
+class Cutting:
+    """Cuts a training's epochs into runs; what is left of one goes into the next. `strategy` is the one that goes on, as it has adapted, and
+    `look` the rows at which it is asked again. Runs end at the `points` (rows), by default those that the plan evaluates at."""
 
-    def __init__(self, strategy: Strategy, population: Population, plan: Plan, most_rows: int, adapt: Adapt) -> None:
-        self.strategy, self.plan, self.most_rows, self.adapt = strategy, plan, most_rows, adapt
-        self.points = np.append(marks(strategy, population.row_count, plan), math.inf)
-        self.look = min(FIRST_LOOK, population.row_count) if strategy.adapts else math.inf
+    def __init__(
+        self,
+        strategy: Strategy,
+        population: Population,
+        plan: Plan,
+        most_rows: int,
+        adapt: Adapt,
+        points: Sequence[float] | NDArray[np.float64] | None = None,
+        look: float | None = None,
+    ) -> None:
+        self.strategy, self.population, self.plan, self.most_rows, self.adapt = strategy, population, plan, most_rows, adapt
+        self.points = np.append(marks(strategy, population.row_count, plan) if points is None else points, math.inf)
+        first = min(FIRST_LOOK, population.row_count) if strategy.adapts else math.inf
+        self.look = first if look is None else look
         self.waiting, self.is_over = Waiting(), False
+
+    def runs(self, seeds: Sequence[int], steps_done: int, rows_done: int) -> Iterator[Run]:
+        """Yield the runs after so many steps and rows."""
+        population, strategy = self.population, self.strategy
+        self.waiting.begin_after(steps_done, rows_done)
+        if steps_done and rows_done >= planned_rows(strategy, population.row_count, self.plan):
+            return
+        if strategy.adapts:
+            epoch, in_epoch = divmod(rows_done, population.row_count)
+        else:
+            epoch, in_epoch, _ = taken_up(strategy, population, steps_done)
+        for number in range(epoch, self.plan.epochs):
+            done = in_epoch if number == epoch else 0
+            if self.strategy.adapts:
+                pieces = self._cut_anew(seeds, number, done)
+            else:
+                pieces = _stacked(self.strategy, population, seeds, number, done)
+            for piece, is_last in _with_the_last_marked(pieces):
+                yield from self.runs_of(piece, number, ends_training=is_last and number == self.plan.epochs - 1)
+                if self.is_over:
+                    return
+
+    def _cut_anew(self, seeds: Sequence[int], epoch: int, rows_done: int) -> Iterator[Order]:
+        """Yield the epoch's order after so many of its rows, cut as the strategy now is."""
+        (whole,) = _stacked(self.strategy, self.population, seeds, epoch, 0)
+        rest = self.strategy.order(Population(whole.rows.shape[1] - rows_done), 0, epoch)
+        yield Order(whole.rows[:, rows_done:], rest.portions, rest.steps)
 
     def runs_of(self, piece: Order, epoch: int, ends_training: bool) -> Iterator[Run]:
         """Yield the runs that end in this piece."""

@@ -16,7 +16,7 @@ from batchlab.retraining.carrying import carried
 from batchlab.retraining.improvement import chance_of_no_harm
 from batchlab.retraining.recipe import SHAPING, asked_of, differing
 from batchlab.retraining.saved import Saved
-from batchlab.search.search import budgeted, thinned
+from batchlab.search.draws import budgeted, thinned
 from batchlab.split import Split, times_of
 from batchlab.table import PackedTable, gathered
 

@@ -13,9 +13,9 @@ from typing import Any
 from batchlab.engine.records import Plan
 from batchlab.errors import BatchlabError
 from batchlab.experiment import Experiment
-from batchlab.search.candidates import Candidate
 from batchlab.search.loaders import Delivery, deliveries, warm_workers
 from batchlab.search.memory import peaks
+from batchlab.search.space import Candidate
 from batchlab.table import PackedTable
 
 
@@ -31,6 +31,7 @@ class Apart:
     """
 
     def __init__(self, experiment: Experiment, candidates: Sequence[Candidate], plan: Plan) -> None:
+        self.candidates = tuple(candidates)
         lean = Experiment(experiment.profile, PackedTable(experiment.table.path, experiment.table.schema), experiment.split)
         command = [sys.executable, "-c", "from batchlab.search.apart import main; main()"]
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would fill up and stop the process

@@ -1,155 +1,291 @@
-"""Drawing the verdict from a search whose parts have all run."""
+"""Drawing the verdict from what is known, at any moment: pure but for a look at the free memory."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from batchlab.analysis.curves import crossing
 from batchlab.analysis.frontier import Frontier, fitted
 from batchlab.analysis.throughput import throughput_knee
-from batchlab.analysis.verdict import Objective, Outcome, Pair, chosen, paired
+from batchlab.analysis.verdict import Outcome, Pair, chosen, paired
+from batchlab.engine.data import TrainingData
 from batchlab.engine.records import TrialResult
-from batchlab.search.candidates import Candidate
-from batchlab.search.findings import Finding, Findings
+from batchlab.experiment import Experiment
+from batchlab.search.findings import Finding, Findings, RateSummary
+from batchlab.search.known import Known
 from batchlab.search.memory import memory_ceiling
-from batchlab.search.progression import nearest_to
-from batchlab.search.remarks import remarks_of
-from batchlab.search.trials import lowest, rows_to, steps_to, summaries
+from batchlab.search.noise import nearest_to
+from batchlab.search.race import Terms, best_of
+from batchlab.search.remarks import Remarked, remarks_of
+from batchlab.search.space import Candidate, Line, Setting, lines_for, optimizer_words, rows_of_table
+from batchlab.search.standings import Measured, measured
+from batchlab.search.timings import Timings
 
-if TYPE_CHECKING:
-    from batchlab.search.progression import Progression
-    from batchlab.search.search import Search
-
-LEAST_LOSS = 1e-12
-"""Losses below this part of the first one count as so much: the rest is rounding."""
+Numbers = NDArray[np.float64]
+RESAMPLES = 200
+"""Draws are drawn again, with replacement, so many times: how the way to the target scatters."""
 
 
-def concluded(search: "Search") -> Findings:
-    """Draw the verdict from a search whose parts have all run."""
-    by_label = {member.label: _finding(search, item, member) for item in search.known for member in item.group.members}
-    found = [by_label[label] for label in search.labels]
+@dataclass(frozen=True)
+class Ground:
+    """What a verdict stands on beside what is known: the experiment, its rows as they were evaluated, the race's terms, and the limit."""
+
+    experiment: Experiment
+    data: TrainingData
+    terms: Terms
+    cores: int
+    limit_minutes: float | None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The target as training sees it: of the draws as they are, then of each resample `[1 + resamples]`, with what was resampled."""
+
+    target: Numbers
+    resamples: NDArray[np.int64]
+
+
+def concluded(ground: Ground, known: Known) -> Findings:
+    """Return the verdict on what is known: on the confirmed settings or, where nothing is confirmed yet, on the race so far."""
+    experiment, rule, terms = ground.experiment, ground.experiment.profile.search, ground.terms
+    evidence, lines = evidence_of(ground, known), lines_for(known.standings.entries, terms.lines)
+    candidates = rows_of_table(lines, _shown(lines, known, evidence))
+    goal = goal_of(evidence, rule.margin, None if rule.target_loss is None else rule.target_loss / experiment.loss_unit)
+    found = [_finding(ground, known, candidate, evidence, goal, lines) for candidate in candidates]
+    notes, objective = list(known.notes), rule.objective
+    if objective == "memory" and not known.peaks:
+        notes.append("memory could not decide, because it was not measured; loss and time do")
+        objective = "best"
+    choice = chosen([item.outcome for item in found], objective, rule.margin)
+    best = next((item for item in found if choice is not None and item.candidate.label == choice.label), None)
     settings = [item for item in found if not item.candidate.typed]
     typed = [item for item in found if item.candidate.typed]
-    objective = _objective(search)
-    choice = chosen([item.outcome for item in settings], objective)
-    best = next((item for item in settings if choice is not None and item.candidate.label == choice.label), None)
-    unit = search.experiment.loss_unit
-    against = [] if best is None else [paired(item.outcome, best.outcome, "time") for item in typed if item.outcome.status != "diverged"]
+    unit = experiment.loss_unit
+    frontier, left_out = _frontier(settings), dict(known.left_out)
     return Findings(
         settings=settings,
         typed=typed,
         choice=choice,
-        against_typed=against,
-        frontier=_frontier(settings),
+        objective=objective,
+        margin=rule.margin,
+        against_typed=_against(typed, best),
+        frontier=frontier,
         throughput_knee=_knee(settings),
-        memory_ceiling=memory_ceiling(search.experiment, search.data),
-        deliveries=search.deliveries,
-        sorted_order=_sorted_order(search),
-        sorted_label="" if search.sorted_of is None else search.sorted_of.group.label,
-        target_loss=None if search.target is None else search.target * unit,
-        target_given=search.rule.target_loss is not None,
-        first_loss=search.first_loss * unit,
-        start_loss=search.start_loss * unit,
-        share_left=search.share_left,
+        memory_ceiling=memory_ceiling(experiment, ground.data),
+        deliveries=known.deliveries,
+        sorted_order=_sorted_order(known, evidence, goal),
+        sorted_label=next((item.candidate.label for item in settings if item.candidate.setting == known.sorted_of), ""),
+        target_loss=None if goal is None else float(goal.target[0]) * unit,
+        target_given=rule.target_loss is not None,
+        first_loss=_first_loss(known) * unit,
+        constant_loss=experiment.constant_loss * unit,
         loss_unit=unit,
-        row_count=search.row_count,
-        budget_rows=search.budget_rows,
-        trials=search.trial_count,
-        seconds=search.seconds,
-        notes=[*search.notes, *remarks_of(search, found, best)],
+        row_count=terms.row_count,
+        budget_rows=terms.budget_rows,
+        horizon_rows=known.standings.rows,
+        divisions=0 if ground.data.divisions is None else len(ground.data.divisions.train),
+        race=known.standings,
+        trials=known.all_trainings,
+        seconds=known.seconds,
+        limit_minutes=ground.limit_minutes,
+        left_out=left_out,
+        notes=[*notes, *remarks_of(Remarked(experiment, terms, known, found, best, choice))],
     )
 
 
-def _objective(search: "Search") -> Objective:
-    """Return what decides; time, where memory should and was not measured."""
-    if search.rule.objective == "memory" and not search.peak_bytes:
-        search.notes.append("memory could not decide, because it was not measured; time does")
-        return "time"
-    return search.rule.objective
+def evidence_of(ground: Ground, known: Known) -> dict[Setting, Sequence[TrialResult]]:
+    """Return the trainings that the verdict rests on: the confirmed ones; before there are any, the race's, as many draws of each."""
+    if known.confirmed:
+        return dict(known.confirmed)
+    trained = [entry for entry in known.standings.running if entry.trials and entry.rows >= known.standings.rows > 0]
+    leader = known.standings.leader
+    trained = trained or ([leader] if leader is not None else [])
+    draws = min((len(entry.trials) for entry in trained), default=0)
+    return {entry.setting: entry.trials[:draws] for entry in trained}
 
 
-def _finding(search: "Search", item: "Progression", member: Candidate) -> Finding:
-    results, target = item.confirmed, search.target
-    rate = item.rate or 0.0
-    outcome = outcome_of(search, item, member, results)
-    speed = np.argsort(outcome.least_rows, kind="stable")
-    near = nearest_to(target, item.noise)
-    shown = results[int(speed[len(speed) // 2])]
+def _shown(lines: Sequence[Line], known: Known, evidence: Mapping[Setting, object]) -> list[Setting]:
+    """Return the settings of the table's rows: those with evidence (of a race, each line's best), and the best of each other line."""
+    found: dict[Setting, None] = dict.fromkeys(known.confirmed)
+    for line in lines:
+        if any(line.holds(setting) for setting in found):
+            continue
+        best = best_of(line, known.standings) or next(
+            (entry for entry in known.standings.entries.values() if line.holds(entry.setting) and entry.trials), None
+        )
+        if best is not None:
+            found[best.setting] = None
+    return list(found)
+
+
+def goal_of(evidence: Mapping[Setting, Sequence[TrialResult]], margin: float, given: float | None) -> Goal | None:
+    """Return the target: the given one, or the best mean loss over draws plus the margin; None where all diverged.
+
+    The level of the best setting is resampled with everything else, so that it moves with the draws that its rivals are measured on.
+    """
+    finals = {setting: _finals(results) for setting, results in evidence.items()}
+    finite = {setting: losses for setting, losses in finals.items() if np.isfinite(losses).all()}
+    if not finite:
+        return None
+    draws = min(len(losses) for losses in finite.values())
+    rng = np.random.default_rng(0)
+    resamples = np.vstack([np.arange(draws), rng.integers(draws, size=(RESAMPLES, draws))])
+    best = min(finite.values(), key=lambda losses: float(losses[:draws].mean()))
+    level = best[resamples].mean(1) * (1 + margin)
+    return Goal(np.full(len(resamples), given) if given is not None else level, resamples)
+
+
+def _finals(results: Sequence[TrialResult]) -> Numbers:
+    """Return the loss of each draw where the mean over draws is lowest at the end; infinite for one that diverged."""
+    losses = [math.inf if result.diverged_at is not None else result.curve.validation_loss[-1] for result in results]
+    return np.array(losses, np.float64)
+
+
+def _finding(
+    ground: Ground,
+    known: Known,
+    candidate: Candidate,
+    evidence: Mapping[Setting, Sequence[TrialResult]],
+    goal: Goal | None,
+    lines: Sequence[Line],
+) -> Finding:
+    setting, experiment = candidate.setting, ground.experiment
+    entry = known.standings.entries.get(setting)
+    results = evidence.get(setting) or (entry.trials if entry is not None else ())
+    outcome = outcome_of(ground, known, candidate, results, goal, behind=setting not in evidence)
+    noise = known.noise.get(setting, ())
+    near = nearest_to(None if goal is None else float(goal.target[0]), noise)
+    shown = known.models.get(setting) or _median(results)
+    left = None if entry is None or setting in evidence else entry.left
     return Finding(
-        candidate=member,
-        learning_rate=rate,
+        candidate=candidate,
         outcome=outcome,
         results=results,
         shown=shown,
-        rates=summaries(item.tuned, target),
-        noise=item.noise,
+        rates=() if candidate.typed else _rates(known, candidate),
+        noise=noise,
         noise_scale=None if near is None else near.noise_scale,
-        timings=search.stopwatch.timings[member],
-        reason=_reason(search, item, outcome, shown),
+        timings=timings_of(ground, known, candidate),
+        left=left,
+        reason=_reason(experiment, outcome, shown),
     )
 
 
-def outcome_of(search: "Search", item: "Progression", member: Candidate, results: Sequence[TrialResult]) -> Outcome:
-    """Return the numbers that decide: of one setting, over the confirmed seeds. No training takes less than one step."""
-    unit, target = search.experiment.loss_unit, search.target
-    timings = search.stopwatch.timings[member]
-    floor = LEAST_LOSS * search.first_loss * unit
+def _median(results: Sequence[TrialResult]) -> TrialResult:
+    """Return the training with the median loss: neither the luckiest nor the worst."""
+    ordered = sorted(results, key=lambda result: (result.diverged_at is not None, result.curve.validation_loss[-1]))
+    return ordered[(len(ordered) - 1) // 2]
+
+
+def outcome_of(
+    ground: Ground, known: Known, candidate: Candidate, results: Sequence[TrialResult], goal: Goal | None, behind: bool
+) -> Outcome:
+    """Return the numbers that decide, of one row of the table. No training takes less than one step."""
+    unit, diverged = ground.experiment.loss_unit, any(result.diverged_at is not None for result in results)
+    steps, rows = (np.full(1, math.nan), np.full(1, math.nan)) if diverged or goal is None else _ways(results, goal)
+    tests = known.test_losses.get(candidate.setting)
+    shared = ground.terms.rows_are_shared and not diverged
     return Outcome(
-        label=member.label,
-        name=member.name,
-        batch_rows=member.batch_rows,
-        learning_rate=item.rate or 0.0,
-        diverged=all(result.diverged_at is not None for result in results),
-        steps=np.maximum([steps_to(result, target) for result in results], 1.0),
-        rows=np.maximum([rows_to(result, target) for result in results], float(member.batch_rows)),
-        budget_steps=float(max(1, *(result.steps for result in results))),
-        budget_rows=float(max(1, *(result.rows_seen for result in results))),
-        seconds_per_step=np.array(timings.seconds_per_step),
-        peak_bytes=np.array(search.peak_bytes.get(member, [np.nan, np.nan]), np.float64),
-        validation_loss=np.maximum([lowest(result) * unit for result in results], floor),
-        test_loss=np.maximum(search.test_losses[item.group], floor),
+        label=candidate.label,
+        name=candidate.name,
+        batch_rows=candidate.batch_rows,
+        learning_rate=candidate.learning_rate,
+        losses=_finals(results) * unit,
+        portions=np.array([result.curve.portions[-1] for result in results]) * unit if shared else None,
+        steps=np.maximum(steps, 1.0),
+        rows=np.maximum(rows, float(candidate.batch_rows)),
+        budget_steps=float(np.mean([max(result.steps, 1) for result in results])),
+        budget_rows=float(np.mean([max(result.rows_seen, 1) for result in results])),
+        seconds_per_step=np.array(timings_of(ground, known, candidate).seconds_per_step),
+        peak_bytes=np.array(known.peaks.get(candidate, (math.nan, math.nan)), np.float64),
+        test_loss=np.full(len(results), math.nan) if tests is None else tests,
+        behind=behind,
     )
 
 
-def _reason(search: "Search", item: "Progression", outcome: Outcome, shown: TrialResult) -> str | None:
-    if outcome.status == "diverged":
-        return search.experiment.reason(shown)
-    if search.target is None:
-        return "there is no target: no tuned rate lowered the validation loss"
-    if outcome.status == "not_reached":
-        unit = search.experiment.loss_unit
-        reached, seeds, ended = outcome.seeds_reached, len(outcome.steps), float(np.mean(outcome.validation_loss))
-        lowest_of = f"the lowest level of the validation loss was {ended:.6g}, the target {search.target * unit:.6g}"
-        return f"{reached} of {seeds} seeds reached the target within {outcome.budget_rows:,.0f} rows; on average {lowest_of}"
-    return None
+def _ways(results: Sequence[TrialResult], goal: Goal) -> tuple[Numbers, Numbers]:
+    """Return steps and rows to the target `[1 + resamples]`, of the mean curve over draws; NaN where it does not get there."""
+    found: Measured = measured([result.curve for result in results])
+    step = np.interp(np.log1p(found.rows), np.log1p(results[0].curve.rows_seen), results[0].curve.step)
+    draws = goal.resamples % len(results)
+    rows = np.array([crossing(found.rows, found.losses[chosen].mean(0), target) for chosen, target in zip(draws, goal.target, strict=True)])
+    return np.interp(rows, found.rows, step), rows
 
 
-def _points(settings: Sequence[Finding]) -> list[Finding]:
-    """Return one setting for each constant batch size: gathered, not loaded, smallest first."""
-    found: dict[int, Finding] = {}
-    for item in settings:
-        if item.sampled and item.candidate.strategy.loader_workers is None:
-            found.setdefault(item.candidate.batch_rows, item)
-    return [found[rows] for rows in sorted(found)]
+def timings_of(ground: Ground, known: Known, candidate: Candidate) -> Timings:
+    """Return the timings of a row of the table; where it was not timed alone, what its stacked trainings took, on all cores."""
+    timed = known.timings.get(candidate)
+    if timed is not None and len(timed.seconds_per_step) > 1:
+        return timed
+    a_row = known.standings.row_seconds.get(candidate.setting.branch, 0.0) * ground.cores
+    return Timings((max(a_row * candidate.batch_rows, 1e-9),) * 2, (), (), alone=False)
+
+
+def _rates(known: Known, candidate: Candidate) -> list[RateSummary]:
+    """Return what every optimizer and rate of the row's strategy came to, in the order of rates."""
+    entries = [entry for entry in known.standings.entries.values() if entry.setting.updates == candidate.strategy.updates and entry.trials]
+    entries = [entry for entry in entries if not entry.setting.typed]
+    entries.sort(key=lambda entry: (optimizer_words(entry.setting.optimizer), entry.setting.learning_rate))
+    return [
+        RateSummary(
+            optimizer_words(entry.setting.optimizer), entry.setting.learning_rate, len(entry.trials), entry.rows, entry.loss, entry.left
+        )
+        for entry in entries
+    ]
+
+
+def _reason(experiment: Experiment, outcome: Outcome, shown: TrialResult) -> str | None:
+    """Say why a setting diverged."""
+    return experiment.reason(shown) if outcome.status == "diverged" else None
+
+
+def _against(typed: Sequence[Finding], best: Finding | None) -> list[Pair]:
+    return [] if best is None else [paired(item.outcome, best.outcome, "time") for item in typed if item.outcome.status != "diverged"]
+
+
+def _first_loss(known: Known) -> float:
+    firsts = [entry.trials[0].curve.validation_loss[0] for entry in known.standings.entries.values() if entry.trials]
+    return float(np.mean(firsts)) if firsts else math.nan
 
 
 def _frontier(settings: Sequence[Finding]) -> Frontier | None:
-    # Where some seed needs a single step, the steps say nothing about the batch size any more.
-    reached = [item for item in _points(settings) if item.outcome.status == "reached" and item.outcome.steps.min() > 1]
-    return fitted([item.candidate.batch_rows for item in reached], [item.outcome.steps.tolist() for item in reached])
+    """Fit the frontier to settings of distinct batch sizes that reached the target in more than a step."""
+    points = {
+        item.candidate.batch_rows: item.outcome.steps
+        for item in reversed(settings)
+        if item.sampled and item.outcome.status == "reached" and np.nanmin(item.outcome.steps) > 1
+    }
+    sizes = sorted(points)
+    if not sizes:
+        return None
+    kept = np.isfinite([points[size] for size in sizes]).all(0)
+    return fitted(sizes, [points[size][kept] for size in sizes])
 
 
 def _knee(settings: Sequence[Finding]) -> float | None:
-    points = _points(settings)
-    return throughput_knee([item.candidate.batch_rows for item in points], [item.timings.step().value for item in points])
+    """Return the throughput knee over the batch sizes that were timed alone."""
+    timed = [item for item in settings if item.sampled and item.timings.alone and item.candidate.strategy.loader_workers is None]
+    sizes = {item.candidate.batch_rows: item.timings.step().value for item in timed}
+    return throughput_knee(list(sizes), list(sizes.values()))
 
 
-def _sorted_order(search: "Search") -> Pair | None:
-    """Compare steps to the target with rows in sorted order against the same setting shuffled."""
-    if search.sorted_of is None or not search.sorted_results:
+def _sorted_order(known: Known, evidence: Mapping[Setting, Sequence[TrialResult]], goal: Goal | None) -> Pair | None:
+    """Return what the sorted order costs in rows, against the same setting with shuffled rows."""
+    if known.sorted_of is None or goal is None or not known.sorted_results:
         return None
-    item = search.sorted_of
-    shuffled = outcome_of(search, item, item.group.first, item.confirmed)
-    ordered = outcome_of(search, item, item.group.first, search.sorted_results)
-    return paired(replace(ordered, label="sorted by the target"), shuffled, "rows")
+    pair = [
+        _bare_outcome(label, results, goal)
+        for label, results in (("sorted", known.sorted_results), ("shuffled", evidence[known.sorted_of]))
+    ]
+    return paired(pair[0], pair[1], "rows")
+
+
+def _bare_outcome(label: str, results: Sequence[TrialResult], goal: Goal) -> Outcome:
+    diverged = any(result.diverged_at is not None for result in results)
+    steps, rows = (np.full(1, math.nan),) * 2 if diverged else _ways(results, goal)
+    none = np.full(2, math.nan)
+    seen = float(np.mean([result.rows_seen for result in results]))
+    return Outcome(label, label, 1, 0.0, _finals(results), None, steps, rows, seen, seen, np.ones(2), none, none)

@@ -1,71 +1,99 @@
-"""Training the chosen rates with fresh seeds: the trials that the verdict rests on."""
+"""What is confirmed with fresh draws once the race is over: which settings, for how many rows, with how many draws. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+import math
+from dataclasses import dataclass
 
-import numpy as np
-import torch
+from batchlab.analysis.curves import crossing
+from batchlab.search.race import Terms, best_of
+from batchlab.search.space import Line, Setting
+from batchlab.search.standings import Entry, Standings
 
-from batchlab.engine.loop import train
-from batchlab.engine.recorder import Recorder
-from batchlab.engine.records import Progress, Trial, TrialResult
-from batchlab.search.progression import NoisePoint, Progression
-from batchlab.search.trials import rows_to
-from batchlab.search.tuning import run
-from batchlab.strategies import Population
-from batchlab.strategies.mini_batch import MiniBatch
-
-if TYPE_CHECKING:
-    from batchlab.search.search import Search
-
-FRESH = 1_000_003
-"""Seeds of the confirmation are so far from those of the tuning."""
-NOISE_EVERY, NOISE_BATCHES = 4, 256
-"""The noise scale is measured at every fourth evaluation of one seed, from so many small batches."""
+FEWEST_DRAWS = 3
+"""With fewer fresh draws than this there is no interval worth the name."""
+PAST_ITS_BEST = 0.6
+"""A curve whose lowest point lies before so much of the rows it has seen is past its best: the rest only costs."""
+SPARE = 0.3
+"""Lines that are surely behind are trained to the end all the same where that takes at most so much of the time left."""
 
 
-def confirm(search: "Search", item: Progression) -> None:
-    """Train the best rate with fresh seeds, and measure the noise scale along the first of them."""
-    trials = [Trial(item.rate or 0.0, search.profile.seed + FRESH + number) for number in range(search.rule.seeds)]
+@dataclass(frozen=True)
+class Confirmation:
+    """A setting to train with fresh draws for so many rows."""
 
-    def watch(recorder: Recorder) -> None:
-        curve = recorder.curves[0]
-        if recorder.backend.active[0] and len(curve.step) % NOISE_EVERY == 1 and recorder.backend.seeds[0] == trials[0].seed:
-            scale = recorder.backend.noise_scale(0, search.data, NOISE_BATCHES)
-            item.noise.append(NoisePoint(curve.step[-1], curve.rows_seen[-1], curve.validation_loss[-1], scale))
-
-    def tell(progress: Progress) -> None:
-        search.on_progress(item.group.label, progress)
-
-    item.confirmed = run(search, item, trials, tell, {"keep": "settled"}, weights=True, on_evaluation=watch)
-    search.test_losses[item.group] = search.experiment.test_losses(item.confirmed)
+    setting: Setting
+    rows: int
+    draws: int
 
 
-def train_sorted(search: "Search") -> None:
-    """Train the fastest mini-batch once more, with rows in the order of their target instead of shuffled, seed by seed."""
-    eligible = [item for item in search.known if _is_small_batch(item, search.row_count) and search.target is not None]
-    if search.data.stored is not None:
-        search.notes.append("sorted order was not tried: it would take a sorted copy of rows that stay in files")
-    if not eligible or search.data.stored is not None:
-        return
-    fastest = search.sorted_of = min(eligible, key=lambda item: _mean_rows(item.confirmed, search.target))
-    order = torch.argsort(search.data.target, stable=True)
-    features, target = search.data.features[order], search.data.target[order]
-    data = replace(search.data, features=features, target=target, population=Population(search.row_count))
-    strategy = MiniBatch(batch_rows=fastest.group.first.batch_rows, shuffled=False)
-    trials = [result.trial for result in fastest.confirmed]
-    plan = search.plan.model_copy(update={"optimizer": fastest.group.first.optimizer})
-    exp = search.experiment
-    search.sorted_results = train(data, search.experiment.model, strategy, trials, plan, exp.loss, exp.device, weights=False)
-    search.trial_count += len(trials)
+@dataclass(frozen=True)
+class Aim:
+    """What a choice goes by: the margin that counts as as good, a target as training sees it (None: the best loss plus the margin),
+    whether cost decides among the good ones, and the most draws of a confirmation."""
+
+    margin: float
+    target: float | None
+    by_cost: bool
+    draws: int
 
 
-def _is_small_batch(item: Progression, row_count: int) -> bool:
-    first = item.group.first
-    return isinstance(first.strategy.updates, MiniBatch) and not first.typed and 1 < first.batch_rows < row_count
+def confirmations(standings: Standings, terms: Terms, aim: Aim, seconds: float) -> list[Confirmation]:
+    """Return what to confirm within so many seconds, most important first: the leader, then of each line the setting it should show.
+
+    Lines that are as good as the leader come by their cost, the others by their loss. Where time is short fewer draws are made, then
+    lines at the end are left out; those that have left the race come only where there is time to spare.
+    """
+    chosen, spare = _ordered(standings, terms, aim)
+    costs = {setting: rows * standings.row_seconds.get(setting.branch, 0.0) for setting, rows in {**chosen, **spare}.items()}
+    while len(chosen) > 2 and FEWEST_DRAWS * sum(costs[setting] for setting in chosen) > seconds:
+        chosen.pop(next(reversed(chosen)))
+    whole = sum(costs[setting] for setting in chosen)
+    draws = aim.draws if not whole else int(min(aim.draws, max(seconds / whole, 2)))
+    left = seconds - draws * whole
+    for setting, rows in spare.items():
+        if draws * costs[setting] <= SPARE * left:
+            chosen[setting] = rows
+            left -= draws * costs[setting]
+    return [Confirmation(setting, rows, draws) for setting, rows in chosen.items()]
 
 
-def _mean_rows(results: Sequence[TrialResult], target: float | None) -> float:
-    rows = np.array([rows_to(result, target) for result in results])
-    return float(np.where(np.isnan(rows), 1e18, rows).mean())
+def _ordered(standings: Standings, terms: Terms, aim: Aim) -> tuple[dict[Setting, int], dict[Setting, int]]:
+    """Return settings and their rows: those in the race, in order; and the best of each line that has none left there."""
+    leader = standings.leader
+    if leader is None:
+        return {}, {}
+    target = aim.target if aim.target is not None else standings.losses[leader.setting] * (1 + aim.margin)
+    shown = [(line, entry) for line in terms.lines if (entry := shown_by(line, standings, target, aim.by_cost)) is not None]
+    racing = [entry for _, entry in shown if entry.left is None or entry.left.why == "time"]
+
+    def rank(entry: Entry) -> tuple[bool, bool, float]:
+        good = standings.losses[entry.setting] <= target
+        return entry is not leader, not good, seconds_to(standings, entry, target) if good and aim.by_cost else standings.losses[entry.setting]
+
+    ordered = sorted([leader, *racing], key=rank)
+    chosen = {entry.setting: stop_rows(entry, terms.budget_rows if standings.rows == 0 else standings.rows) for entry in ordered}
+    gone = sorted((entry for _, entry in shown if entry.setting not in chosen), key=lambda entry: standings.losses[entry.setting])
+    return chosen, {entry.setting: stop_rows(entry, standings.rows) for entry in gone}
+
+
+def shown_by(line: Line, standings: Standings, target: float, by_cost: bool) -> Entry | None:
+    """Return the entry that the line shows: of those that reach the target the cheapest; else the one with the lowest loss."""
+    best = best_of(line, standings)
+    if best is None or not by_cost:
+        return best
+    good = [entry for entry in standings.running if line.holds(entry.setting) and standings.losses[entry.setting] <= target and entry.rows >= best.rows]
+    return min(good, key=lambda entry: seconds_to(standings, entry, target), default=best)
+
+
+def seconds_to(standings: Standings, entry: Entry, target: float) -> float:
+    """Return the seconds, as the race paid them, that the entry's mean curve takes to the target; infinite for never."""
+    found = entry.measured
+    rows = math.nan if found is None else crossing(found.rows, found.mean, target)
+    return math.inf if math.isnan(rows) else rows * standings.row_seconds.get(entry.setting.branch, 0.0)
+
+
+def stop_rows(entry: Entry, until: int) -> int:
+    """Return for how many rows to train: to where its curve was lowest, when that is past, else as far as the race went."""
+    found = entry.measured
+    if found is None:
+        return until
+    return found.best_rows if found.best_rows < PAST_ITS_BEST * entry.rows else max(until, entry.rows)

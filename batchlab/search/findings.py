@@ -1,55 +1,72 @@
 """What a search found: the evidence of every setting, drawn together into the verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.analysis.estimates import Estimate, log_mean
+from batchlab.analysis.estimates import Estimate
 from batchlab.analysis.frontier import Frontier
-from batchlab.analysis.verdict import Choice, Outcome, Pair
+from batchlab.analysis.verdict import Choice, Objective, Outcome, Pair
 from batchlab.engine.records import TrialResult
 from batchlab.results import Period
-from batchlab.search.candidates import Candidate
 from batchlab.search.loaders import Delivery
-from batchlab.search.timing import Timings
-from batchlab.search.trials import RateSummary
+from batchlab.search.noise import NoisePoint
+from batchlab.search.space import Candidate
+from batchlab.search.standings import Left, Standings
+from batchlab.search.timings import Timings
 from batchlab.strategies.full_batch import FullBatch
 from batchlab.strategies.mini_batch import MiniBatch
-
-if TYPE_CHECKING:
-    from batchlab.search.progression import NoisePoint
 
 Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class RateSummary:
+    """What one optimizer and learning rate came to in the race: after `rows`, the mean loss over `draws` (as training saw it; infinite for
+    one that diverged), and why it left where it did."""
+
+    optimizer: str
+    learning_rate: float
+    draws: int
+    rows: int
+    loss: float
+    left: Left | None
+
+
+@dataclass(frozen=True)
 class Finding:
-    """The evidence of one setting. `results` are its trainings with fresh seeds, `shown` the one of median speed; `rates` what every
-    learning rate came to. Losses in `outcome` are in the target's unit, those of `results` and `noise` as training saw them."""
+    """The evidence of one row of the table. `results` are its trainings with fresh draws (of one that was left behind, those of the race),
+    `shown` the training that is shipped; `rates` what every optimizer and learning rate came to. `left` says why and when it left the
+    race, where it did. Losses in `outcome` are in the target's unit, those of `results`, `noise`, `rates` and `left` as
+    training saw them."""
 
     candidate: Candidate
-    learning_rate: float
     outcome: Outcome
     results: Sequence[TrialResult]
     shown: TrialResult
     rates: Sequence[RateSummary]
-    noise: "Sequence[NoisePoint]"
+    noise: Sequence[NoisePoint]
     noise_scale: Estimate | None
     timings: Timings
+    left: Left | None
     reason: str | None
 
     @property
+    def learning_rate(self) -> float:
+        """The learning rate that the row shows."""
+        return self.candidate.learning_rate
+
+    @property
     def steps(self) -> Estimate:
-        """Steps to the target; a lower bound where seeds did not reach it."""
-        return log_mean(self.outcome.least_steps).interval()
+        """Steps to the target; a lower bound where it was not reached."""
+        return self.outcome.to_target(self.outcome.least_steps).interval()
 
     @property
     def rows(self) -> Estimate:
-        """Rows to the target; a lower bound where seeds did not reach it."""
-        return log_mean(self.outcome.least_rows).interval()
+        """Rows to the target; a lower bound where it was not reached."""
+        return self.outcome.to_target(self.outcome.least_rows).interval()
 
     @property
     def seconds(self) -> Estimate:
@@ -65,11 +82,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that a search found; `loss_unit` turns losses that training saw into the target's unit."""
+    """Everything that a search found; `loss_unit` turns losses that training saw into the target's unit.
+
+    `settings` holds the rows of the profile's strategies, `typed` what people type by default. `budget_rows` are those that a training
+    could see, `horizon_rows` those that time allowed. `left_out` names the parts that were not made, with the reason. `race` is how the
+    race stood at its end.
+    """
 
     settings: Sequence[Finding]
     typed: Sequence[Finding]
     choice: Choice | None
+    objective: Objective
+    margin: float
     against_typed: Sequence[Pair]
     frontier: Frontier | None
     throughput_knee: float | None
@@ -80,13 +104,17 @@ class Findings:
     target_loss: float | None
     target_given: bool
     first_loss: float
-    start_loss: float
-    share_left: float
+    constant_loss: float
     loss_unit: float
     row_count: int
     budget_rows: int
+    horizon_rows: int
+    divisions: int
+    race: Standings
     trials: int
     seconds: float
+    limit_minutes: float | None
+    left_out: Mapping[str, str]
     notes: Sequence[str]
     periods: Sequence[Period] = ()
 

@@ -11,7 +11,7 @@ from batchlab.engine.loop import train
 from batchlab.engine.memory import SHARE_OF_FREE, footprint, free_bytes
 from batchlab.engine.records import Plan, Trial
 from batchlab.experiment import Experiment
-from batchlab.search.candidates import Candidate
+from batchlab.search.space import Candidate
 from batchlab.strategies.mini_batch import MiniBatch
 
 STEPS, TIMES = 3, 3

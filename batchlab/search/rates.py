@@ -1,19 +1,31 @@
-"""Learning rates to try: a coarse logarithmic grid, then finer about the best, or further where the best lies at the edge."""
+"""Learning rates to try: 1, 3, 10, … half a decade apart, 1.7 and 5.5 between them: numbers that people can type."""
 
+import math
 from collections.abc import Sequence
 
-import numpy as np
+from batchlab.engine.optimizers import Adam, Optimizer, Sgd
 
-from batchlab.engine.optimizers import Optimizer, Sgd
+DIGITS = (1.0, 1.7, 3.0, 5.5)
+"""Quarters of a decade."""
+HIGHEST = {"sgd": 0, "momentum": -4, "adam": -6}
+"""Where the first grid ends, in quarters of a decade: at 1, 0.1 and 0.03. An edge that does best moves."""
 
-HALF_DECADE = 10**0.5
-HIGHEST_SGD, HIGHEST_ADAM = 1.0, 0.1
+
+def rate_at(quarter: int) -> float:
+    """Return the rate so many quarters of a decade above 1."""
+    return float(f"{DIGITS[quarter % 4] * 10.0 ** (quarter // 4):.3g}")
 
 
-def coarse(optimizer: Optimizer, count: int) -> tuple[float, ...]:
-    """Return `count` rates, half a decade apart, up to 1 for SGD and 0.1 for Adam."""
-    highest = HIGHEST_SGD if isinstance(optimizer, Sgd) else HIGHEST_ADAM
-    return tuple(_rounded(highest / HALF_DECADE**back) for back in reversed(range(count)))
+def quarter_of(rate: float) -> int:
+    """Return which quarter of a decade the rate is nearest to, by ratio."""
+    nearest = round(4 * math.log10(rate))
+    return min(range(nearest - 1, nearest + 2), key=lambda place: abs(math.log(rate / rate_at(place))))
+
+
+def first(optimizer: Optimizer, count: int) -> tuple[float, ...]:
+    """Return the `count` rates that a search begins with, half a decade apart, lowest first."""
+    kind = "adam" if isinstance(optimizer, Adam) else "momentum" if isinstance(optimizer, Sgd) and optimizer.momentum else "sgd"
+    return tuple(rate_at(HIGHEST[kind] - 2 * back) for back in reversed(range(count)))
 
 
 def at_edge(tried: Sequence[float], best: float) -> bool:
@@ -21,18 +33,17 @@ def at_edge(tried: Sequence[float], best: float) -> bool:
     return best in (min(tried), max(tried))
 
 
-def further(tried: Sequence[float], best: float, count: int) -> tuple[float, ...]:
-    """Return `count` new rates: beyond the edge, half a decade apart, where the best lies there; else between it and its neighbours."""
-    known = sorted(tried)
-    if at_edge(known, best):
-        factor = HALF_DECADE if best == known[-1] else 1 / HALF_DECADE
-        return tuple(sorted(_rounded(best * factor ** (place + 1)) for place in range(count)))
-    below, above = known[known.index(best) - 1], known[known.index(best) + 1]
-    inner = np.arange(1, count // 2 + 1) / (count // 2 + 1)
-    rates = [*(best * (below / best) ** inner), *(best * (above / best) ** inner)]
-    return tuple(sorted(_rounded(rate) for rate in rates))
+def beyond(tried: Sequence[float], best: float) -> tuple[float, ...]:
+    """Return the next rate beyond the edge where the best of those tried lies; none where it lies inside."""
+    found = []
+    if best == max(tried):
+        found.append(rate_at(quarter_of(best) + 2))
+    if best == min(tried):
+        found.append(rate_at(quarter_of(best) - 2))
+    return tuple(rate for rate in found if rate not in tried)
 
 
-def _rounded(rate: float) -> float:
-    """Three digits are enough to set a learning rate by, and can be typed."""
-    return float(f"{rate:.3g}")
+def between(tried: Sequence[float], best: float) -> tuple[float, ...]:
+    """Return the rates a quarter of a decade to both sides of the best that were not tried."""
+    place = quarter_of(best)
+    return tuple(rate for step in (-1, 1) if (rate := rate_at(place + step)) not in tried)

@@ -1,43 +1,78 @@
-"""What has to be said beside a verdict: odd settings, rates at the edge, and who does better on the test rows."""
+"""What has to be said beside a verdict: odd settings, rates at the edge, what more time would settle, who does better on the test rows."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from batchlab.analysis.verdict import paired
+import numpy as np
+
+from batchlab.analysis.estimates import ratio
+from batchlab.analysis.verdict import PAIR_CONFIDENCE, Choice
+from batchlab.experiment import Experiment
 from batchlab.results import Period
 from batchlab.search import rates
 from batchlab.search.findings import Finding
+from batchlab.search.known import Known
+from batchlab.search.race import Terms
+from batchlab.search.space import of_branches
 from batchlab.strategies.streaming import Streaming
-
-if TYPE_CHECKING:
-    from batchlab.search.search import Search
-
 
 FEW_ROWS = 20
 """Fewer validation or test rows than these are too few not to say so."""
 
 
-def remarks_of(search: "Search", found: Sequence[Finding], best: Finding | None) -> list[str]:
+@dataclass(frozen=True)
+class Remarked:
+    """What remarks are made about."""
+
+    experiment: Experiment
+    terms: Terms
+    known: Known
+    found: Sequence[Finding]
+    best: Finding | None
+    choice: Choice | None
+
+
+def remarks_of(about: Remarked) -> list[str]:
     """Return all remarks, one sentence each."""
-    leaks = [leak.text for leak in search.experiment.leaks]
+    leaks = [leak.text for leak in about.experiment.leaks]
     return [
         *leaks,
-        *_odd_settings(search),
-        *_shuffles(search),
-        *_edge_notes(search),
-        *_test_notes(found, best),
-        *_nothing_learnt(search, best),
+        *_unconfirmed(about),
+        *_odd_settings(about),
+        *_shuffles(about),
+        *_edge_notes(about),
+        *_test_notes(about),
+        *_nothing_learnt(about),
     ]
 
 
-def _shuffles(search: "Search") -> list[str]:
+def _unconfirmed(about: Remarked) -> list[str]:
+    """Say where the verdict rests on less than it should, and what more time would settle."""
+    standings, said = about.known.standings, []
+    if not about.known.confirmed and standings.entries:
+        said.append("the search ended before anything was confirmed with fresh draws: this is the race's leader so far")
+    cut = [entry for entry in standings.entries.values() if entry.left is not None and entry.left.why == "time"]
+    waiting = [entry for entry in standings.running if not entry.trials]
+    unsettled = [(len(cut), "left the race for lack of it"), (len(waiting), "never began")]
+    if cut or waiting:
+        said.append(f"more time would settle {' and '.join(f'{count} settings that {what}' for count, what in unsettled if count)}")
+    if 0 < standings.rows < about.terms.budget_rows and about.choice is not None:
+        said.append(
+            f"every training saw at most {standings.rows:,} of the {about.terms.budget_rows:,} rows that the profile allows; more time may "
+            "lower the loss and change the choice"
+        )
+    return said
+
+
+def _shuffles(about: Remarked) -> list[str]:
     """Say how good the shuffle through a buffer is, where the buffer does not hold all rows."""
-    through = [item for item in search.candidates if isinstance(item.strategy, Streaming) and item.strategy.buffer_rows < search.row_count]
-    if not through:
+    count = about.terms.row_count
+    through = [line for line in about.terms.lines if isinstance(line.strategy, Streaming) and line.strategy.buffer_rows < count]
+    if not through or not isinstance(through[0].strategy, Streaming):
         return []
     from batchlab.analysis.shuffling import measured
 
-    return [f"how {through[0].label} shuffles: {measured(through[0].strategy, search.row_count).text}"]
+    return [f"how {through[0].label} shuffles: {measured(through[0].strategy, count).text}"]
 
 
 def walk_note(periods: Sequence[Period]) -> str:
@@ -50,65 +85,66 @@ def walk_note(periods: Sequence[Period]) -> str:
     )
 
 
-def _nothing_learnt(search: "Search", best: Finding | None) -> list[str]:
-    """Say where the recommended setting predicts hardly better than a constant does, for so few test rows."""
-    if best is None:
+def _nothing_learnt(about: Remarked) -> list[str]:
+    """Say where the recommended setting predicts hardly better than a constant does, or worse, for so few test rows."""
+    if about.best is None or not np.isfinite(about.best.outcome.test_loss).all():
         return []
-    own, constant = float(best.outcome.test_loss.mean()), search.experiment.constant_test_loss
-    if own < constant * (1 - search.experiment.split.sizes()["test"] ** -0.5):
+    own, constant = float(about.best.outcome.test_loss.mean()), about.experiment.constant_test_loss
+    if own < constant * (1 - about.experiment.split.sizes()["test"] ** -0.5):
         return []
+    how = "hardly lower" if own < constant else "higher"
     return [
-        f"on the test rows the recommended setting's mean loss, {own:.4g}, is hardly lower than that of always predicting the "
+        f"on the test rows the recommended setting's mean loss, {own:.4g}, is {how} than that of always predicting the "
         f"mean, {constant:.4g}: there may be nothing to learn here, and then the choice means nothing"
     ]
 
 
-def _odd_settings(search: "Search") -> list[str]:
+def _odd_settings(about: Remarked) -> list[str]:
     """Say where the user's settings make the comparison less than it could be."""
-    sizes = search.experiment.split.sizes()
+    experiment, data = about.experiment, about.experiment.data
+    sizes, rule, plan = experiment.split.sizes(), experiment.profile.search, experiment.profile.train
     few = [f"{sizes[part]} {part}" for part in ("validation", "test") if sizes[part] < FEW_ROWS]
     notes = [f"there are only {' and '.join(few)} rows, so the verdict rests on little"] if few else []
-    if search.data.stored is not None and not any(isinstance(item.strategy, Streaming) for item in search.candidates):
+    if data.stored is not None and not any(isinstance(line.strategy, Streaming) for line in about.terms.lines):
         notes.append("the training rows stay in files, where drawing them one by one is slow; try --strategies streaming")
-    given, first, unit = search.rule.target_loss, search.first_loss, search.experiment.loss_unit
-    if given is not None and given >= first * unit:
+    entries, unit = about.known.standings.entries.values(), experiment.loss_unit
+    first = max((entry.trials[0].curve.validation_loss[0] * unit for entry in entries if entry.trials), default=0.0)
+    if rule.target_loss is not None and rule.target_loss >= first:
         notes.append(
-            f"target_loss {given:g} is no lower than the first validation loss, {first * unit:.4g}: it is reached without training"
+            f"target_loss {rule.target_loss:g} is no lower than the first validation loss, {first:.4g}: it is reached without training"
         )
-    if search.plan.max_steps is not None:
+    if plan.max_steps is not None:
         notes.append(
-            f"train.max_steps {search.plan.max_steps:,} ends settings with small batches before the others' rows; better use train.max_rows"
+            f"train.max_steps {plan.max_steps:,} ends settings with small batches before the others' rows; better use train.max_rows"
         )
     return notes
 
 
-def _edge_notes(search: "Search") -> list[str]:
-    """Say where the grid of rates was moved, and whose best rate is still at its edge."""
-    notes = []
-    for item in search.known:
-        tried = sorted({result.trial.learning_rate for result in item.tuned})
-        if item.group.first.rates is not None or not tried:
-            continue
-        grid = rates.coarse(item.group.first.optimizer, search.rule.rates)
-        label = item.group.label
-        if tried[0] < grid[0] or tried[-1] > grid[-1]:
-            notes.append(
-                f"{label}: the best rate lay at the edge of {grid[0]:g}–{grid[-1]:g}, so the grid moved to {tried[0]:g}–{tried[-1]:g}"
-            )
-        if item.rate is not None and rates.at_edge(tried, item.rate):
-            notes.append(f"{label}: the best rate, {item.rate:g}, is still at the edge of those tried; one beyond may do better")
-    return notes
-
-
-def _test_notes(found: Sequence[Finding], best: Finding | None) -> list[str]:
-    """Say which setting does better on the test rows, where one detectably does."""
-    if best is None:
+def _edge_notes(about: Remarked) -> list[str]:
+    """Say whose best rate is at the edge of those tried, where the race did not move it."""
+    if about.experiment.profile.train.learning_rate is not None or about.best is None or about.best.candidate.typed:
         return []
-    others = [item for item in found if item is not best and item.outcome.status != "diverged"]
-    pairs = [(paired(item.outcome, best.outcome, "test_loss"), item) for item in others]
-    better = [(pair, item) for pair, item in pairs if pair.detectable and pair.ratio < 1]
+    own = about.best.candidate
+    tried = [item.learning_rate for item in of_branches(about.known.standings.entries).get(own.setting.branch, [])]
+    if len(tried) < 2 or not rates.at_edge(tried, own.learning_rate):
+        return []
+    return [f"{own.label}: the best rate, {own.learning_rate:g}, is at the edge of those tried; one beyond may do better"]
+
+
+def _test_notes(about: Remarked) -> list[str]:
+    """Say which setting does better on the test rows, where one detectably does."""
+    best = about.best
+    if best is None or not np.isfinite(best.outcome.test_loss).all():
+        return []
+    others = [item for item in about.found if item is not best and len(item.outcome.test_loss) == len(best.outcome.test_loss)]
+    pairs = [
+        (ratio(item.outcome.test_loss, best.outcome.test_loss).interval(PAIR_CONFIDENCE), item)
+        for item in others
+        if np.isfinite(item.outcome.test_loss).all()
+    ]
+    better = [(found, item) for found, item in pairs if found.high < 1 - about.experiment.profile.search.margin]
     if not better:
         return []
-    _, item = min(better, key=lambda entry: entry[0].ratio)
+    _, item = min(better, key=lambda entry: entry[0].value)
     own, its = best.outcome.test_loss.mean(), item.outcome.test_loss.mean()
     return [f"on the test rows {item.candidate.label} does better: mean loss {its:.4g} against the recommended setting's {own:.4g}"]

@@ -2,25 +2,19 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchlab.analysis.estimates import Estimate, log_mean
 from batchlab.engine.data import TrainingData
 from batchlab.engine.delivery import loaded
 from batchlab.engine.loop import train
 from batchlab.engine.records import Plan, Trial, TrialResult
 from batchlab.experiment import Experiment
-from batchlab.search.candidates import Candidate
-from batchlab.search.trials import rows_to
+from batchlab.search.space import Candidate
+from batchlab.search.timings import Timings
 from batchlab.strategies import Indices
-
-if TYPE_CHECKING:
-    from batchlab.search.progression import Progression
 
 LEAST_SECONDS = 0.03
 """A timing makes enough steps to take so long."""
@@ -31,53 +25,43 @@ MANY_ROWS = 1_000_000
 FEWEST_STEPS, MOST_TRAININGS = 8, 20
 
 
-@dataclass
-class Timings:
-    """Seconds a step of one setting, one number a round; seconds of them spent on delivery; seconds of one evaluation."""
-
-    steps: int = 1
-    seconds_per_step: list[float] = field(default_factory=list)
-    delivery_per_step: list[float] = field(default_factory=list)
-    seconds_per_evaluation: list[float] = field(default_factory=list)
-
-    def step(self) -> Estimate:
-        """Return the seconds of a step with their interval."""
-        return log_mean(self.seconds_per_step).interval()
-
-    @property
-    def delivery_share(self) -> float:
-        """How much of a step is drawing the order of rows and fetching them, measured alone; the rest is compute."""
-        return min(1.0, float(np.median(self.delivery_per_step) / np.median(self.seconds_per_step)))
-
-
 class Stopwatch:
     """Times settings in rounds: every round has each of them once, so that whatever slows the machine down slows all alike."""
 
-    def __init__(self, experiment: Experiment, data: TrainingData) -> None:
-        self.experiment, self.data = experiment, data
-        self.timings: dict[Candidate, Timings] = {}
+    def __init__(self, experiment: Experiment, data: TrainingData, plan: Plan, is_over: Callable[[], bool] = lambda: False) -> None:
+        self.experiment, self.data, self.plan, self.is_over = experiment, data, plan, is_over
+        self.steps: dict[Candidate, int] = {}
         self.ordering: dict[Candidate, float] = {}
 
-    def sitting(self, known: "Sequence[Progression]", rounds: int, target: float | None, plan: Plan) -> None:
-        """Time every member of the groups so many times. Two sittings, before and after other work, see how the machine drifts."""
-        timed = [(candidate, item.rate or 0.0) for item in known for candidate in item.group.members]
-        for item in known:
-            for candidate in item.group.members:
-                if candidate not in self.timings:
-                    self.timings[candidate] = Timings(self._enough(candidate, item, target, plan))
-        for number in range(rounds):
-            for candidate, rate in timed[number:] + timed[:number]:
-                self._time(candidate, rate, self.timings[candidate], plan, with_delivery=number == 0)
+    def sitting(
+        self, candidates: Sequence[Candidate], rounds: int, growing_rows: Mapping[Candidate, int], before: Mapping[Candidate, Timings]
+    ) -> dict[Candidate, Timings]:
+        """Return the timings after so many more rounds; two sittings, before and after other work, see how the machine drifts.
 
-    def _enough(self, candidate: Candidate, item: "Progression", target: float | None, plan: Plan) -> int:
+        `growing_rows` says how many rows a batch that grows sees up to the target. A round that time does not allow to end is left out
+        for all, so that each has the same rounds.
+        """
+        found = dict(before)
+        for candidate in candidates:
+            if candidate not in self.steps and not self.is_over():
+                self.steps[candidate] = self._enough(candidate, growing_rows.get(candidate))
+        timed = [candidate for candidate in candidates if candidate in self.steps]
+        for number in range(rounds):
+            in_round = {}
+            for candidate in timed[number:] + timed[:number]:
+                if self.is_over():
+                    return found
+                in_round[candidate] = self._time(candidate, with_delivery=number == 0)
+            found |= {candidate: _joined(found.get(candidate, Timings()), fresh) for candidate, fresh in in_round.items()}
+        return found
+
+    def _enough(self, candidate: Candidate, growing_rows: int | None) -> int:
         """Return how many steps to time: enough to take `LEAST_SECONDS`; of a growing batch, the rows that it takes to the target."""
         if candidate.strategy.grows:
-            of_rate = [result for result in item.tuned if result.trial.learning_rate == item.rate]
-            reached = [rows for result in of_rate if np.isfinite(rows := rows_to(result, target))]
-            return max(1, int(np.median(reached or [plan.max_rows or 1])))
-        steps, ordering = FEWEST_STEPS, self.order_seconds(candidate)
+            return max(1, growing_rows or self.plan.max_rows or 1)
+        steps, ordering = FEWEST_STEPS if candidate.strategy.loader_workers else 1, self.order_seconds(candidate)
         while steps < MOST_STEPS:
-            seconds = self._seconds(candidate, item.rate or 0.0, plan, steps)[0] - ordering
+            seconds = self._seconds(candidate, steps)[0] - ordering
             if seconds >= LEAST_SECONDS:
                 break
             steps = int(steps * min(10.0, max(2.0, 1.2 * LEAST_SECONDS / max(seconds, 1e-9))))
@@ -85,49 +69,46 @@ class Stopwatch:
         # what passes through a buffer is read and shuffled a buffer at a time: time whole ones
         return steps if at_once >= self._steps_an_epoch(candidate) else -(-steps // at_once) * at_once
 
-    def _time(self, candidate: Candidate, rate: float, timings: Timings, plan: Plan, with_delivery: bool) -> None:
+    def _time(self, candidate: Candidate, with_delivery: bool) -> Timings:
         if candidate.strategy.grows:
-            self._time_growing(candidate, rate, timings, plan)
-            return
-        seconds, result = self._seconds(candidate, rate, plan, timings.steps)
-        steps = max(min(result.steps, timings.steps), 1)
+            return self._time_growing(candidate)
+        planned = self.steps[candidate]
+        seconds, result = self._seconds(candidate, planned)
+        steps = max(min(result.steps, planned), 1)
         ordering, at_once = self.order_seconds(candidate), self._steps_drawn_at_once(candidate)
         too_many = -(-steps // at_once) - steps / at_once  # of the order that was drawn last only a part was used
-        timings.seconds_per_step.append(max(seconds - ordering * too_many, 0.1 * seconds) / steps)
-        if with_delivery:
-            timings.delivery_per_step.append(ordering / at_once + self._fetch_seconds(candidate))
-        timings.seconds_per_evaluation.append(result.evaluation_seconds / len(result.curve.step))
+        return Timings(
+            (max(seconds - ordering * too_many, 0.1 * seconds) / steps,),
+            (ordering / at_once + self._fetch_seconds(candidate),) if with_delivery else (),
+            (result.evaluation_seconds / len(result.curve.step),),
+        )
 
-    def _time_growing(self, candidate: Candidate, rate: float, timings: Timings, plan: Plan) -> None:
+    def _time_growing(self, candidate: Candidate) -> Timings:
         """Time whole trainings up to the target, as many as `LEAST_SECONDS` hold: their steps differ."""
         seconds, steps, trainings = 0.0, 0, 0
         while seconds < LEAST_SECONDS and trainings < MOST_TRAININGS:
-            result = self._trained(candidate, rate, plan, {"max_rows": timings.steps, "max_steps": None})
+            result = self._trained(candidate, {"max_rows": self.steps[candidate], "max_steps": None})
             epochs = result.rows_seen / self.data.population.row_count
             unused = self.order_seconds(candidate) * (math.ceil(epochs) - epochs)
             seconds += max(result.train_seconds - unused, 0.1 * result.train_seconds)
             steps, trainings = steps + max(result.steps, 1), trainings + 1
-        timings.seconds_per_step.append(seconds / steps)
-        timings.delivery_per_step.append(0.0)
-        timings.seconds_per_evaluation.append(result.evaluation_seconds / len(result.curve.step))
+        return Timings((seconds / steps,), (0.0,), (result.evaluation_seconds / len(result.curve.step),))
 
-    def _seconds(self, candidate: Candidate, rate: float, plan: Plan, steps: int) -> tuple[float, TrialResult]:
+    def _seconds(self, candidate: Candidate, steps: int) -> tuple[float, TrialResult]:
         """Return the seconds of so many steps. With loader workers these follow as many others, in which the workers start."""
         limits = {"max_rows": None, "epochs": 2**31}
         if not candidate.strategy.loader_workers:
-            result = self._trained(candidate, rate, plan, {"max_steps": steps, **limits})
+            result = self._trained(candidate, {"max_steps": steps, **limits})
             return result.train_seconds, result
-        result = self._trained(candidate, rate, plan, {"max_steps": 2 * steps, "evaluations": 2, **limits})
+        result = self._trained(candidate, {"max_steps": 2 * steps, "evaluations": 2, **limits})
         clock = result.curve.wall_seconds
         return max(clock[-1] - clock[-2], 1e-9), result
 
-    def _trained(self, candidate: Candidate, rate: float, plan: Plan, limits: dict[str, int | None]) -> TrialResult:
+    def _trained(self, candidate: Candidate, limits: dict[str, int | None]) -> TrialResult:
         exp = self.experiment
         changes = {"evaluations": 1, "spacing": "even", "hopeless_after": 1.0, "patience": None, "optimizer": candidate.optimizer, **limits}
-        trial = Trial(rate, exp.profile.seed)
-        return train(
-            self.data, exp.model, candidate.strategy, [trial], plan.model_copy(update=changes), exp.loss, exp.device, weights=False
-        )[0]
+        trial, plan = Trial(candidate.learning_rate, exp.profile.seed), self.plan.model_copy(update=changes)
+        return train(self.data, exp.model, candidate.strategy, [trial], plan, exp.loss, exp.device, weights=False)[0]
 
     def _steps_an_epoch(self, candidate: Candidate) -> int:
         return -(-self.data.population.row_count // candidate.batch_rows)
@@ -161,6 +142,14 @@ class Stopwatch:
         began = time.perf_counter()
         _ = features.take(rows, axis=0), target.take(rows)
         return (time.perf_counter() - began) * candidate.batch_rows / FETCHED_ROWS
+
+
+def _joined(before: Timings, fresh: Timings) -> Timings:
+    return Timings(
+        before.seconds_per_step + fresh.seconds_per_step,
+        before.delivery_per_step + fresh.delivery_per_step,
+        before.seconds_per_evaluation + fresh.seconds_per_evaluation,
+    )
 
 
 def loader_seconds(data: TrainingData, steps: "Sequence[Sequence[Indices]]", workers: int) -> float:

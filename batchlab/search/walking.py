@@ -1,41 +1,41 @@
 """Walking forward: the recommended setting trained on the past and tested on the next period, fold by fold."""
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from batchlab.analysis.estimates import log_mean
 from batchlab.engine.loop import train
-from batchlab.engine.records import Trial
+from batchlab.engine.records import Plan, Trial
 from batchlab.experiment import Experiment
 from batchlab.results import Period
-from batchlab.search.findings import Finding
+from batchlab.search.draws import budgeted, thinned
+from batchlab.search.findings import Finding, Findings
+from batchlab.search.remarks import walk_note
+from batchlab.search.work import confirming_marks
 from batchlab.split import Split, walk_forward
 
-if TYPE_CHECKING:
-    from batchlab.search.search import Search
 
-
-def walked(search: "Search") -> list[Period]:
-    """Return what the recommended setting comes to in each period, trained afresh on all rows before it; nothing without one."""
-    best, exp = search.findings.best, search.experiment
+def walked(experiment: Experiment, plan: Plan, found: Findings) -> Findings:
+    """Return the findings with what the recommended setting comes to in each period, trained afresh on all rows before it."""
+    best = found.best
     if best is None:
-        return []
-    folds = walk_forward(exp.table, exp.profile.split)
-    return [_period(search, best, number, fold) for number, fold in enumerate(folds, start=1)]
+        return found
+    folds = walk_forward(experiment.table, experiment.profile.split)
+    periods = [_period(experiment, plan, best, number, fold) for number, fold in enumerate(folds, start=1)]
+    trainings = found.trials + len(folds) * len(best.results)
+    return replace(found, periods=periods, notes=[*found.notes, walk_note(periods)], trials=trainings)
 
 
-def _period(search: "Search", best: Finding, number: int, fold: Split) -> Period:
-    from batchlab.search.search import budgeted, thinned
-
-    exp = Experiment(search.profile, search.experiment.table, fold)
-    sizes = fold.sizes()
-    plan = budgeted(search.profile.train.model_copy(update={"max_rows": search.plan.max_rows}), sizes["train"])
-    plan = plan.model_copy(update={"optimizer": best.candidate.optimizer, "patience": None, "keep": "settled"})
-    trials = [result.trial for result in best.results]
+def _period(experiment: Experiment, plan: Plan, best: Finding, number: int, fold: Split) -> Period:
+    exp, sizes = Experiment(experiment.profile, experiment.table, fold), fold.sizes()
+    rows = max(result.rows_seen for result in best.results)
+    plan = budgeted(experiment.profile.train.model_copy(update={"max_rows": plan.max_rows}), sizes["train"])
+    plan = plan.model_copy(update={"optimizer": best.candidate.optimizer, "patience": None, "keep": "last", "hopeless_after": 1.0})
     data, strategy = thinned(exp), best.candidate.strategy.updates
-    results = train(data, exp.model, strategy, [Trial(best.learning_rate, trial.seed) for trial in trials], plan, exp.loss, exp.device)
-    search.trial_count += len(trials)
+    trials = [Trial(best.learning_rate, result.trial.seed) for result in best.results]
+    results = train(data, exp.model, strategy, trials, plan, exp.loss, exp.device, marks=confirming_marks(rows))
     loss = log_mean(exp.test_losses(results)).interval()
     first, last = _moments(exp, fold)
     return Period(

@@ -1,6 +1,7 @@
 """What every strategy is: a pure function from (seed, epoch) to the order of rows and its steps."""
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -129,9 +130,22 @@ class Strategy(Record, ABC):
             )
 
 
+REMEMBERED_ROWS, MOST_REMEMBERED = 2**25, 4096
+"""Orders of so many rows together are remembered: every strategy and optimizer, and every stretch of a training, asks for the same ones."""
+_remembered: "OrderedDict[tuple[int, int, int], Indices]" = OrderedDict()
+
+
 def permutation(row_count: int, seed: int, epoch: int) -> Indices:
-    """Return the order of all rows in one epoch, a pure function of its arguments."""
-    return shuffled(row_count, generator(seed, epoch))
+    """Return the order of all rows in one epoch, a pure function of its arguments; not to be written to."""
+    key = (row_count, seed, epoch)
+    found = _remembered.get(key)
+    if found is None:
+        found = shuffled(row_count, generator(seed, epoch))
+        found.flags.writeable = False
+        _remembered[key] = found
+        while len(_remembered) * row_count > REMEMBERED_ROWS or len(_remembered) > MOST_REMEMBERED:
+            _remembered.popitem(last=False)
+    return found
 
 
 def shuffled(row_count: int, rng: np.random.Generator) -> Indices:

@@ -3,6 +3,8 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,30 +16,46 @@ from batchlab.analysis.noise import noise_scale
 from batchlab.engine.data import TrainingData
 from batchlab.engine.gradients import small_gradients
 from batchlab.engine.losses import Loss
-from batchlab.engine.records import Trial
+from batchlab.engine.records import Plan, Trial, TrialState
 from batchlab.engine.runs import Run, Window
 from batchlab.models import Model
 
 Batch = tuple[Tensor, Tensor]
 """Features `[seeds, rows, features]` and target `[seeds, rows]` of one micro-batch."""
 Flags = NDArray[np.bool_]
+PORTIONS = 16
+"""Losses of all rows are summed in so many portions, always the same: several cores share them, and their scatter tells the rows' share
+of a loss's uncertainty."""
 FEWEST_ROWS = 3
 """Fewer training rows tell no noise from a gradient."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Mean losses `[replicas]` on the training and the validation rows, of the weights that are judged; on the validation rows also of the
+    last weights, and of each portion of these rows `[replicas, portions]`. NaN for a replica that has left."""
+
+    train: NDArray[np.float64]
+    validation: NDArray[np.float64]
+    last_validation: NDArray[np.float64]
+    portions: NDArray[np.float64]
 
 
 class Backend(ABC):
     """Trains replicas side by side. A replica whose loss or weights stop being finite has diverged: it keeps its last finite weights
     and leaves, the others go on. Weights are flat, `[replicas, parameters]`, in the order of the network's parameters."""
 
-    def __init__(self, model: Model, shape: tuple[int, int], trials: Sequence[Trial], loss: Loss) -> None:
-        self.model, self.loss = model, loss
-        networks = [_begun(seeded_network(model, shape, trial.seed), trial) for trial in trials]
-        self.network = networks[0]
+    def __init__(self, model: Model, shape: tuple[int, int], trials: Sequence[Trial], loss: Loss, data: TrainingData, plan: Plan) -> None:
+        self.model, self.loss, self.rows, self.plan = model, loss, data, plan
+        self.network = seeded_network(model, shape, trials[0].seed)
         self.shapes = {name: tuple(parameter.shape) for name, parameter in self.network.named_parameters()}
         self.sizes = [parameter.numel() for parameter in self.network.parameters()]
-        self.initial = torch.stack([torch.cat([weight.detach().flatten() for weight in network.parameters()]) for network in networks])
-        self.seeds = list(dict.fromkeys(trial.seed for trial in trials))
-        self.seed_of_replica = np.array([self.seeds.index(trial.seed) for trial in trials])
+        self.initial = _initial(model, shape, trials)
+        draws = {(trial.seed, trial.division): None for trial in trials}
+        place = {draw: number for number, draw in enumerate(draws)}
+        self.seeds, self.divisions = [seed for seed, _ in draws], np.array([division for _, division in draws])
+        self.seed_of_replica = np.array([place[trial.seed, trial.division] for trial in trials])
+        self.planned_rows = 0  # set by the loop; only a schedule asks for it
         self.active = np.ones(len(trials), bool)
         self.diverged = np.zeros(len(trials), bool)
         self.steps = np.zeros(len(trials), np.int64)
@@ -48,16 +66,70 @@ class Backend(ABC):
         """Make all steps of the run: with training rows gathered here, with those of a window, or with a batch for each micro-batch."""
 
     @abstractmethod
-    def losses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the mean loss `[replicas]` on the training and on the validation rows; NaN for a replica that has left."""
+    def summed(self, features: Tensor, target: Tensor, replicas: NDArray[np.intp], last: bool) -> NDArray[np.float64]:
+        """Return the summed losses `[replicas, portions]` of equal portions of rows, for some replicas that still train: of the weights that
+        are judged or, for `last`, of the last ones."""
 
     @abstractmethod
+    def last_weights(self) -> NDArray[np.floating]:
+        """Return a copy of all weights `[replicas, parameters]` as the last step left them."""
+
+    @abstractmethod
+    def averages(self) -> NDArray[np.floating]:
+        """Return a copy of the running averages `[replicas, parameters]`."""
+
+    @abstractmethod
+    def memory_of(self) -> NDArray[np.floating]:
+        """Return a copy of the optimizer's memory `[slots, replicas, parameters]`."""
+
+    @abstractmethod
+    def take_up(self, weights: NDArray[Any], averages: NDArray[Any], memory: NDArray[Any]) -> None:
+        """Go on from these weights, averages and memories, in the shapes that they are returned in."""
+
     def weights(self) -> NDArray[np.floating]:
-        """Return a copy of all weights `[replicas, parameters]`."""
+        """Return a copy of the weights `[replicas, parameters]` that are judged and kept: the averages, where training averages."""
+        return self.averages() if self.plan.averaging else self.last_weights()
+
+    def go_on(self, states: Sequence[TrialState]) -> None:
+        """Go on from where these trials stand."""
+        self.steps = np.array([state.steps for state in states], np.int64)
+        self.rows_seen = np.array([state.rows_seen for state in states], np.int64)
+        self.diverged = np.array([state.diverged_at is not None for state in states])
+        self.active = ~self.diverged
+        weights, averages = np.array([state.weights for state in states]), np.array([state.average for state in states])
+        self.take_up(weights, averages, np.array([state.memory for state in states]).swapaxes(0, 1))
+
+    def losses(self) -> Losses:
+        """Return the mean losses of all replicas that still train."""
+        count = len(self.active)
+        train, validation, last = (np.full(count, np.nan) for _ in range(3))
+        portions = None
+        for replicas, (sample, held_out) in self._evaluated():
+            rows = len(held_out[1])
+            bounds = np.diff(np.arange(min(PORTIONS, rows) + 1) * rows // min(PORTIONS, rows))
+            train[replicas] = self.summed(*sample, replicas, last=False).sum(1) / len(sample[1])
+            sums = self.summed(*held_out, replicas, last=False)
+            portions = np.full((count, len(bounds)), np.nan) if portions is None else portions
+            portions[replicas], validation[replicas] = sums / bounds, sums.sum(1) / rows
+            last[replicas] = self.summed(*held_out, replicas, last=True).sum(1) / rows if self.plan.averaging else validation[replicas]
+        return Losses(train, validation, last, np.full((count, 1), np.nan) if portions is None else portions)
+
+    def _evaluated(self) -> Iterator[tuple[NDArray[np.intp], tuple[Batch, Batch]]]:
+        """Yield the replicas of each division that still train, with its training and validation rows."""
+        division = self.divisions[self.seed_of_replica]
+        for number in np.unique(division[self.active]):
+            yield np.flatnonzero(self.active & (division == number)), self.rows.evaluated_in(int(number))
+
+    def factors(self, run: Run) -> NDArray[np.float64]:
+        """Return the factor on the learning rate of each of the run's steps; one for all where it never changes."""
+        if self.plan.schedule.is_constant:
+            return np.ones(1)
+        shares = run.step_rows / max(self.planned_rows, 1)
+        return self.plan.schedule.factors(shares[:-1], shares[1:])
 
     def noise_scale(self, replica: int, data: TrainingData, batches: int) -> Estimate:
         """Return the replica's gradient noise scale at its weights now, from that many small batches of training rows."""
-        weights = torch.from_numpy(self.weights()[replica])
+        weights = torch.from_numpy(self.last_weights()[replica])
         if len(data.target) < FEWEST_ROWS:
             return Estimate(value=math.inf, low=0.0, high=math.inf)
         gradients, batch_rows = small_gradients(self.model, self.network, self.shapes, weights, data, self.loss, batches)
@@ -86,13 +158,26 @@ class Backend(ABC):
         self.diverge(diverged)
 
 
-def _begun(network: nn.Module, trial: Trial) -> nn.Module:
-    """Give the network the weights that the trial starts from, where it has some."""
-    if trial.start is not None:
+def _initial(model: Model, shape: tuple[int, int], trials: Sequence[Trial]) -> Tensor:
+    """Return the weights `[replicas, parameters]` that the trials start from: given ones, or those of their seeds."""
+    of_seed: dict[int, Tensor] = {}
+    rows = []
+    for trial in trials:
+        if trial.seed not in of_seed or trial.start is not None:
+            network = seeded_network(model, shape, trial.seed)
+            of_seed.setdefault(trial.seed, _flat(network).clone())
+        if trial.start is None:
+            rows.append(of_seed[trial.seed])
+            continue
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 parameter.copy_(torch.from_numpy(np.asarray(trial.start[name])))
-    return network
+        rows.append(_flat(network))
+    return torch.stack(rows)
+
+
+def _flat(network: nn.Module) -> Tensor:
+    return torch.cat([weight.detach().flatten() for weight in network.parameters()])
 
 
 def seeded_network(model: Model, shape: tuple[int, int], seed: int) -> nn.Module:

@@ -45,9 +45,9 @@ def chosen_backend(
     if uses_kernels(model, plan, device, strategy.rows_per_step(data.population.row_count)) and isinstance(model, Linear | Mlp):
         from batchlab.engine.backends.numba_cpu import NumbaCpu
 
-        return NumbaCpu(model, shape, loss, plan.optimizer, trials, data)
+        return NumbaCpu(model, shape, loss, plan, trials, data)
     from batchlab.engine.backends.torch_stacked import TorchStacked
 
     row_count = data.population.row_count
     steps = planned_rows(strategy, row_count, plan) // strategy.rows_per_step(row_count)
-    return TorchStacked(model, shape, loss, plan.optimizer, trials, data, device, plan.precision, steps)
+    return TorchStacked(model, shape, loss, plan, trials, data, device, steps)

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from batchlab.engine.activations import ACTIVATIONS
-from batchlab.engine.backends.base import Backend, Batch
+from batchlab.engine.backends.base import PORTIONS, Backend, Batch
 from batchlab.engine.data import TrainingData
 from batchlab.engine.kernels import compiled
 from batchlab.engine.kernels.training import DIVERGED, MOST_LANES, Replicas, Rows, Scratch, Task, lane_count
 from batchlab.engine.losses import LOSSES, Loss
-from batchlab.engine.optimizers import OPTIMIZERS, Optimizer, Sgd
-from batchlab.engine.records import Precision, Trial
+from batchlab.engine.optimizers import OPTIMIZERS
+from batchlab.engine.records import Plan, Precision, Trial
 from batchlab.engine.runs import Run, Window
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
@@ -26,17 +27,16 @@ BLOCK_ROWS, SMALLEST_BLOCK, LARGEST_PRODUCT = 192, 96, 1_000_000
 small-matrix paths take."""
 SHARED_WORK = 40_000
 """Rows × parameters from which a step, or a call, is worth waking the other cores for."""
-EVALUATION_PORTIONS = 16
-"""Losses of all rows are summed in so many portions, always the same, so that several cores share them."""
 
 
 class NumbaCpu(Backend):
     """Trains in float32 or float64. The same numbers come out, bit for bit, whatever the number of cores and of other replicas."""
 
     def __init__(
-        self, model: Linear | Mlp, shape: tuple[int, int], loss: Loss, optimizer: Optimizer, trials: Sequence[Trial], data: TrainingData
+        self, model: Linear | Mlp, shape: tuple[int, int], loss: Loss, plan: Plan, trials: Sequence[Trial], data: TrainingData
     ) -> None:
-        super().__init__(model, shape, trials, loss)
+        super().__init__(model, shape, trials, loss, data, plan)
+        optimizer = plan.rule
         real = data.features.numpy().dtype
         widths = layer_widths(model, shape)
         self.threads = compiled.cores()
@@ -49,34 +49,38 @@ class NumbaCpu(Backend):
             optimizer=list(OPTIMIZERS).index(optimizer.kind),
             settings=np.array(optimizer.settings, np.float64),
             block_rows=block_rows(widths),
+            averages=int(plan.averaging),
         )
         count, row = len(trials), padded(self.task.parameters)
         self.replicas = Replicas(
             seed=self.seed_of_replica,
             rate=np.array([trial.learning_rate for trial in trials], real),
             weights=np.zeros((2, count, row), real),
+            average=np.zeros((count, row), real),
             memory=np.zeros((optimizer.slots, count, row), real),
             state=np.zeros(count, np.int64),
             steps=np.zeros(count, np.int64),
         )
         self.kernel_order = self._kernel_order()
         self.replicas.weights[0, :, : self.task.parameters] = self.initial.numpy()[:, self.kernel_order]
+        self.replicas.average[:] = self.replicas.weights[0]
         self.features = data.features.contiguous()  # no array of it is kept: a DataLoader's workers move it into shared memory
         self.stored_target = None if data.stored is None else data.stored.arrays[1]
         self.own_target = None if data.stored else data.target.numpy().astype(real)
-        sample, validation = [(rows.contiguous().numpy(), truth.numpy().astype(real)) for rows, truth in data.evaluated]
-        self.validation, self.sample = validation, None if data.sample is None else sample
         self.blocks = np.zeros((self.threads, padded(block_scratch(widths))), real)
         self.scratch: dict[bool, Scratch] = {}
 
     def train(self, run: Run, rows: Iterator[Batch] | Window | None) -> None:
         if rows is None:
-            self._train(Rows(self.features.numpy()[None], self.target[None], run.rows, run.steps))
+            self._train(Rows(self.features.numpy()[None], self.target[None], run.rows, run.steps, self._pace(run)))
         elif isinstance(rows, Window):
-            self._train(Rows(rows.features, rows.target.astype(rows.features.dtype, copy=False), rows.order, run.steps))
+            target = rows.target.astype(rows.features.dtype, copy=False)
+            self._train(Rows(rows.features, target, rows.order, run.steps, self._pace(run)))
         else:
-            for spans in run.spans():
-                self._train(_delivered([next(rows) for _ in spans]))
+            pace = self._pace(run)
+            for number, spans in enumerate(run.spans()):
+                place = min(number, len(pace) - 1)
+                self._train(_delivered([next(rows) for _ in spans], pace[place : place + 1]))
         self._count(run, self.replicas.steps.copy(), self.replicas.state == DIVERGED)
 
     @cached_property
@@ -86,6 +90,9 @@ class NumbaCpu(Backend):
             return self.own_target
         assert self.stored_target is not None
         return np.asarray(self.stored_target).astype(self.blocks.dtype, copy=False)
+
+    def _pace(self, run: Run) -> NDArray[Any]:
+        return self.factors(run).astype(self.blocks.dtype)
 
     def _train(self, rows: Rows) -> None:
         """Make the steps: a replica a core where that keeps the cores busy, else every step shared by the cores."""
@@ -119,26 +126,39 @@ class NumbaCpu(Backend):
             )
         return self.scratch[together]
 
-    def losses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        active = np.flatnonzero(self.active)
-        weights = self._current()[active]
-        sample = self.sample or (self.features.numpy(), self.target)
-        return self._mean_losses(*sample, weights), self._mean_losses(*self.validation, weights)
+    def summed(self, features: Tensor, target: Tensor, replicas: NDArray[np.intp], last: bool) -> NDArray[np.float64]:
+        rows, truth = features.contiguous().numpy(), target.numpy()
+        if target is self.rows.target:
+            truth = self.target
+        weights = self._current()[replicas] if last or not self.plan.averaging else self.replicas.average[replicas, : self.task.parameters]
+        sums = np.zeros((len(replicas), min(PORTIONS, len(target))))
+        threads = self._threads(len(replicas) * len(target))
+        truth = truth.astype(self.blocks.dtype, copy=False)
+        compiled.call("summed_losses", threads, rows, truth, weights, self.task, self.blocks, sums)
+        return sums
 
-    def _mean_losses(self, features: NDArray[Any], target: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float64]:
-        sums = np.zeros((len(weights), min(EVALUATION_PORTIONS, len(target))))
-        if len(weights):
-            threads = self._threads(len(weights) * len(target))
-            compiled.call("summed_losses", threads, features, target, weights, self.task, self.blocks, sums)
-        means = np.full(len(self.active), np.nan)
-        means[self.active] = sums.sum(axis=1) / len(target)
-        return means
+    def last_weights(self) -> NDArray[np.floating]:
+        return self._in_torchs_order(self._current())
 
-    def weights(self) -> NDArray[np.floating]:
-        current = self._current()
-        weights = np.empty_like(current)
-        weights[:, self.kernel_order] = current
-        return weights
+    def averages(self) -> NDArray[np.floating]:
+        return self._in_torchs_order(self.replicas.average[:, : self.task.parameters])
+
+    def memory_of(self) -> NDArray[np.floating]:
+        return self._in_torchs_order(self.replicas.memory[:, :, : self.task.parameters])
+
+    def take_up(self, weights: NDArray[Any], averages: NDArray[Any], memory: NDArray[Any]) -> None:
+        size, order = self.task.parameters, self.kernel_order
+        self.replicas.weights[self.steps % 2, np.arange(len(self.steps)), :size] = weights[:, order]
+        self.replicas.average[:, :size] = averages[:, order]
+        self.replicas.memory[:, :, :size] = memory[:, :, order]
+        self.replicas.steps[:] = self.steps
+        self.replicas.state[:] = np.where(self.diverged, DIVERGED, self.replicas.state)
+
+    def _in_torchs_order(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return a copy of numbers `[…, parameters]` in torch's order."""
+        turned = np.empty_like(rows)
+        turned[..., self.kernel_order] = rows
+        return turned
 
     def _current(self) -> NDArray[Any]:
         """Return a copy of all weights `[replicas, parameters]` in the kernels' order."""
@@ -157,18 +177,17 @@ def warm(precision: Precision = "float32") -> None:
     """Compile the kernels, or load them from disk, by training a linear model on two rows."""
     rows = torch.zeros(2, 1, dtype=torch.float64 if precision == "float64" else torch.float32)
     data = TrainingData(rows, rows[:, 0], rows, rows[:, 0], Population(2), output_count=1)
-    backend = NumbaCpu(Linear(), (1, 1), Loss("mse"), Sgd(), [Trial(0.1, 0)], data)
+    backend = NumbaCpu(Linear(), (1, 1), Loss("mse"), Plan(), [Trial(0.1, 0)], data)
     backend.train(Run(np.zeros((1, 2), np.int32), np.array([2]), np.array([2]), first_step=1, rows_before=0, evaluated=True), None)
     backend.losses()
 
 
-def _delivered(batches: list[Batch]) -> Rows:
-    """Return one step's rows as tables of their own, one a seed."""
+def _delivered(batches: list[Batch], pace: NDArray[Any]) -> Rows:
+    """Return one step's rows as tables of their own, one a seed, with the factor on its rate."""
     features, target = (torch.cat(parts, dim=1).numpy() for parts in zip(*batches, strict=True))
     seeds, count = target.shape
-    return Rows(
-        features, target.astype(features.dtype, copy=False), np.tile(np.arange(count, dtype=np.int32), (seeds, 1)), np.array([count])
-    )
+    order = np.tile(np.arange(count, dtype=np.int32), (seeds, 1))
+    return Rows(features, target.astype(features.dtype, copy=False), order, np.array([count]), pace)
 
 
 def layer_widths(model: Linear | Mlp, shape: tuple[int, int]) -> NDArray[np.int64]:

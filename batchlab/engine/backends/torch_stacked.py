@@ -4,19 +4,21 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from batchlab.engine.backends.base import Backend, Batch, Flags
+from batchlab.engine.averaging import average_share
+from batchlab.engine.backends.base import PORTIONS, Backend, Batch, Flags
 from batchlab.engine.data import TrainingData
 from batchlab.engine.delivery import batches_of
 from batchlab.engine.gradients import views
 from batchlab.engine.losses import Loss
-from batchlab.engine.optimizers import Optimizer
-from batchlab.engine.records import Precision, Trial
+from batchlab.engine.records import Plan, Trial
 from batchlab.engine.runs import Run, Window
 from batchlab.models import Model
 
@@ -38,23 +40,23 @@ class TorchStacked(Backend):
         model: Model,
         shape: tuple[int, int],
         loss: Loss,
-        optimizer: Optimizer,
+        plan: Plan,
         trials: Sequence[Trial],
         data: TrainingData,
         device: torch.device,
-        precision: Precision,
         steps_planned: int,
     ) -> None:
-        super().__init__(model, shape, trials, loss)
-        self.optimizer, self.device, self.precision = optimizer, device, precision
+        super().__init__(model, shape, trials, loss, data, plan)
+        self.optimizer, self.device, self.precision = plan.rule, device, plan.precision
         real = data.features.dtype
-        self.rows = data
-        self.sample, self.validation = data.evaluated
         self.carried = np.arange(len(trials))
         self.seed_of_carried = torch.from_numpy(self.seed_of_replica).to(device)
         self.left = self.initial.to(device, real)
         self.current = self.left.clone()
-        self.memory = torch.zeros((optimizer.slots, *self.current.shape), device=device, dtype=real)
+        self.average, self.left_average = self.current.clone(), self.current.clone()
+        self.memory = torch.zeros((self.optimizer.slots, *self.current.shape), device=device, dtype=real)
+        self.left_memory = self.memory.clone()
+        self.factor, self.share = (torch.ones((), device=device, dtype=real) for _ in range(2))
         self.rates = torch.tensor([[trial.learning_rate] for trial in trials], device=device, dtype=real)
         self.moving = torch.ones(len(trials), dtype=torch.bool, device=device)
         self.made = torch.zeros(len(trials), dtype=torch.int64, device=device)
@@ -79,18 +81,33 @@ class TorchStacked(Backend):
         self._count(run, made, diverged)
 
     def _make_steps(self, run: Run, batches: Iterator[Batch] | None) -> None:
+        pace = self._pace(run)
         if batches is not None:
-            for spans in run.spans():
+            for spans, _ in zip(run.spans(), pace, strict=True):
                 self._step((next(batches) for _ in spans), spans[-1].stop - spans[0].start)
             return
         features, target = self.data
         order = torch.from_numpy(run.rows).to(features.device)
-        for spans in run.spans():
+        for spans, _ in zip(run.spans(), pace, strict=True):
             rows = spans[-1].stop - spans[0].start
             if len(spans) == 1 and (graph := self._graph_of(rows)) is not None:
                 graph.replay(order[:, spans[0]])
             else:
                 self._step(((features[order[:, span]].to(self.device), target[order[:, span]].to(self.device)) for span in spans), rows)
+
+    def _pace(self, run: Run) -> Iterator[None]:
+        """Set, step by step, the factor on the rate and the share that the step's weights have in the average: on the device, where a
+        captured step reads them."""
+        shares = [average_share(step) if self.plan.averaging else 0.0 for step in range(run.first_step, run.last_step + 1)]
+        factors = np.broadcast_to(self.factors(run), len(shares))
+        table = torch.from_numpy(np.stack([factors, shares])).to(self.device, self.current.dtype)
+        for number, share in enumerate(shares):
+            self.averaged = share > 0
+            if not self.plan.schedule.is_constant:
+                self.factor.copy_(table[0, number])
+            if self.plan.averaging:
+                self.share.copy_(table[1, number])
+            yield
 
     def _step(self, batches: Iterator[Batch], rows: int) -> None:
         """Make one update with the gradient of `rows` rows, summed over micro-batches; all state is changed in place."""
@@ -104,10 +121,12 @@ class TorchStacked(Backend):
             loss += share.detach()
         with torch.no_grad():
             self.step += 1
-            updated = self.optimizer.updated(self.current, gradient, self.rates, self.memory, self.step)
+            updated = self.optimizer.updated(self.current, gradient, self.rates * self.factor, self.memory, self.step)
             self.moving &= torch.isfinite(loss) & torch.isfinite(updated).all(1)
             self.current.copy_(torch.where(self.moving[:, None], updated, self.current))
             self.made += self.moving
+            if self.plan.averaging and (self.averaged or self.device.type == "cuda"):  # a captured step cannot be asked
+                self.average += (self.share * self.moving)[:, None] * (self.current - self.average)
 
     def _summed_losses(self, weights: Tensor, features: Tensor, target: Tensor) -> Tensor:
         """Return the summed loss `[replicas]` of rows `[replicas, rows, features]`, compiled where that pays and can be done."""
@@ -130,7 +149,7 @@ class TorchStacked(Backend):
         if features.device.type != "cuda":
             return None
         if self.graph is None:
-            state = (self.current, self.memory, self.moving, self.made, self.step)
+            state = (self.current, self.average, self.memory, self.moving, self.made, self.step)
             self.graph = _Graph(lambda block: self._step(iter([(features[block], target[block])]), rows), len(self.seeds), rows, state)
         return self.graph if self.graph.rows == rows else None
 
@@ -142,28 +161,53 @@ class TorchStacked(Backend):
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     @torch.no_grad()
-    def losses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def summed(self, features: Tensor, target: Tensor, replicas: NDArray[np.intp], last: bool) -> NDArray[np.float64]:
+        places = torch.from_numpy(np.searchsorted(self.carried, replicas)).to(self.device)
+        chosen = self.current if last or not self.plan.averaging else self.average
+        chosen = chosen if len(replicas) == len(self.carried) else chosen[places]
+        count, rows = len(replicas), len(target)
+        portions = min(PORTIONS, rows)
+        bounds = [place * rows // portions for place in range(portions + 1)]
+        sums = torch.zeros((count, portions), device=self.device, dtype=chosen.dtype)
+        most = max(EVALUATED_AT_ONCE // count, 1)
         with _tf32_products(self.precision == "tf32"):
-            return self._mean_losses(*(self.data if self.rows.sample is None else self.sample)), self._mean_losses(*self.validation)
+            for number, (begin, end) in enumerate(pairwise(bounds)):
+                for start in range(begin, end, most):
+                    part = slice(start, min(start + most, end))
+                    sums[:, number] += self._row_losses(chosen, features[part], target[part]).sum(1)
+        return sums.double().cpu().numpy()
 
-    def _mean_losses(self, features: Tensor, target: Tensor) -> NDArray[np.float64]:
-        count, weights = len(self.carried), views(self.current, self.shapes)
-        total = torch.zeros_like(self.current[:, 0])
-        portion = max(EVALUATED_AT_ONCE // count, 1)
-        for start in range(0, len(target), portion):
-            rows = features[start : start + portion].to(self.device).expand(count, -1, -1)
-            truth = target[start : start + portion].to(self.device).expand(count, -1)
-            with self._rounding():
-                outputs = self.model.stacked(self.network, weights, rows)
-            total += self.loss.per_row(outputs.to(total.dtype), truth).sum(1)
-        means = np.full(len(self.active), np.nan)
-        means[self.carried] = (total / len(target)).cpu().numpy()
-        means[~self.active] = np.nan
-        return means
+    def _row_losses(self, chosen: Tensor, features: Tensor, target: Tensor) -> Tensor:
+        """Return the losses `[replicas, rows]` of rows that all share."""
+        count = len(chosen)
+        with self._rounding():
+            outputs = self.model.stacked(self.network, views(chosen, self.shapes), features.to(self.device).expand(count, -1, -1))
+        return self.loss.per_row(outputs.to(chosen.dtype), target.to(self.device).expand(count, -1))
 
-    def weights(self) -> NDArray[np.floating]:
-        self.left[torch.from_numpy(self.carried).to(self.device)] = self.current
+    def last_weights(self) -> NDArray[np.floating]:
+        self._put_down()
         return self.left.cpu().numpy().copy()
+
+    def averages(self) -> NDArray[np.floating]:
+        self._put_down()
+        return self.left_average.cpu().numpy().copy()
+
+    def memory_of(self) -> NDArray[np.floating]:
+        self._put_down()
+        return self.left_memory.cpu().numpy().copy()
+
+    def _put_down(self) -> None:
+        """Note what those carried along have come to beside those who have left."""
+        places = torch.from_numpy(self.carried).to(self.device)
+        self.left[places], self.left_average[places], self.left_memory[:, places] = self.current, self.average, self.memory
+
+    def take_up(self, weights: NDArray[Any], averages: NDArray[Any], memory: NDArray[Any]) -> None:
+        for kept, values in ((self.current, weights), (self.average, averages), (self.memory, memory)):
+            kept.copy_(torch.from_numpy(values))
+        self.made.copy_(torch.from_numpy(self.steps))
+        self.moving.copy_(torch.from_numpy(self.active))
+        self.step.fill_(int(self.steps.max(initial=0)))
+        self._leave()
 
     def stop(self, replicas: Flags) -> None:
         super().stop(replicas)
@@ -179,10 +223,11 @@ class TorchStacked(Backend):
         self.moving &= torch.from_numpy(staying).to(self.device)
         if not 0 < staying.sum() <= len(staying) / 2:
             return
-        self.weights()
+        self._put_down()
         kept = torch.from_numpy(np.flatnonzero(staying)).to(self.device)
         self.carried, self.graph = self.carried[staying], None
         self.current, self.memory, self.rates = self.current[kept], self.memory[:, kept], self.rates[kept]
+        self.average = self.average[kept]
         self.moving, self.made, self.seed_of_carried = self.moving[kept], self.made[kept], self.seed_of_carried[kept]
 
 

@@ -18,6 +18,7 @@ from batchlab.engine.kernels import training
 
 SOURCES = (
     "activations.py",
+    "averaging.py",
     "losses.py",
     "optimizers.py",
     "kernels/parts.py",

@@ -7,6 +7,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from batchlab.engine import averaging
 from batchlab.engine.activations import ACTIVATIONS
 from batchlab.engine.losses import LOSSES
 from batchlab.engine.optimizers import OPTIMIZERS
@@ -94,6 +95,9 @@ activate = one_of([_over_a_block(activation.value_and_slope) for activation in A
 
 loss_and_slope = one_of([loss.value_and_slope for loss in LOSSES.values()])
 """(loss, outputs [rows, outputs], row, target, knee) → the row's loss; the row's outputs are overwritten by its slopes."""
+
+average_share = njit(averaging.average_share, **PLAIN)
+"""(step) → how much of the running average the weights after this step make up."""
 
 update = one_of([kind.kernel for kind in OPTIMIZERS.values()])
 """(optimizer, weights, gradient, first, second, rate, step, settings, updated), all [parameters]: updated ← the new weights."""

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit, prange
 
 from batchlab.engine.kernels import linear, mlp
-from batchlab.engine.kernels.parts import FAST, PLAIN, update, wait_for_all
+from batchlab.engine.kernels.parts import FAST, PLAIN, average_share, update, wait_for_all
 
 TRAINS, DIVERGED = 0, 1
 LANE_ROWS, MOST_LANES = 128, 16
@@ -27,24 +27,28 @@ class Task(NamedTuple):
     optimizer: int
     settings: Any
     block_rows: int
+    averages: int
 
 
 class Rows(NamedTuple):
     """Tables `[tables, rows, features]` and `[tables, rows]` (one for all, or one a seed), the order of rows `[seeds, rows of the
-    run]`, and where in it each step ends `[steps]`."""
+    run]`, where in it each step ends `[steps]`, and the factor on the learning rate of each step (or one for all)."""
 
     features: Any
     target: Any
     order: Any
     ends: Any
+    pace: Any
 
 
 class Replicas(NamedTuple):
-    """State of all replicas. `weights[steps made % 2]` `[2, replicas, parameters]` are the current ones, the other half the previous."""
+    """State of all replicas. `weights[steps made % 2]` `[2, replicas, parameters]` are the current ones, the other half the previous;
+    `average` `[replicas, parameters]` is their running average."""
 
     seed: Any
     rate: Any
     weights: Any
+    average: Any
     memory: Any
     state: Any
     steps: Any
@@ -85,16 +89,28 @@ def _gradient_of_lane(features, target, order, task, weights, start, end, lane, 
 
 
 @njit(**PLAIN)
-def _moves(replicas, task, replica, made, loss, gradient):
+def _moves(replicas, task, replica, made, loss, gradient, factor):
     """Make update number `made` + 1; return whether loss and new weights are finite. If not, the replica keeps the weights it had."""
     weights = replicas.weights[made % 2, replica, : task.parameters]
     updated = replicas.weights[(made + 1) % 2, replica, : task.parameters]
     memory = replicas.memory[:, replica, : task.parameters]
-    update(task.optimizer, weights, gradient, memory, replicas.rate[replica], made + 1, task.settings, updated)
+    update(task.optimizer, weights, gradient, memory, replicas.rate[replica] * factor, made + 1, task.settings, updated)
     poison = updated.dtype.type(0)
     for index in range(len(updated)):
         poison += updated[index] * updated.dtype.type(0)  # stays 0 unless a weight is infinite or NaN
-    return np.isfinite(loss) and np.isfinite(poison)
+    finite = np.isfinite(loss) and np.isfinite(poison)
+    if finite and task.averages:
+        _average(replicas.average[replica, : task.parameters], updated, average_share(made + 1))
+    return finite
+
+
+@njit(**PLAIN)
+def _average(average, weights, share):
+    """Move the running average a share of the way to the weights."""
+    if share > 0:
+        step = weights.dtype.type(share)
+        for index in range(len(weights)):
+            average[index] += step * (weights[index] - average[index])
 
 
 @njit(**PLAIN)
@@ -112,7 +128,8 @@ def _train_replica(rows, replicas, task, scratch, replica, thread):
     table = min(seed, len(rows.features) - 1)
     features, target, order = rows.features[table], rows.target[table], rows.order[seed]
     start, made = np.int64(0), replicas.steps[replica]
-    for end in rows.ends:
+    for number in range(len(rows.ends)):
+        end, factor = rows.ends[number], rows.pace[min(number, len(rows.pace) - 1)]
         weights = replicas.weights[made % 2, replica, : task.parameters]
         _transpose(task, weights, end - start, transposed)
         lanes, loss = lane_count(end - start), 0.0
@@ -121,7 +138,7 @@ def _train_replica(rows, replicas, task, scratch, replica, thread):
             loss += _gradient_of_lane(features, target, order, task, weights, start, end, lane, lanes, gradient, transposed, block)
             if lane > 0:
                 _add(total, gradient)
-        if not _moves(replicas, task, replica, made, loss, total):
+        if not _moves(replicas, task, replica, made, loss, total, factor):
             replicas.state[replica] = DIVERGED
             break
         start, made = end, made + 1
@@ -132,7 +149,8 @@ def _train_replica(rows, replicas, task, scratch, replica, thread):
 def _train_share(rows, replicas, task, active, scratch, thread, threads):
     """Make one core's share of all steps of the run: its lanes of every step, and then its replicas' updates."""
     start = np.int64(0)
-    for end in rows.ends:
+    for number in range(len(rows.ends)):
+        end, factor = rows.ends[number], rows.pace[min(number, len(rows.pace) - 1)]
         lanes = lane_count(end - start)
         for place in range(thread, len(active), threads):
             weights = replicas.weights[replicas.steps[active[place]] % 2, active[place], : task.parameters]
@@ -153,18 +171,18 @@ def _train_share(rows, replicas, task, active, scratch, thread, threads):
         wait_for_all(scratch.meeting, threads)
         for place in range(thread, len(active), threads):
             if replicas.state[active[place]] == TRAINS:
-                _sum_lanes_and_move(replicas, task, scratch, active[place], place * lanes, lanes)
+                _sum_lanes_and_move(replicas, task, scratch, active[place], place * lanes, lanes, factor)
         wait_for_all(scratch.meeting, threads)
         start = end
 
 
 @njit(**PLAIN)
-def _sum_lanes_and_move(replicas, task, scratch, replica, first, lanes):
+def _sum_lanes_and_move(replicas, task, scratch, replica, first, lanes, factor):
     total, loss = scratch.gradients[first, : task.parameters], scratch.losses[first]
     for lane in range(first + 1, first + lanes):
         loss += scratch.losses[lane]
         _add(total, scratch.gradients[lane, : task.parameters])
-    if _moves(replicas, task, replica, replicas.steps[replica], loss, total):
+    if _moves(replicas, task, replica, replicas.steps[replica], loss, total, factor):
         replicas.steps[replica] += 1
     else:
         replicas.state[replica] = DIVERGED

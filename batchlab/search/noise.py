@@ -1,12 +1,10 @@
-"""What a search knows of one group of settings so far."""
+"""The gradient noise scale along a training."""
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from batchlab.analysis.estimates import Estimate
-from batchlab.engine.records import TrialResult
-from batchlab.search.candidates import Group
 
 
 @dataclass(frozen=True)
@@ -25,17 +23,3 @@ def nearest_to(target: float | None, points: Iterable[NoisePoint]) -> NoisePoint
         return None
     lossy = (point for point in points if point.validation_loss > 0)
     return min(lossy, key=lambda point: abs(math.log(point.validation_loss / target)), default=None)
-
-
-@dataclass
-class Progression:
-    """What is known of one group: all its tuning trials, those of the final rates' own seeds, its
-    best rate, and that rate's trials with fresh seeds."""
-
-    group: Group
-    tuned: list[TrialResult] = field(default_factory=list)
-    finals: list[TrialResult] = field(default_factory=list)
-    rate: float | None = None
-    confirmed: list[TrialResult] = field(default_factory=list)
-    noise: list[NoisePoint] = field(default_factory=list)
-    seconds: float = 0.0

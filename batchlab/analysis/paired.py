@@ -1,0 +1,98 @@
+"""Who is surely behind: paired relative differences of losses over draws (seeds and divisions) and over validation rows."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+Numbers = NDArray[np.float64]
+PRIOR_DRAWS = 8.0
+"""The scatter of all settings together weighs like so many draws in the estimate of each one's own (Smyth 2004, moderated t)."""
+CLOSE = 0.5
+"""Settings whose loss is at most so much above the leader's tell how much differences scatter; those far off scatter more."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting's loss over another's, less 1, with the variance of that mean and its degrees of freedom."""
+
+    value: float
+    variance: float
+    degrees: float
+
+    def low(self, error: float) -> float:
+        """Return the end below which the difference lies with probability `error` at most (one-sided)."""
+        return self.value - self._reach(error)
+
+    def high(self, error: float) -> float:
+        """Return the end above which the difference lies with probability `error` at most (one-sided)."""
+        return self.value + self._reach(error)
+
+    def _reach(self, error: float) -> float:
+        if not math.isfinite(self.variance):
+            return math.inf
+        return float(special.stdtrit(self.degrees, 1 - error)) * math.sqrt(self.variance)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Losses of one setting: `losses` `[draws]`, and the mean losses of portions of the validation rows `[draws, portions]` where these
+    rows are the same for all draws; None where every draw has rows of its own, whose scatter the draws then show."""
+
+    losses: Numbers
+    portions: Numbers | None = None
+
+
+def differences(samples: Sequence[Sample], leader: int) -> list[Difference]:
+    """Return every sample's difference to that of the leader, paired draw by draw and portion by portion.
+
+    With few draws the scatter of one difference says little, so that of all close settings together is counted as `PRIOR_DRAWS` further
+    ones. A sample that is not finite is infinitely far behind.
+    """
+    best = samples[leader]
+    residuals = [_residuals(sample, best) for sample in samples]
+    close = [pair for pair, (_, value) in zip(_variances(residuals), residuals, strict=True) if 0 < abs(value) <= CLOSE and pair[1] > 0]
+    pooled = sum(variance * degrees for variance, degrees in close) / sum(degrees for _, degrees in close) if close else 0.0
+    return [
+        Difference(0.0, 0.0, math.inf) if place == leader else _difference(sample, best, found, value, pooled)
+        for place, (sample, (found, value)) in enumerate(zip(samples, residuals, strict=True))
+    ]
+
+
+def _variances(residuals: Sequence[tuple[Numbers, float]]) -> list[tuple[float, int]]:
+    return [(float(found.var(ddof=1)), len(found) - 1) if len(found) > 1 else (0.0, 0) for found, _ in residuals]
+
+
+def _residuals(sample: Sample, best: Sample) -> tuple[Numbers, float]:
+    """Return how each shared draw's ratio of losses departs from the ratio of means, and that ratio less 1."""
+    count = min(len(sample.losses), len(best.losses))
+    own, other = sample.losses[:count], best.losses[:count]
+    if not count or not np.isfinite(own).all() or not np.isfinite(other).all() or other.mean() <= 0:
+        return np.zeros(0), math.inf
+    ratio = float(own.mean() / other.mean())
+    return (own - ratio * other) / other.mean(), ratio - 1
+
+
+def _difference(sample: Sample, best: Sample, residuals: Numbers, value: float, pooled: float) -> Difference:
+    count = len(residuals)
+    if count == 0:
+        return Difference(math.inf, math.inf, 1.0)
+    own = float(residuals.var(ddof=1)) if count > 1 else 0.0
+    degrees = PRIOR_DRAWS + count - 1
+    over_draws = (PRIOR_DRAWS * pooled + (count - 1) * own) / degrees / count
+    over_rows, portions = _over_rows(sample, best, count, value)
+    total = over_draws + over_rows
+    lost = over_draws**2 / degrees + (over_rows**2 / (portions - 1) if portions > 1 else 0.0)
+    return Difference(value, total, total**2 / lost if lost > 0 else degrees)
+
+
+def _over_rows(sample: Sample, best: Sample, count: int, value: float) -> tuple[float, int]:
+    """Return the variance of the ratio of means over validation rows, from the portions' mean differences, and how many these are."""
+    if sample.portions is None or best.portions is None or sample.portions.shape[1] < 2:
+        return 0.0, 0
+    own, other = sample.portions[:count].mean(0), best.portions[:count].mean(0)
+    departures = (own - (1 + value) * other) / other.mean()
+    return float(departures.var(ddof=1) / len(departures)), len(departures)

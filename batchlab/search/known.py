@@ -1,0 +1,46 @@
+"""All that a search knows so far, as one frozen record; its parts return the next one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchlab.engine.records import TrialResult
+from batchlab.search.loaders import Delivery
+from batchlab.search.noise import NoisePoint
+from batchlab.search.space import Candidate, Setting
+from batchlab.search.standings import Standings
+from batchlab.search.timings import Timings
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the race came to, and what was measured after it.
+
+    `confirmed` holds the trainings with fresh draws of each setting and `test_losses` theirs, in the target's unit; `models` one training
+    on the split itself, for shipping, and `noise` the gradient noise scale along it; `timings` and `peaks` are of rows of the table.
+    `left_out` says which parts were not made, and why. `trainings` counts those outside the race.
+    """
+
+    standings: Standings = field(default_factory=Standings)
+    confirmed: Mapping[Setting, Sequence[TrialResult]] = field(default_factory=dict)
+    test_losses: Mapping[Setting, Numbers] = field(default_factory=dict)
+    models: Mapping[Setting, TrialResult] = field(default_factory=dict)
+    noise: Mapping[Setting, Sequence[NoisePoint]] = field(default_factory=dict)
+    timings: Mapping[Candidate, Timings] = field(default_factory=dict)
+    peaks: Mapping[Candidate, Sequence[int]] = field(default_factory=dict)
+    deliveries: Sequence[Delivery] = ()
+    sorted_of: Setting | None = None
+    sorted_results: Sequence[TrialResult] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    trainings: int = 0
+    seconds: float = 0.0
+
+    @property
+    def all_trainings(self) -> int:
+        """Trainings of the race and after it."""
+        return self.standings.trainings + self.trainings

@@ -1,0 +1,132 @@
+"""The trainings behind the models that ship, and what confirmed trainings come to on the test rows."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchlab.engine.backends.choice import chosen_backend
+from batchlab.engine.data import TrainingData
+from batchlab.engine.loop import train
+from batchlab.engine.recorder import Recorder
+from batchlab.engine.records import Plan, Trial, TrialResult
+from batchlab.experiment import MOST_TESTED, Experiment
+from batchlab.search.concluding import Ground
+from batchlab.search.known import Known
+from batchlab.search.noise import NoisePoint
+from batchlab.search.space import Setting
+from batchlab.search.work import FRESH, confirming_marks
+from batchlab.strategies import Population
+from batchlab.training_data import tensors
+
+NOISE_EVERY, NOISE_BATCHES = 4, 256
+"""The noise scale is measured at every fourth evaluation of one seed, from so many small batches."""
+TESTED_ROWS = 200_000
+"""Of more test rows the losses that the verdict tells are those of a sample."""
+
+
+def shipped_models(
+    experiment: Experiment, data: TrainingData, plan: Plan, known: Known, ground: Ground, is_over: Callable[[], bool]
+) -> Known:
+    """Return what is known with one training of each confirmed setting on the split's own rows, and the noise scale along it.
+
+    Where the confirmed trainings had these rows themselves, the one of median loss ships, and the further training is for the noise
+    scale alone. What time does not allow is left out: the best settings come first.
+    """
+    order = sorted(known.confirmed, key=lambda setting: float(np.mean(_last(known.confirmed[setting]))))
+    divided = ground.data.divisions is not None
+    for setting in order:
+        results = known.confirmed[setting]
+        rows = max(result.rows_seen for result in results)
+        if is_over() or (setting.typed and not divided):
+            continue
+        noise: list[NoisePoint] = []
+        model = _trained(experiment, data, plan, setting, rows, noise, is_over)
+        models = {**known.models, setting: model} if divided and model.rows_seen >= rows else known.models
+        known = replace(known, models=models, noise={**known.noise, setting: noise}, trainings=known.trainings + 1)
+    missing = [setting for setting in order if setting not in known.noise and not setting.typed]
+    if missing or not order:
+        known = replace(known, left_out={**known.left_out, "noise scale": f"no time for {len(missing)} of {len(order)} settings"})
+    return known
+
+
+def _last(results: Sequence[TrialResult]) -> list[float]:
+    return [np.inf if result.diverged_at is not None else result.curve.validation_loss[-1] for result in results]
+
+
+def _trained(
+    experiment: Experiment,
+    data: TrainingData,
+    plan: Plan,
+    setting: Setting,
+    rows: int,
+    noise: list[NoisePoint],
+    is_over: Callable[[], bool],
+) -> TrialResult:
+    """Train the setting once on the split's own rows and fill in the noise scale along the way."""
+
+    def watch(recorder: Recorder) -> None:
+        curve = recorder.curves[0]
+        if recorder.backend.active[0] and len(curve.step) % NOISE_EVERY == 1 and not is_over():
+            scale = recorder.backend.noise_scale(0, data, NOISE_BATCHES)
+            noise.append(NoisePoint(curve.step[-1], curve.rows_seen[-1], curve.validation_loss[-1], scale))
+
+    trial = Trial(setting.learning_rate, experiment.profile.seed + FRESH)
+    plan = plan.model_copy(update={"optimizer": setting.optimizer, "patience": None, "keep": "last", "hopeless_after": 1.0})
+    return train(
+        data,
+        experiment.model,
+        setting.updates,
+        [trial],
+        plan,
+        experiment.loss,
+        experiment.device,
+        marks=confirming_marks(rows),
+        on_evaluation=watch,
+        should_stop=is_over,
+    )[0]
+
+
+def tested(
+    experiment: Experiment, evidence: Mapping[Setting, Sequence[TrialResult]], is_over: Callable[[], bool]
+) -> dict[Setting, NDArray[np.float64]]:
+    """Return each setting's mean losses `[draws]` on the test rows, in the target's unit, by the engine; of those that have weights."""
+    data = _test_rows(experiment)
+    found = {}
+    for setting, results in evidence.items():
+        if is_over() and found:
+            break
+        if all(result.weights for result in results if result.diverged_at is None):
+            found[setting] = _losses(experiment, data, setting, results)
+    return found
+
+
+def _test_rows(experiment: Experiment) -> TrainingData:
+    """Return data whose validation rows are the test rows, or a sample of them."""
+    rows = experiment.split.rows("test", min(TESTED_ROWS, MOST_TESTED))
+    real = experiment.data.features.dtype
+    features, target = tensors(experiment.table, rows, experiment.preparation, real)
+    whole = experiment.data
+    few = slice(0, 1)
+    return replace(
+        whole,
+        features=whole.features[few],
+        target=whole.target[few],
+        validation_features=features,
+        validation_target=target,
+        population=Population(1),
+        sample=None,
+        stored=None,
+    )
+
+
+def _losses(experiment: Experiment, data: TrainingData, setting: Setting, results: Sequence[TrialResult]) -> NDArray[np.float64]:
+    losses = np.full(len(results), np.inf)
+    alive = [place for place, result in enumerate(results) if result.diverged_at is None]
+    trials = [Trial(setting.learning_rate, 0, start=results[place].weights) for place in alive]
+    if trials:
+        plan = experiment.profile.train.model_copy(update={"averaging": False})
+        backend = chosen_backend(data, experiment.model, setting.updates, trials, plan, experiment.loss, experiment.device)
+        losses[alive] = backend.losses().validation * experiment.loss_unit
+    return losses
