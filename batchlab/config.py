@@ -37,7 +37,7 @@ else:  # the kinds are found at run time; pydantic picks one by its `kind`
     AnyStrategy = Annotated[reduce(or_, STRATEGIES.values()), Field(discriminator="kind")]
 
 Tree = dict[str, Any]
-DEFAULT_KINDS: Tree = {"source": {"kind": "bundled"}, "model": {"kind": "linear"}, "train": {"optimizer": {"kind": "sgd"}}}
+DEFAULT_KINDS: Tree = {"source": {"kind": "bundled"}, "model": {"kind": "linear"}}
 SAME_KEYS = ("split",)
 """Tables whose keys are the same whatever their `kind`."""
 PROFILES = resources.files("batchlab") / "profiles"
@@ -112,10 +112,18 @@ def load_profile(
         tree = _merged(tree, _override(override))
     if strategies is not None:
         tree["strategies"] = _selected(tree.get("strategies", {}), strategies)
+    _name_the_optimizer(tree)
     try:
         return Profile.model_validate(tree)
     except ValidationError as error:
         raise BadInput(_in_one_line(error)) from error
+
+
+def _name_the_optimizer(tree: Tree) -> None:
+    """Let an optimizer of which only settings are given (`train.optimizer.momentum=0.9`) be SGD; without any, the search tries several."""
+    train = tree.get("train")
+    if isinstance(train, dict) and isinstance(train.get("optimizer"), dict):
+        tree["train"] = {**train, "optimizer": {"kind": "sgd", **train["optimizer"]}}
 
 
 def _read(name: str) -> Tree:

@@ -115,7 +115,9 @@ BUNDLED: dict[str, dict[str, object]] = {
 TWELVE = ("lesson", "diabetes", "breast_cancer", "digits", "prices", "friedman", "diamonds", "flights", "sines", "heavy", "rare", "wide")
 
 
-def profile_of(name: str, folder: Path, minutes: float | None = None, seed: int = 0, data_seed: int = 0, extra: tuple[str, ...] = ()) -> Profile:
+def profile_of(
+    name: str, folder: Path, minutes: float | None = None, seed: int = 0, data_seed: int = 0, extra: tuple[str, ...] = ()
+) -> Profile:
     """Return the profile that compares on a data set of this name, which is written to the folder when it is not there."""
     limit = () if minutes is None else (f"search.max_minutes={minutes:g}",)
     if name in BUNDLED:

@@ -124,6 +124,15 @@ def _ratio_of(one: Numbers, other: Numbers, draws: int) -> LogMean:
     return resampled(np.log(one) - np.log(other), draws)
 
 
+def _ratio_of_steps(one: Outcome, other: Outcome) -> LogMean:
+    """Return the ratio of seconds a step: round by round, or where one of them was not timed in rounds of means."""
+    tops, bottoms = one.seconds_per_step, other.seconds_per_step
+    if len(tops) == len(bottoms):
+        return ratio(tops, bottoms)
+    below = log_mean(bottoms)
+    return log_mean(tops).times(LogMean(-below.mean, below.parts))
+
+
 @dataclass(frozen=True)
 class Measure:
     """What settings are ranked by, and another setting's value over this one's."""
@@ -145,7 +154,7 @@ def _to_pages(*items: Outcome) -> LogMean:
 
 _TIME = Measure(
     value=lambda item: item.seconds().interval(),
-    over=lambda a, b: _ratio_of(a.least_steps, b.least_steps, len(b.losses)).times(ratio(a.seconds_per_step, b.seconds_per_step)),
+    over=lambda a, b: _ratio_of(a.least_steps, b.least_steps, len(b.losses)).times(_ratio_of_steps(a, b)),
     rank=lambda item: item.seconds().mean,
 )
 _LOSS = Measure(

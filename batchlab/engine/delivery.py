@@ -135,7 +135,7 @@ class _Rows(Dataset[Batch]):
         self.features, self.target = features, target
 
     def __getitem__(self, block: Indices) -> Batch:
-        rows = torch.from_numpy(block)
+        rows = torch.tensor(block)
         return self.features[rows], self.target[rows]
 
 

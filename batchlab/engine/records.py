@@ -122,8 +122,8 @@ class TrialResult:
     """How one trial ended. Losses are in the units that training saw; `diverged_at` is the step whose loss or weights were not finite.
 
     `stopped` says why a trial left before the plan's end, where it did. `kept` is the number of the curve's point whose weights were
-    kept; `weights` maps parameter names to arrays; `state`, where it was asked for, is what the trial can go on from. `train_seconds` and `evaluation_seconds` are of all trials that trained beside it,
-    together.
+    kept; `weights` maps parameter names to arrays; `state`, where it was asked for, is what the trial can go on from. `train_seconds` and
+    `evaluation_seconds` are of all trials that trained beside it, together.
     """
 
     trial: Trial

@@ -93,8 +93,11 @@ def _with_the_last_marked(pieces: Iterator[Order]) -> Iterator[tuple[Order, bool
 
 
 class Cutting:
-    """Cuts a training's epochs into runs; what is left of one goes into the next. `strategy` is the one that goes on, as it has adapted, and
-    `look` the rows at which it is asked again. Runs end at the `points` (rows), by default those that the plan evaluates at."""
+    """Cuts a training's epochs into runs; what is left of one goes into the next.
+
+    `strategy` is the one that goes on, as it has adapted, and `look` the rows at which it is asked again. Runs end at the `points` (rows),
+    by default those that the plan evaluates at.
+    """
 
     def __init__(
         self,

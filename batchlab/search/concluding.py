@@ -15,10 +15,10 @@ from batchlab.engine.data import TrainingData
 from batchlab.engine.records import TrialResult
 from batchlab.experiment import Experiment
 from batchlab.search.findings import Finding, Findings, RateSummary
+from batchlab.search.judging import Terms, best_of
 from batchlab.search.known import Known
 from batchlab.search.memory import memory_ceiling
 from batchlab.search.noise import nearest_to
-from batchlab.search.race import Terms, best_of
 from batchlab.search.remarks import Remarked, remarks_of
 from batchlab.search.space import Candidate, Line, Setting, lines_for, optimizer_words, rows_of_table
 from batchlab.search.standings import Measured, measured
@@ -85,7 +85,6 @@ def concluded(ground: Ground, known: Known) -> Findings:
         loss_unit=unit,
         row_count=terms.row_count,
         budget_rows=terms.budget_rows,
-        horizon_rows=known.standings.rows,
         divisions=0 if ground.data.divisions is None else len(ground.data.divisions.train),
         race=known.standings,
         trials=known.all_trainings,
@@ -100,9 +99,7 @@ def evidence_of(ground: Ground, known: Known) -> dict[Setting, Sequence[TrialRes
     """Return the trainings that the verdict rests on: the confirmed ones; before there are any, the race's, as many draws of each."""
     if known.confirmed:
         return dict(known.confirmed)
-    trained = [entry for entry in known.standings.running if entry.trials and entry.rows >= known.standings.rows > 0]
-    leader = known.standings.leader
-    trained = trained or ([leader] if leader is not None else [])
+    trained = [entry for entry in known.standings.running if entry.trials]
     draws = min((len(entry.trials) for entry in trained), default=0)
     return {entry.setting: entry.trials[:draws] for entry in trained}
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from batchlab.analysis.curves import crossing
-from batchlab.search.race import Terms, best_of
+from batchlab.search.judging import Terms, best_of
 from batchlab.search.space import Line, Setting
 from batchlab.search.standings import Entry, Standings
 
@@ -67,12 +67,16 @@ def _ordered(standings: Standings, terms: Terms, aim: Aim) -> tuple[dict[Setting
 
     def rank(entry: Entry) -> tuple[bool, bool, float]:
         good = standings.losses[entry.setting] <= target
-        return entry is not leader, not good, seconds_to(standings, entry, target) if good and aim.by_cost else standings.losses[entry.setting]
+        return (
+            entry is not leader,
+            not good,
+            seconds_to(standings, entry, target) if good and aim.by_cost else standings.losses[entry.setting],
+        )
 
     ordered = sorted([leader, *racing], key=rank)
-    chosen = {entry.setting: stop_rows(entry, terms.budget_rows if standings.rows == 0 else standings.rows) for entry in ordered}
+    chosen = {entry.setting: stop_rows(entry, entry.rows) for entry in ordered}
     gone = sorted((entry for _, entry in shown if entry.setting not in chosen), key=lambda entry: standings.losses[entry.setting])
-    return chosen, {entry.setting: stop_rows(entry, standings.rows) for entry in gone}
+    return chosen, {entry.setting: stop_rows(entry, terms.budget_rows) for entry in gone}
 
 
 def shown_by(line: Line, standings: Standings, target: float, by_cost: bool) -> Entry | None:
@@ -80,7 +84,11 @@ def shown_by(line: Line, standings: Standings, target: float, by_cost: bool) -> 
     best = best_of(line, standings)
     if best is None or not by_cost:
         return best
-    good = [entry for entry in standings.running if line.holds(entry.setting) and standings.losses[entry.setting] <= target and entry.rows >= best.rows]
+    good = [
+        entry
+        for entry in standings.running
+        if line.holds(entry.setting) and standings.losses[entry.setting] <= target and entry.rows >= best.rows
+    ]
     return min(good, key=lambda entry: seconds_to(standings, entry, target), default=best)
 
 

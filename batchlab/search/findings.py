@@ -85,7 +85,7 @@ class Findings:
     """Everything that a search found; `loss_unit` turns losses that training saw into the target's unit.
 
     `settings` holds the rows of the profile's strategies, `typed` what people type by default. `budget_rows` are those that a training
-    could see, `horizon_rows` those that time allowed. `left_out` names the parts that were not made, with the reason. `race` is how the
+    could see. `left_out` names the parts that were not made, with the reason. `race` is how the
     race stood at its end.
     """
 
@@ -108,7 +108,6 @@ class Findings:
     loss_unit: float
     row_count: int
     budget_rows: int
-    horizon_rows: int
     divisions: int
     race: Standings
     trials: int

@@ -11,11 +11,13 @@ from batchlab.experiment import Experiment
 from batchlab.results import Period
 from batchlab.search import rates
 from batchlab.search.findings import Finding
+from batchlab.search.judging import Terms
 from batchlab.search.known import Known
-from batchlab.search.race import Terms
 from batchlab.search.space import of_branches
 from batchlab.strategies.streaming import Streaming
 
+WHOLE = 1.2
+"""A training that saw a whole budget but for such a factor was not cut short."""
 FEW_ROWS = 20
 """Fewer validation or test rows than these are too few not to say so."""
 
@@ -56,10 +58,11 @@ def _unconfirmed(about: Remarked) -> list[str]:
     unsettled = [(len(cut), "left the race for lack of it"), (len(waiting), "never began")]
     if cut or waiting:
         said.append(f"more time would settle {' and '.join(f'{count} settings that {what}' for count, what in unsettled if count)}")
-    if 0 < standings.rows < about.terms.budget_rows and about.choice is not None:
+    best = None if about.best is None else standings.entries.get(about.best.candidate.setting)
+    if best is not None and WHOLE * best.rows < about.terms.budget_rows:
         said.append(
-            f"every training saw at most {standings.rows:,} of the {about.terms.budget_rows:,} rows that the profile allows; more time may "
-            "lower the loss and change the choice"
+            f"the recommended setting raced over {best.rows:,} of the {about.terms.budget_rows:,} rows that the profile allows a training; "
+            "more time may lower the loss and change the choice"
         )
     return said
 

@@ -17,9 +17,10 @@ from batchlab.search.concluding import Ground, concluded, evidence_of
 from batchlab.search.confirming import Aim, Confirmation, confirmations
 from batchlab.search.draws import budgeted, divided, thinned
 from batchlab.search.findings import Findings
+from batchlab.search.judging import Terms, departures
 from batchlab.search.known import Known
 from batchlab.search.models import shipped_models, tested
-from batchlab.search.race import MOST_DRAWS, Rung, Terms, departures, horizon, next_rung
+from batchlab.search.race import MOST_DRAWS, Goal, Rung, Seconds, ends_of, next_rung
 from batchlab.search.sorting import sorted_trainings
 from batchlab.search.space import Candidate, first_settings, lines_for, lines_of, rows_of_table
 from batchlab.search.standings import Standings
@@ -122,7 +123,7 @@ class Search:
         """How far the search is: of its limit, or of the rows that the race goes to."""
         if not math.isinf(self.clock.limit_seconds):
             return min(1.0, self.clock.elapsed / self.clock.limit_seconds)
-        return 0.5 * self.known.standings.rows / max(self.budget_rows, 1)
+        return 0.5 * self.known.standings.share
 
     @property
     def labels(self) -> list[str]:
@@ -161,15 +162,21 @@ class Search:
     def _race(self) -> Iterator[Part]:
         self.share_allowed = RACED
         yield Part("first look", self._look)
-        while (rung := next_rung(self.known.standings, self.terms, self.clock.left(RACED))) is not None:
-            yield Part(f"race to {rung.until_rows:,} rows, {len(rung.draws)} settings", partial(self._run, rung))
+        while (rung := next_rung(self.known.standings, self.terms, self._left())) is not None:
+            yield Part(f"race to {rung.share:.3g} of a training, {len(rung.goals)} settings", partial(self._run, rung))
             if self.clock.is_over(RACED):
                 break
+
+    def _left(self) -> Seconds:
+        """Return what is left for racing and for the confirmation."""
+        racing = self.clock.left(RACED)
+        return Seconds(racing, self.clock.left(CONFIRMED) - racing)
 
     def _look(self) -> None:
         """Train one setting on a few rows: it loads the kernels, tells what a row costs, and so how many rows the first rung has."""
         setting = next(iter(self.known.standings.entries))
-        rung = Rung(max(1, self.terms.first_rows // 4), {setting: self.terms.draws})
+        rows = max(1, self.terms.first_rows // 4)
+        rung = Rung(1.0, {setting: Goal(rows, self.terms.draws)})
         looked = Standings().joined_by([setting])
         for _ in range(2):  # the first look loads the kernels
             seen = self.worker.run(looked, rung)
@@ -182,8 +189,8 @@ class Search:
 
     def _run(self, rung: Rung) -> None:
         """Run a rung and see who leaves."""
-        standings = self.worker.run(self.known.standings.joined_by(rung.draws), rung)
-        gone = departures(standings, self.terms, horizon(standings, self.terms, self.clock.left(RACED)))
+        standings = self.worker.run(self.known.standings.joined_by(rung.goals), rung)
+        gone = departures(standings, self.terms, ends_of(standings, self.terms, self._left()))
         self.known = replace(self.known, standings=standings.without(gone))
 
     def _confirmation(self) -> Iterator[Part]:
@@ -236,9 +243,9 @@ class Search:
         yield Part("models", self._ship)
         if self.apart is not None:
             yield Part("memory", self._await_memory)
+        yield Part("timing, second sitting", partial(self._time, 1.0))
         if not self.clock.is_over(DONE):
             yield Part("sorted order", self._sort)
-        yield Part("timing, second sitting", partial(self._time, 1.0))
         if self.apart is not None and not self.clock.is_over(DONE):
             yield Part("loaders", self._measure_loaders)
 

@@ -10,8 +10,8 @@ from batchlab.engine.data import Divisions, TrainingData
 from batchlab.engine.loop import train
 from batchlab.engine.records import Plan
 from batchlab.experiment import Experiment
+from batchlab.search.judging import Terms
 from batchlab.search.known import Known
-from batchlab.search.race import Terms
 from batchlab.search.space import Setting
 from batchlab.search.work import confirming_marks
 from batchlab.strategies import Population
@@ -33,7 +33,9 @@ def sorted_trainings(
     trials, rows = [result.trial for result in results], max(result.rows_seen for result in results)
     plan = plan.model_copy(update={"optimizer": fastest.optimizer, "patience": None, "keep": "last", "hopeless_after": 1.0})
     part, marks = ordered_by_target(data), confirming_marks(rows)
-    found = train(part, experiment.model, strategy, trials, plan, experiment.loss, experiment.device, marks=marks, weights=False)
+    found = train(
+        part, experiment.model, strategy, trials, plan, experiment.loss, experiment.device, marks=marks, weights=False, should_stop=is_over
+    )
     return replace(known, sorted_of=fastest, sorted_results=found, trainings=known.trainings + len(found))
 
 

@@ -3,9 +3,8 @@
 Another kind of thing to try (a weight decay, say) is another optimizer in `optimizers_of`, or another field of `Setting`.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchlab.engine.optimizers import Adam, Optimizer, Sgd
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 SMALLEST, RATIO, RATIO_OF_MANY, MANY = 8, 4, 8, 65_536
 """The grid of batch sizes: 8, 32, 128, … up to half of the training rows; 8, 64, 512, … from 65,536 training rows on."""
-CLOSE_SIZES = 2.5
-"""Batch sizes within such a factor of each other have no further one tried between them."""
 
 Branch = tuple[Strategy, Optimizer]
 
@@ -119,55 +116,6 @@ def of_branches(settings: Iterable[Setting]) -> dict[Branch, list[Setting]]:
     for setting in sorted((item for item in settings if not item.typed), key=lambda item: item.learning_rate):
         found.setdefault(setting.branch, []).append(setting)
     return found
-
-
-def beyond_edges(losses: Mapping[Setting, float], leading: Iterable[Branch]) -> list[Setting]:
-    """Return a setting beyond each edge of the rates where one of these branches does best; `losses` holds all that was tried."""
-    branches = of_branches(losses)
-    return [
-        replace(best, learning_rate=rate)
-        for branch in leading
-        if (best := _best_of(branches.get(branch, []), losses)) is not None
-        for rate in rates.beyond([item.learning_rate for item in branches[branch]], best.learning_rate)
-    ]
-
-
-def finer(losses: Mapping[Setting, float], leading: Iterable[Branch]) -> list[Setting]:
-    """Return settings a quarter of a decade to both sides of the best of each of these branches."""
-    branches = of_branches(losses)
-    return [
-        replace(best, learning_rate=rate)
-        for branch in leading
-        if (best := _best_of(branches.get(branch, []), losses)) is not None
-        for rate in rates.between([item.learning_rate for item in branches[branch]], best.learning_rate)
-    ]
-
-
-def _best_of(settings: Sequence[Setting], losses: Mapping[Setting, float]) -> Setting | None:
-    alive = [item for item in settings if math.isfinite(losses[item])]
-    return min(alive, key=lambda item: losses[item], default=None)
-
-
-def between_sizes(leader: Setting, tried: Iterable[Setting]) -> list[Setting]:
-    """Return the leader's optimizer at the geometric mean of its batch size and each neighbouring one, at its rate and those beside it.
-
-    A rate is tried at every size, never scaled by a rule. Nothing for a strategy that is no mini-batch drawn at random.
-    """
-    if not isinstance(leader.updates, MiniBatch) or not leader.updates.shuffled:
-        return []
-    own, tried = leader.updates.batch_rows, tuple(tried)
-    sizes = {item.updates.batch_rows for item in tried if isinstance(item.updates, MiniBatch) and item.updates.shuffled}
-    place, found = rates.quarter_of(leader.learning_rate), []
-    for other in (max((size for size in sizes if size < own), default=own), min((size for size in sizes if size > own), default=own)):
-        if max(own, other) / min(own, other) > CLOSE_SIZES:
-            strategy = MiniBatch(batch_rows=_round_size(math.sqrt(own * other)))
-            found += [replace(leader, updates=strategy, learning_rate=rates.rate_at(place + step), typed=False) for step in (-2, 0, 2)]
-    return [item for item in found if item not in tried]
-
-
-def _round_size(size: float) -> int:
-    """Return the power of two nearest to the size, by ratio."""
-    return int(2 ** round(math.log2(size)))
 
 
 @dataclass(frozen=True)

@@ -114,11 +114,11 @@ def measured(curves: Sequence[Curve]) -> Measured:
 
 @dataclass(frozen=True)
 class Standings:
-    """How a race stands: all entries, the rung it has reached (rows), how many rungs were judged, what a row costs each branch (seconds, a
-    row of one replica on one core's share, stacked), and what it has cost so far."""
+    """How a race stands: all entries, the share of a whole training that the last rung went to, how many rungs were judged, what a row
+    costs each branch (seconds of one replica's row, stacked), and what it has cost so far."""
 
     entries: Mapping[Setting, Entry] = field(default_factory=dict)
-    rows: int = 0
+    share: float = 0.0
     looks: int = 0
     row_seconds: Mapping[Branch, float] = field(default_factory=dict)
     trainings: int = 0

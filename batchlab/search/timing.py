@@ -60,6 +60,7 @@ class Stopwatch:
         if candidate.strategy.grows:
             return max(1, growing_rows or self.plan.max_rows or 1)
         steps, ordering = FEWEST_STEPS if candidate.strategy.loader_workers else 1, self.order_seconds(candidate)
+        self._seconds(candidate, steps)  # the first time may load a kernel
         while steps < MOST_STEPS:
             seconds = self._seconds(candidate, steps)[0] - ordering
             if seconds >= LEAST_SECONDS:

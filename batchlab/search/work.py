@@ -12,12 +12,13 @@ from batchlab.engine.data import TrainingData
 from batchlab.engine.loop import train
 from batchlab.engine.records import Plan, Progress, Trial, TrialResult, TrialState
 from batchlab.experiment import Experiment
+from batchlab.search.judging import left
 from batchlab.search.race import MOST_DRAWS, Rung
 from batchlab.search.space import Setting
-from batchlab.search.standings import Left, Standings
+from batchlab.search.standings import Standings
 
-MARKS_A_DOUBLING = 2
-"""Losses of a race are looked at so many times while the rows seen double."""
+RACE_MARKS = 3
+"""Losses of a race are looked at where it halts, and after half and a quarter of these rows: early on, looking costs more than training."""
 LATE_MARKS_A_DOUBLING, LATE_DOUBLINGS, EARLY_DOUBLINGS = 4, 4, 8
 """Those of a confirmation more often over the last four doublings, from which the time to the target is read."""
 FRESH = 1_000_003
@@ -58,48 +59,46 @@ class Worker:
 
     def run(self, standings: Standings, rung: Rung) -> Standings:
         """Return the standings after the rung: its settings as far as it says or as time allowed."""
-        leader = standings.leader
+        leader, entries = standings.leader, standings.entries
         if leader is not None:
-            entries = standings.entries
-            standings = standings.without(
-                {setting: Left("time", entries[setting].rows, entries[setting].loss, leader.setting, leader.loss) for setting in rung.cut}
-            )
+            standings = standings.without({setting: left("time", entries[setting], leader) for setting in rung.cut})
         trained: dict[Setting, list[TrialResult]] = {}
         costs, began = dict(standings.row_seconds), time.perf_counter()
-        for stack in self._stacks(standings, rung):
+        for rows, stack in self._stacks(standings, rung):
             if self.should_stop():
                 break
-            results, costs[stack[0].setting.branch] = self._stretch(stack, race_marks(rung.until_rows))
+            results, seconds_a_row = self._stretch(stack, race_marks(rows))
+            costs |= {} if seconds_a_row is None else {stack[0].setting.branch: seconds_a_row}
             for item, result in zip(stack, results, strict=True):
                 trained.setdefault(item.setting, []).append(result)
-        standings = standings.folded(trained)
+        went_on = any(entries[setting].trials and goal.rows > entries[setting].rows for setting, goal in rung.goals.items())
         return replace(
-            standings,
-            rows=max(standings.rows, rung.until_rows),
-            looks=standings.looks + (rung.until_rows > standings.rows),
+            standings.folded(trained),
+            share=max(standings.share, rung.share),
+            looks=standings.looks + (went_on or standings.share == 0),
             row_seconds=costs,
             seconds=standings.seconds + time.perf_counter() - began,
         )
 
-    def _stacks(self, standings: Standings, rung: Rung) -> list[list[Item]]:
-        """Return what trains together: trials of one branch that stand at the same place."""
+    def _stacks(self, standings: Standings, rung: Rung) -> list[tuple[int, list[Item]]]:
+        """Return what trains together, and to how many rows: trials of one branch that stand at the same place."""
         stacks: dict[tuple[object, ...], list[Item]] = {}
-        for setting, draws in rung.draws.items():
+        for setting, goal in rung.goals.items():
             known = standings.entries[setting].trials
-            for draw in range(draws):
+            for draw in range(goal.draws):
                 state = known[draw].state if draw < len(known) else None
                 place = (0, 0, setting.updates, 0.0) if state is None else (state.steps, state.rows_seen, state.strategy, state.look)
-                stacks.setdefault((*setting.branch, *place), []).append(Item(setting, self.race_trial(setting, draw), state))
-        return list(stacks.values())
+                stacks.setdefault((goal.rows, *setting.branch, *place), []).append(Item(setting, self.race_trial(setting, draw), state))
+        return [(place[0], stack) for place, stack in stacks.items() if isinstance(place[0], int)]
 
-    def _stretch(self, stack: Sequence[Item], points: NDArray[np.float64]) -> tuple[list[TrialResult], float]:
-        """Train a stack to the last of the points; return its trials and the seconds that a row of one of them took."""
-        first, began = stack[0], time.perf_counter()
+    def _stretch(self, stack: Sequence[Item], points: NDArray[np.float64]) -> tuple[list[TrialResult], float | None]:
+        """Train a stack to the last of the points; return its trials and the seconds that a row of one of them took, if any was seen."""
+        first = stack[0]
         states = [item.state for item in stack if item.state is not None] or None
         results = self._train(first.setting, [item.trial for item in stack], points, begun=states, states=True, weights=False)
         before = 0 if first.state is None else first.state.rows_seen
         rows = sum(max(0, result.rows_seen - before) for result in results)
-        return results, (time.perf_counter() - began) / max(rows, 1)
+        return results, results[0].train_seconds / rows if rows else None
 
     def confirm(self, setting: Setting, draws: int, rows: int) -> list[TrialResult]:
         """Train the setting for so many rows with fresh draws, and keep the weights."""
@@ -132,7 +131,7 @@ def said(setting: Setting) -> str:
 
 def race_marks(until: int) -> NDArray[np.float64]:
     """Return where a race looks at losses on its way to `until` rows: the same places for all who come there, however they went."""
-    return np.unique(np.ceil(until * 2.0 ** -(np.arange(3 * MARKS_A_DOUBLING) / MARKS_A_DOUBLING)))
+    return np.unique(np.ceil(until * 2.0 ** -np.arange(RACE_MARKS)))
 
 
 def confirming_marks(rows: int) -> NDArray[np.float64]:

@@ -67,8 +67,8 @@ class Backend(ABC):
 
     @abstractmethod
     def summed(self, features: Tensor, target: Tensor, replicas: NDArray[np.intp], last: bool) -> NDArray[np.float64]:
-        """Return the summed losses `[replicas, portions]` of equal portions of rows, for some replicas that still train: of the weights that
-        are judged or, for `last`, of the last ones."""
+        """Return the summed losses `[replicas, portions]` of equal portions of rows, for some replicas that still train: of
+        the weights that are judged or, for `last`, of the last ones."""
 
     @abstractmethod
     def last_weights(self) -> NDArray[np.floating]:

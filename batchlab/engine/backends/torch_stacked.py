@@ -87,7 +87,7 @@ class TorchStacked(Backend):
                 self._step((next(batches) for _ in spans), spans[-1].stop - spans[0].start)
             return
         features, target = self.data
-        order = torch.from_numpy(run.rows).to(features.device)
+        order = torch.tensor(run.rows, device=features.device)
         for spans, _ in zip(run.spans(), pace, strict=True):
             rows = spans[-1].stop - spans[0].start
             if len(spans) == 1 and (graph := self._graph_of(rows)) is not None:

@@ -1,0 +1,92 @@
+"""What joins a race, pure: settings that were not tried, where the curves point."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from batchlab.search import rates
+from batchlab.search.judging import Terms, best_of
+from batchlab.search.space import Branch, Line, Setting, of_branches
+from batchlab.search.standings import Standings
+from batchlab.strategies.mini_batch import MiniBatch
+
+FINER_FROM, SIZES_FROM = 1 / 8, 1 / 16
+"""Finer rates are proposed from an 8th of a whole training on, batch sizes from a 16th."""
+CLOSE_SIZES = 2.5
+"""Batch sizes within such a factor of each other have no further one tried between them."""
+
+
+def proposals(standings: Standings, terms: Terms) -> list[Setting]:
+    """Return settings that were not tried: beyond an edge that does best, finer rates, other batch sizes."""
+    leader = standings.leader
+    if leader is None or standings.looks < 2:
+        return []
+    losses, leading = standings.losses, leading_branches(standings, terms.lines)
+    found = beyond_edges(losses, leading) if terms.new_rates else []
+    if terms.new_sizes and standings.share >= SIZES_FROM and not leader.setting.typed:
+        found += between_sizes(leader.setting, losses)
+    if terms.new_rates and standings.share >= FINER_FROM:
+        found += finer(losses, leading)
+    return [setting for setting in dict.fromkeys(found) if setting not in standings.entries]
+
+
+def leading_branches(standings: Standings, lines: Iterable[Line]) -> list[Branch]:
+    """Return of every line the branch that does best, while its best setting is in the race; and all others that are."""
+    found: dict[Branch, None] = {}
+    for line in lines:
+        best = best_of(line, standings)
+        if line.typed is None and best is not None and best.left is None:
+            found[best.setting.branch] = None
+    for entry in standings.running:
+        if not entry.setting.typed and math.isfinite(entry.loss):
+            found[entry.setting.branch] = None
+    return list(found)
+
+
+def beyond_edges(losses: Mapping[Setting, float], leading: Iterable[Branch]) -> list[Setting]:
+    """Return a setting beyond each edge of the rates where one of these branches does best; `losses` holds all that was tried."""
+    branches = of_branches(losses)
+    return [
+        replace(best, learning_rate=rate)
+        for branch in leading
+        if (best := _best_of(branches.get(branch, []), losses)) is not None
+        for rate in rates.beyond([item.learning_rate for item in branches[branch]], best.learning_rate)
+    ]
+
+
+def finer(losses: Mapping[Setting, float], leading: Iterable[Branch]) -> list[Setting]:
+    """Return settings a quarter of a decade to both sides of the best of each of these branches."""
+    branches = of_branches(losses)
+    return [
+        replace(best, learning_rate=rate)
+        for branch in leading
+        if (best := _best_of(branches.get(branch, []), losses)) is not None
+        for rate in rates.between([item.learning_rate for item in branches[branch]], best.learning_rate)
+    ]
+
+
+def _best_of(settings: Sequence[Setting], losses: Mapping[Setting, float]) -> Setting | None:
+    alive = [item for item in settings if math.isfinite(losses[item])]
+    return min(alive, key=lambda item: losses[item], default=None)
+
+
+def between_sizes(leader: Setting, tried: Iterable[Setting]) -> list[Setting]:
+    """Return the leader's optimizer at the geometric mean of its batch size and each neighbouring one, at its rate and those beside it.
+
+    A rate is tried at every size, never scaled by a rule. Nothing for a strategy that is no mini-batch drawn at random.
+    """
+    if not isinstance(leader.updates, MiniBatch) or not leader.updates.shuffled:
+        return []
+    own, tried = leader.updates.batch_rows, tuple(tried)
+    sizes = {item.updates.batch_rows for item in tried if isinstance(item.updates, MiniBatch) and item.updates.shuffled}
+    place, found = rates.quarter_of(leader.learning_rate), []
+    for other in (max((size for size in sizes if size < own), default=own), min((size for size in sizes if size > own), default=own)):
+        if max(own, other) / min(own, other) > CLOSE_SIZES:
+            strategy = MiniBatch(batch_rows=_round_size(math.sqrt(own * other)))
+            found += [replace(leader, updates=strategy, learning_rate=rates.rate_at(place + step), typed=False) for step in (-2, 0, 2)]
+    return [item for item in found if item not in tried]
+
+
+def _round_size(size: float) -> int:
+    """Return the power of two nearest to the size, by ratio."""
+    return int(2 ** round(math.log2(size)))
