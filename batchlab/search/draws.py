@@ -1,5 +1,6 @@
 """What a draw is: a seed and, on small tables, a division of its own of the training and validation rows."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,8 @@ from batchlab.experiment import Experiment
 from batchlab.split import embargo_of, times_of
 from batchlab.strategies import Population, Strategy
 
-TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED = 2048, 8192
+TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED, FEWEST_EVALUATED = 2048, 8192, 1024
+ALL_EVALUATED_FROM = 60.0
 """Losses of curves are means over at most so many rows, so that evaluating does not cost more than training."""
 DIVIDED_ROWS = 20_000
 """Up to so many training and validation rows, draws divide them anew; with more, the division hardly matters and the rows' share of the
@@ -25,9 +27,12 @@ SHIFTS = 4
 Places = NDArray[np.int32]
 
 
-def thinned(experiment: Experiment) -> TrainingData:
-    """Return the experiment's data with evaluations of a sample of rows, where there are many."""
-    return experiment.data.thinned(TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED, experiment.profile.seed)
+def thinned(experiment: Experiment, seconds: float = math.inf) -> TrainingData:
+    """Return the experiment's data with evaluations of a sample of rows, where there are many: of a smaller one for a race of few seconds,
+    which would otherwise look more than train."""
+    share = min(1.0, max(seconds / ALL_EVALUATED_FROM, FEWEST_EVALUATED / VALIDATION_ROWS_EVALUATED))
+    rows = (int(TRAIN_ROWS_EVALUATED * share), int(VALIDATION_ROWS_EVALUATED * share))
+    return experiment.data.thinned(*rows, experiment.profile.seed)
 
 
 def budgeted(plan: Plan, row_count: int) -> Plan:

@@ -18,7 +18,7 @@ GROWTH, QUICK_GROWTH = 2, 4
 """A rung goes to so many times the share of the one before; four times where that takes next to no time."""
 NEXT_TO_NOTHING = 0.02
 """Of the time left."""
-FINALISTS, CONFIRMATIONS = 6, 16
+FINALISTS, CONFIRMATIONS = 6, 10
 """A whole training takes what leaves time for so many settings to get there, and for so many trainings that confirm."""
 WORTHWHILE = 1.2
 """An entry goes on when it can see so many times the rows it has seen."""
@@ -107,7 +107,14 @@ def _further(standings: Standings, terms: Terms, ends: Ends, seconds: Seconds) -
 
 
 def _next_share(standings: Standings, terms: Terms, ends: Ends, seconds: Seconds) -> float:
-    """Return the share of the next rung: a whole training's in the end, where ends may still move as others leave."""
+    """Return the share of the next rung: a whole training's in the end, where ends may still move as others leave.
+
+    No rung trains for less than looking at it costs: on small tables all go to the end at once.
+    """
+    leader = standings.leader
+    whole = 0.0 if leader is None else ends(leader) * row_seconds(standings, leader)
+    if standings.look_seconds > GROWTH * standings.share * whole:
+        return min(1.0, standings.look_seconds / whole) if whole else 1.0
     quick = min(QUICK_GROWTH * standings.share, 1.0)
     goal = _goal(quick, ends)
     if _cost(standings, terms, _startable(standings, terms, goal), goal) <= NEXT_TO_NOTHING * seconds.racing:
@@ -158,7 +165,7 @@ def _more_draws(standings: Standings, terms: Terms, seconds: Seconds) -> Rung | 
     chosen, spent = {}, 0.0
     for entry in sorted(few, key=lambda entry: standings.losses[entry.setting]):
         draws = min(MOST_DRAWS, 2 * len(entry.trials))
-        spent += (draws - len(entry.trials)) * entry.rows * row_seconds(standings, entry)
+        spent += (draws - len(entry.trials)) * (entry.rows * row_seconds(standings, entry) + standings.look_seconds)
         if spent > SHARE_OF_PROPOSALS * seconds.racing:
             break
         chosen[entry.setting] = Goal(entry.rows, draws)
@@ -167,7 +174,10 @@ def _more_draws(standings: Standings, terms: Terms, seconds: Seconds) -> Rung | 
 
 def _cost(standings: Standings, terms: Terms, entries: Iterable[Entry], goal: Ends) -> float:
     """Return the seconds that it takes to bring these entries to their goals."""
-    return sum((len(entry.trials) or terms.draws) * max(0, goal(entry) - entry.rows) * row_seconds(standings, entry) for entry in entries)
+    return sum(
+        (len(entry.trials) or terms.draws) * (max(0, goal(entry) - entry.rows) * row_seconds(standings, entry) + standings.look_seconds)
+        for entry in entries
+    )
 
 
 def row_seconds(standings: Standings, entry: Entry) -> float:

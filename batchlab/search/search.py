@@ -62,7 +62,8 @@ class Search:
         self.whole = thinned(experiment)
         self.plan = budgeted(self.profile.train, self.row_count)
         self.terms = self._terms(data or self.whole)
-        self.worker = Worker(experiment, data or self.whole, self.plan, on_progress, lambda: self.clock.is_over(self.share_allowed))
+        racing, fresh = data or thinned(experiment, limit), data or self.whole
+        self.worker = Worker(experiment, racing, fresh, self.plan, on_progress, lambda: self.clock.is_over(self.share_allowed))
         self.share_allowed = RACED
         self.stopwatch = Stopwatch(experiment, self.whole, self.plan, lambda: self.clock.is_over(self.share_allowed))
         self.ground = Ground(experiment, data or self.whole, self.terms, int(joblib.cpu_count()), self.rule.max_minutes)

@@ -115,12 +115,14 @@ def measured(curves: Sequence[Curve]) -> Measured:
 @dataclass(frozen=True)
 class Standings:
     """How a race stands: all entries, the share of a whole training that the last rung went to, how many rungs were judged, what a row
-    costs each branch (seconds of one replica's row, stacked), and what it has cost so far."""
+    costs each branch (seconds of one replica's row, stacked), what looking at a replica's losses and all else on a rung costs beside that
+    (seconds), and what it has cost so far."""
 
     entries: Mapping[Setting, Entry] = field(default_factory=dict)
     share: float = 0.0
     looks: int = 0
     row_seconds: Mapping[Branch, float] = field(default_factory=dict)
+    look_seconds: float = 0.0
     trainings: int = 0
     seconds: float = 0.0
 

@@ -17,8 +17,9 @@ from batchlab.search.race import MOST_DRAWS, Rung
 from batchlab.search.space import Setting
 from batchlab.search.standings import Standings
 
-RACE_MARKS = 3
-"""Losses of a race are looked at where it halts, and after half and a quarter of these rows: early on, looking costs more than training."""
+FIRST_MARKS, MOST_MARKS = 3, 12
+"""Losses of a race are looked at where it halts and after a half, a quarter, … of these rows; on the first rung, where looking costs more
+than training, three times."""
 LATE_MARKS_A_DOUBLING, LATE_DOUBLINGS, EARLY_DOUBLINGS = 4, 4, 8
 """Those of a confirmation more often over the last four doublings, from which the time to the target is read."""
 FRESH = 1_000_003
@@ -38,10 +39,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Worker:
-    """Trains settings of an experiment on its (divided or thinned) data under one plan. `should_stop` is asked between runs of steps."""
+    """Trains settings of an experiment under one plan, on (divided or thinned) data: those of the race and those that confirm.
+    `should_stop` is asked between runs of steps."""
 
     experiment: Experiment
     data: TrainingData
+    fresh_data: TrainingData
     plan: Plan
     tell: Tell
     should_stop: Callable[[], bool]
@@ -63,21 +66,24 @@ class Worker:
         if leader is not None:
             standings = standings.without({setting: left("time", entries[setting], leader) for setting in rung.cut})
         trained: dict[Setting, list[TrialResult]] = {}
-        costs, began = dict(standings.row_seconds), time.perf_counter()
+        costs, began, replicas, training = dict(standings.row_seconds), time.perf_counter(), 0, 0.0
         for rows, stack in self._stacks(standings, rung):
             if self.should_stop():
                 break
-            results, seconds_a_row = self._stretch(stack, race_marks(rows))
+            results, seconds_a_row = self._stretch(stack, rows)
             costs |= {} if seconds_a_row is None else {stack[0].setting.branch: seconds_a_row}
+            replicas, training = replicas + len(stack), training + results[0].train_seconds
             for item, result in zip(stack, results, strict=True):
                 trained.setdefault(item.setting, []).append(result)
         went_on = any(entries[setting].trials and goal.rows > entries[setting].rows for setting, goal in rung.goals.items())
+        seconds = time.perf_counter() - began
         return replace(
             standings.folded(trained),
             share=max(standings.share, rung.share),
             looks=standings.looks + (went_on or standings.share == 0),
             row_seconds=costs,
-            seconds=standings.seconds + time.perf_counter() - began,
+            look_seconds=(seconds - training) / replicas if replicas else standings.look_seconds,
+            seconds=standings.seconds + seconds,
         )
 
     def _stacks(self, standings: Standings, rung: Rung) -> list[tuple[int, list[Item]]]:
@@ -91,25 +97,28 @@ class Worker:
                 stacks.setdefault((goal.rows, *setting.branch, *place), []).append(Item(setting, self.race_trial(setting, draw), state))
         return [(place[0], stack) for place, stack in stacks.items() if isinstance(place[0], int)]
 
-    def _stretch(self, stack: Sequence[Item], points: NDArray[np.float64]) -> tuple[list[TrialResult], float | None]:
-        """Train a stack to the last of the points; return its trials and the seconds that a row of one of them took, if any was seen."""
+    def _stretch(self, stack: Sequence[Item], until: int) -> tuple[list[TrialResult], float | None]:
+        """Train a stack until so many rows; return its trials and the seconds that a row of one of them took, if any was seen."""
         first = stack[0]
-        states = [item.state for item in stack if item.state is not None] or None
-        results = self._train(first.setting, [item.trial for item in stack], points, begun=states, states=True, weights=False)
         before = 0 if first.state is None else first.state.rows_seen
+        states = [item.state for item in stack if item.state is not None] or None
+        points, trials = race_marks(before, until), [item.trial for item in stack]
+        results = self._train(self.data, first.setting, trials, points, begun=states, states=True, weights=False)
         rows = sum(max(0, result.rows_seen - before) for result in results)
         return results, results[0].train_seconds / rows if rows else None
 
     def confirm(self, setting: Setting, draws: int, rows: int) -> list[TrialResult]:
         """Train the setting for so many rows with fresh draws, and keep the weights."""
         trials = [self.fresh_trial(setting, draw) for draw in range(draws)]
-        return self._train(setting, trials, confirming_marks(rows), states=False, weights=True)
+        return self._train(self.fresh_data, setting, trials, confirming_marks(rows), states=False, weights=True)
 
-    def _train(self, setting: Setting, trials: Sequence[Trial], points: NDArray[np.float64], **options: Any) -> list[TrialResult]:
+    def _train(
+        self, data: TrainingData, setting: Setting, trials: Sequence[Trial], points: NDArray[np.float64], **options: Any
+    ) -> list[TrialResult]:
         exp = self.experiment
         plan = self.plan.model_copy(update={"optimizer": setting.optimizer, "patience": None, "keep": "last", "hopeless_after": 1.0})
         return train(
-            self.data,
+            data,
             exp.model,
             setting.updates,
             trials,
@@ -129,9 +138,10 @@ def said(setting: Setting) -> str:
     return f"{setting.updates.kind} {size} {setting.optimizer.kind} {setting.learning_rate:g}".replace("  ", " ")
 
 
-def race_marks(until: int) -> NDArray[np.float64]:
-    """Return where a race looks at losses on its way to `until` rows: the same places for all who come there, however they went."""
-    return np.unique(np.ceil(until * 2.0 ** -np.arange(RACE_MARKS)))
+def race_marks(before: int, until: int) -> NDArray[np.float64]:
+    """Return where a race looks at losses on its way from `before` to `until` rows."""
+    halves = until * 2.0 ** -np.arange(MOST_MARKS)
+    return np.unique(np.ceil(halves[halves > before] if before else halves[:FIRST_MARKS]))
 
 
 def confirming_marks(rows: int) -> NDArray[np.float64]:
