@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from batchlab.config import load_profile
 from batchlab.experiment import Experiment
+from batchlab.report.wording import verdict_text
 from batchlab.results import Verdict
 from batchlab.search.records import to_target, trials_frame, verdict_of
 from batchlab.search.search import Search
+from batchlab.search.space import optimizer_words
 from batchlab.split import split
 from batchlab.table import pack
 
@@ -30,7 +32,7 @@ class Comparison:
     @cached_property
     def verdict(self) -> Verdict:
         """The recommendation with its evidence in numbers."""
-        return verdict_of(self.search.findings)
+        return verdict_of(self.search.findings, verdict_text(self.search.findings))
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row a setting, those that people type by default last; losses are in the target's unit."""
@@ -42,18 +44,17 @@ class Comparison:
                 "setting": item.candidate.label,
                 "strategy": item.candidate.name,
                 "batch_rows": item.candidate.batch_rows,
-                "optimizer": item.candidate.optimizer.kind,
+                "optimizer": optimizer_words(item.candidate.optimizer),
                 "learning_rate": item.learning_rate,
+                "recommended": item is found.best,
                 **to_target(item),
-                "mean_validation_loss": float(item.outcome.validation_loss.mean()),
-                "mean_test_loss": float(item.outcome.test_loss.mean()),
             }
             for item in (*found.settings, *found.typed)
         )
 
     def trials(self) -> "pd.DataFrame":
         """Return every training of the search, one row each, with its curve."""
-        return trials_frame(self.search)
+        return trials_frame(self.search.known, self.search.experiment.loss_unit)
 
     def plot(self) -> "Figure":
         """Draw the verdict: what each setting takes, and the curves behind it."""
@@ -86,12 +87,13 @@ class Comparison:
         columns = [
             "setting",
             "batch_rows",
+            "optimizer",
             "learning_rate",
+            "recommended",
             "status",
-            "steps_to_target",
-            "seconds_to_target",
             "mean_validation_loss",
             "mean_test_loss",
+            "seconds_to_target",
         ]
         return f"<p>{shown}</p>{self.to_frame()[columns].to_html(index=False, float_format=lambda value: f'{value:.4g}', na_rep='–')}"
 
@@ -143,16 +145,20 @@ def _written(frame: "pd.DataFrame", path: Path) -> None:
 
 
 def _searched(experiment: Experiment, progress: bool | None) -> Search:
-    """Run a search to its end, with a bar where somebody looks."""
+    """Run a search to its end, with a bar where somebody looks; an interruption ends it with what is known, where that is something."""
     from tqdm.auto import tqdm
 
     search = Search(experiment)
     hidden = None if progress is None else not progress  # None: hidden where there is no terminal
     if "ipykernel" in sys.modules:
         hidden = progress is False
-    with tqdm(total=search.part_count, disable=hidden, leave=False, bar_format="{desc:<40.40} {percentage:3.0f}%|{bar}| {elapsed}") as bar:
+    with tqdm(total=1.0, disable=hidden, leave=False, bar_format="{desc:<40.40} {percentage:3.0f}%|{bar}| {elapsed}") as bar:
         for part in search.parts():
             bar.set_description_str(part.label)
-            part.run()
-            bar.update()
+            try:
+                part.run()
+            except KeyboardInterrupt:
+                if not search.stopped():
+                    raise
+            bar.update(search.share - bar.n)
     return search

@@ -33,15 +33,20 @@ def compare(
     profile: Annotated[str, typer.Option(help="lesson, lesson-raw, quick, full, or the path of a TOML file.")] = "quick",
     strategies: Annotated[str | None, typer.Option(help="Names of strategies, with commas between.")] = None,
     overrides: options.Overrides = None,
-    objective: Annotated[str | None, typer.Option(help="What to be best in: time (default), rows, memory or test_loss.")] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(help="What decides: best (default: the cheapest of those with the lowest loss), loss, time, rows or memory."),
+    ] = None,
     drop: options.Drop = None,
     categorical: options.Categorical = None,
     time_column: options.TimeColumn = None,
     group_column: Annotated[str | None, typer.Option(help="The column whose equal values stay in one part of the split.")] = None,
-    target_loss: Annotated[float | None, typer.Option(help="The validation loss to reach; else chosen from the curves.")] = None,
+    target_loss: Annotated[
+        float | None, typer.Option(help="The validation loss to reach; else the best one found plus a margin of 1%.")
+    ] = None,
     max_minutes: Annotated[
         float | None,
-        typer.Option(help="End the search about then, with a verdict of what is known; start-up, page and records come on top."),
+        typer.Option(help="The search takes no longer, and says what more time would settle; start-up, page and records come on top."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the split, the initial weights and the order of rows.")] = None,
     json_file: options.JsonFile = None,

@@ -7,6 +7,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from batchlab.config import Profile, load_profile
 from batchlab.results import Comparison
+from tasks import progress
 from tasks.abandoned import claim
 from tasks.data import divide, ingest
 from tasks.evaluation import evaluate
@@ -50,6 +51,7 @@ def compared(settings: Profile, table: Path, parts: Path) -> Comparison:
         search = plan_search.submit(run).result()
         for part in search.parts():
             work.submit(part, search, run).result()
+        progress.finished()
         recorded = [record.submit(label, search, run).result() for label in search.labels]
         scored = [evaluate.submit(item, search).result() for item in recorded]
         return conclude.submit(run, search, recorded, scored).result()

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 
 from batchlab.report.tables import SPARED, remarks, table
-from batchlab.results import Comparison, StrategyResult, Verdict
+from batchlab.results import Comparison, StrategyResult
 from batchlab.table.target import Task
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class SearchProgress:
         """Take note of the part under way and of the share done; called from the thread that trains."""
         if self.task is None:
             self.task = self.bar.add_task(label, total=1.0)
-        self.bar.update(self.task, completed=share, description=f"{label:<40.40}")
+        self.bar.update(self.task, completed=share, description=f"{label:<78.78}")
         if not self.console.is_terminal and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
             self.console.print(f"{share:.0%}: {label}")
@@ -71,7 +71,7 @@ def show_result(shown_on: Console, result: Comparison, timing: str) -> None:
     """Print the table of settings, what people type, the remarks, the verdict, and where to look further."""
     facts, sizes = result.comparison, result.comparison.rows
     shown_on.print(f"\n{facts.task} on {facts.device}: {sizes.train:,} training, {sizes.validation:,} validation, {sizes.test:,} test rows")
-    shown_on.print(grid(facts.task, [*result.strategies, *result.typed], shown_on.width, result.verdict))
+    shown_on.print(grid(facts.task, [*result.strategies, *result.typed], shown_on.width))
     for remark in [*remarks([*result.strategies, *result.typed]), *result.verdict.notes]:
         shown_on.print(f"• {remark}")
     shown_on.print()
@@ -80,17 +80,16 @@ def show_result(shown_on: Console, result: Comparison, timing: str) -> None:
     shown_on.print(f"\n{timing}\nSee the page, every curve and model: batchlab ui   (MLflow run {facts.mlflow_run_id})", style="dim")
 
 
-def grid(task: Task, items: Sequence[StrategyResult], width: int, verdict: Verdict) -> Table:
+def grid(task: Task, items: Sequence[StrategyResult], width: int) -> Table:
     """Return the table, without its least important columns where there is little room; the recommended setting is marked."""
     headings, rows = table(task, items)
     made = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     shown = _that_fit(headings, rows, width)
     for place in shown:
-        words = headings[place] in ("strategy", "status")
+        words = headings[place] in ("strategy", "optimizer", "status")
         made.add_column(headings[place].replace(" ", "\n"), justify="left" if words else "right", no_wrap=True)
     for row, item in zip(rows, items, strict=True):
-        best = (item.name, item.batch_rows, item.learning_rate) == (verdict.strategy, verdict.batch_rows, verdict.learning_rate)
-        style = {"diverged": "red", "not_reached": "dim"}.get(item.status, "bold green" if best else "")
+        style = "bold green" if item.recommended else {"diverged": "red", "behind": "dim"}.get(item.status, "")
         made.add_row(*[row[place] for place in shown], style=style)
     return made
 

@@ -1,8 +1,10 @@
 """Running a flow at the command line: on which server, with what made ready meanwhile, and with a progress display."""
 
 import os
+import signal
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -75,7 +77,18 @@ def run_flow(flow: Callable[[], Value]) -> tuple[Value, float]:
     # Nobody watches the heartbeats of a run at the command line, and ending their thread takes a second.
     with SearchProgress(console(stderr=True)) as bars, temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         progress.listeners.append(bars)
+        before = signal.signal(signal.SIGINT, _end_with_what_is_known)
         try:
             return flow(), time.perf_counter() - began
         finally:
+            signal.signal(signal.SIGINT, before)
             progress.listeners.remove(bars)
+
+
+def _end_with_what_is_known(number: int, frame: FrameType | None) -> None:
+    """On the first Ctrl-C end the search with the verdict of what is known; on a second one, or where nothing is known, end at once."""
+    from tasks import progress
+
+    if not progress.ended_early():
+        raise KeyboardInterrupt
+    progress.announce("ending with the verdict of what is known; Ctrl-C once more gives it up")

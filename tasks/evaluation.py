@@ -5,9 +5,11 @@ from prefect import task
 from batchlab.evaluation import mean_loss, scores
 from batchlab.experiment import Experiment
 from batchlab.report import figures
+from batchlab.report.wording import why
 from batchlab.results import StrategyResult
 from batchlab.search.records import to_target
 from batchlab.search.search import Search
+from batchlab.search.space import optimizer_words
 from batchlab.split import Part
 from batchlab.table import gathered
 from tasks import model_files, store
@@ -23,7 +25,8 @@ MOST_SCORED = 1_000_000
 @task(task_run_name="evaluate {recorded.label}", **RETRIES)
 def evaluate(recorded: Recorded, search: Search) -> StrategyResult:
     """Load the setting's saved model, score it, and record scores and picture in its run."""
-    item, experiment = search.findings.of(recorded.label), search.experiment
+    found, experiment = search.findings, search.experiment
+    item = found.of(recorded.label)
     losses: dict[str, float | None] = {"train_loss": None, "validation_loss": None, "test_loss": None}
     metrics: dict[str, float | None] = {}
     if recorded.model_uri is not None:
@@ -37,9 +40,10 @@ def evaluate(recorded: Recorded, search: Search) -> StrategyResult:
         label=candidate.label,
         kind=candidate.strategy.kind,
         batch_rows=candidate.batch_rows,
-        optimizer=candidate.optimizer.kind,
+        optimizer=optimizer_words(candidate.optimizer),
         learning_rate=item.learning_rate,
-        reason="; ".join(filter(None, (item.reason, _unseen(experiment)))) or None,
+        recommended=item is found.best,
+        reason="; ".join(filter(None, (why(found, item), _unseen(experiment)))) or None,
         **to_target(item),
         **losses,
         metrics=metrics,

@@ -15,9 +15,10 @@ from batchlab.experiment import Experiment
 from batchlab.records import Record
 from batchlab.retraining import saved
 from batchlab.retraining.saved import Lineage
-from batchlab.search.findings import Finding, Findings
+from batchlab.search.findings import Finding, Findings, RateSummary
 from batchlab.search.records import to_target
 from batchlab.search.search import Search
+from batchlab.search.space import optimizer_words
 from batchlab.table import PackedTable
 from tasks import store
 from tasks.tracking import log_curve, log_dataset, log_metrics, log_params, recorded_run, settings_of, type_of
@@ -38,7 +39,7 @@ class ComparisonRun(Record):
 
 
 class Recorded(Record):
-    """One setting's child run, its model there (None when it diverged), and the seconds that recording took."""
+    """One setting's child run, its model there (None for one that diverged or left the race), and the seconds that recording took."""
 
     label: str
     run_id: str
@@ -48,7 +49,7 @@ class Recorded(Record):
 
 @task(task_run_name="record {label}", cache_policy=NO_CACHE)
 def record(label: str, search: Search, comparison: ComparisonRun) -> Recorded:
-    """Record one setting in a child run: its best rate, its numbers with intervals, its curves over seeds, its model."""
+    """Record one setting in a child run: its numbers with intervals, its curves over draws, what its rates came to, its model."""
     found, experiment = search.findings, search.experiment
     item, began = found.of(label), time.time()
     tags = {"mlflow.parentRunId": comparison.run_id, "strategy": item.candidate.name}
@@ -58,11 +59,11 @@ def record(label: str, search: Search, comparison: ComparisonRun) -> Recorded:
         log_dataset(run_id, experiment.table.schema, experiment.profile, "training")
         log_metrics(run_id, _own_metrics(item), item.shown.steps)  # first, so that the comparison view begins with them
         log_curve(run_id, curve_of(item, found), began)
-        rates = [{key: _plain(value) for key, value in vars(rate).items()} for rate in item.rates]
+        rates = [_rate_row(rate, found.loss_unit) for rate in item.rates]
         if rates:
             store.client().log_table(run_id, {key: [row[key] for row in rates] for key in rates[0]}, "rates.json")
         tracked = time.time() - began
-        model_uri = None if item.outcome.status == "diverged" else log_model(run_id, experiment, item.shown)
+        model_uri = log_model(run_id, experiment, item.shown) if item.shown.weights and item.outcome.status != "diverged" else None
     return Recorded(label=label, run_id=run_id, model_uri=model_uri, seconds=tracked)
 
 
@@ -72,7 +73,7 @@ def _own_params(item: Finding) -> dict[str, Any]:
         "setting": item.candidate.label,
         "batch_rows": item.candidate.batch_rows,
         "learning_rate": item.learning_rate,
-        "optimizer": item.candidate.optimizer.kind,
+        "optimizer": optimizer_words(item.candidate.optimizer),
         "status": item.outcome.status,
     }
 
@@ -80,10 +81,10 @@ def _own_params(item: Finding) -> dict[str, Any]:
 def _own_metrics(item: Finding) -> dict[str, float | None]:
     """Return the numbers that the comparison view shows; `_low` and `_high` are the ends of the 95% intervals.
 
-    What it takes to reach the target is a lower bound where `status` says that not every seed did: MLflow compares runs by what they
-    all have.
+    What it takes to reach the target is a lower bound where `status` says that it was not reached: MLflow compares runs by what they all
+    have.
     """
-    metrics: dict[str, float | None] = {"seconds_to_target": None, "test_loss_over_seeds": float(item.outcome.test_loss.mean())}
+    metrics: dict[str, float | None] = {"seconds_to_target": None}
     for name, value in to_target(item).items():
         if name.endswith("_ci"):
             low, high = value or (None, None)
@@ -95,21 +96,33 @@ def _own_metrics(item: Finding) -> dict[str, float | None]:
     return {name: None if value is None else _plain(value) for name, value in metrics.items()}
 
 
+def _rate_row(rate: RateSummary, unit: float) -> dict[str, Any]:
+    """Return what an optimizer and rate came to in the race, in the target's unit."""
+    return {
+        "optimizer": rate.optimizer,
+        "learning_rate": rate.learning_rate,
+        "draws": rate.draws,
+        "rows_seen": rate.rows,
+        "validation_loss": _plain(rate.loss * unit),
+        "left": "" if rate.left is None else rate.left.why,
+    }
+
+
 def _plain(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
 def curve_of(item: Finding, found: Findings) -> dict[str, list[float]]:
-    """Return the curve over seeds: mean losses with the lowest and highest of the seeds, in the target's unit, and every x-axis.
+    """Return the curve over draws: mean losses with the lowest and highest of the draws, in the target's unit, and every x-axis.
 
-    Seconds are steps × the undisturbed seconds of a step. Seeds that left early end the curve for all.
+    Seconds are steps × the undisturbed seconds of a step. The shortest curve ends it for all.
     """
     curves = [result.curve for result in item.results if result.diverged_at is None] or [item.shown.curve]
     points = min(len(curve.step) for curve in curves)
     columns = {"step": np.array([curve.step[:points] for curve in curves]).mean(0).round()}
     columns |= {name: np.array([getattr(curve, name)[:points] for curve in curves]).mean(0) for name in ("epoch", "rows_seen")}
     columns["wall_seconds"] = columns["step"] * item.timings.step().value
-    for name in ("train_loss", "validation_loss"):
+    for name in ("train_loss", "validation_loss", "last_validation_loss"):
         losses = np.array([getattr(curve, name)[:points] for curve in curves]) * found.loss_unit
         columns |= {name: losses.mean(0), f"{name}_low": losses.min(0), f"{name}_high": losses.max(0)}
     return {name: values.tolist() for name, values in columns.items()}

@@ -21,9 +21,11 @@ from batchlab.report.markdown import report
 from batchlab.report.page import page
 from batchlab.report.pictures import overview
 from batchlab.report.tables import table
+from batchlab.report.wording import verdict_text
 from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyResult
 from batchlab.search.records import verdict_of
 from batchlab.search.search import Search
+from batchlab.search.space import optimizer_words, optimizers_of
 from tasks import progress, store
 from tasks.abandoned import end_abandoned_runs
 from tasks.data import opened
@@ -74,7 +76,7 @@ def conclude(comparison: ComparisonRun, search: Search, recorded: Sequence[Recor
     typed = {item.candidate.label for item in search.findings.typed}
     result = Comparison(
         comparison=_facts(comparison, experiment),
-        verdict=verdict_of(search.findings),
+        verdict=verdict_of(search.findings, verdict_text(search.findings)),
         strategies=tuple(item for item in results if item.label not in typed),
         typed=tuple(item for item in results if item.label in typed),
     )
@@ -96,7 +98,8 @@ def page_of(comparison: ComparisonRun, search: Search, title: str, recorded: Seq
         "task": schema.target.task,
         "rows": f"{sizes['train']:,} training, {sizes['validation']:,} validation, {sizes['test']:,} test",
         "features": f"{len(schema.features):,}",
-        "model": f"{experiment.profile.model.kind}, {experiment.loss.name}, {experiment.profile.train.optimizer.kind}",
+        "model": f"{experiment.profile.model.kind}, {experiment.loss.name}",
+        "optimizers": ", ".join(optimizer_words(optimizer) for optimizer in optimizers_of(experiment.profile)),
         "device": f"{experiment.device}, {machine()['machine.cores']} cores, {machine()['machine.processor']}",
         "split": experiment.split.digest,
     }
@@ -134,10 +137,11 @@ def _to_mlflow(comparison: ComparisonRun, search: Search, result: Comparison, te
     client.log_figure(run_id, figures.data_overview(experiment.table, experiment.split), "plots/data.png")
     client.log_figure(run_id, overview(search.findings, experiment.loss_unit_name), "plots/verdict.png")
     log_trials(run_id, search)
-    recommended = {"strategy": verdict.strategy, "batch_rows": verdict.batch_rows, "learning_rate": verdict.learning_rate}
-    log_params(run_id, {f"verdict.{key}": value for key, value in recommended.items()})
+    recommended = ("strategy", "batch_rows", "optimizer", "learning_rate", "rows")
+    log_params(run_id, {f"verdict.{key}": getattr(verdict, key) for key in recommended})
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    numbers = ("value", "ratio", "full_batch_ratio", "critical_batch", "throughput_knee", "memory_ceiling", "target_loss", "trials")
+    numbers = ("value", "loss", "best_loss", "test_loss", "seconds_to_target", "ratio", "full_batch_ratio", "critical_batch")
+    numbers += ("throughput_knee", "memory_ceiling", "target_loss", "trainings")
     metrics = {f"verdict_{name}": getattr(verdict, name) for name in numbers}
     log_metrics(run_id, metrics | {"search_seconds": verdict.search_seconds, "peak_resident_bytes": peak_bytes})
 

@@ -1,8 +1,9 @@
 """Tasks that search: each part of the library's search is one task run, named after what it does."""
 
-from prefect import get_run_logger, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from batchlab.report.wording import in_short
 from batchlab.search.search import Part, Search
 from tasks import progress
 from tasks.data import opened
@@ -19,13 +20,18 @@ def plan_search(comparison: ComparisonRun) -> Search:
 @task(task_run_name="{part.label}", cache_policy=NO_CACHE)
 def work(part: Part, search: Search, comparison: ComparisonRun) -> None:
     """Run one part of the search; when it is interrupted or fails, the trials so far are kept."""
-    progress.begin(part.label, part.number, search.part_count)
+    progress.begin(f"{part.label}{_so_far(search)}", lambda: search.share, search.stopped)
     try:
         part.run()
     except BaseException:
+        progress.finished()
         log_trials(comparison.run_id, search)
         raise
-    if part.label == "estimate":
-        text = f"{search.planned_trainings:,} trainings of {search.budget_rows:,} rows each: {search.predicted()}"
-        get_run_logger().info(text)
-        progress.announce(text)
+
+
+def _so_far(search: Search) -> str:
+    """Say who leads, with the loss."""
+    leader = search.known.standings.leader
+    if leader is None:
+        return ""
+    return f" · so far {in_short(leader.setting)}: loss {leader.loss * search.experiment.loss_unit:.4g}"

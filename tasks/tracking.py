@@ -157,5 +157,5 @@ def log_trials(run_id: str, search: Search) -> None:
     """Write every trial that was trained so far as a Parquet table."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "trials.parquet"
-        trials_frame(search).to_parquet(path)
+        trials_frame(search.known, search.experiment.loss_unit).to_parquet(path)
         store.client().log_artifact(run_id, str(path))

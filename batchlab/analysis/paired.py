@@ -10,7 +10,8 @@ from scipy import special
 
 Numbers = NDArray[np.float64]
 PRIOR_DRAWS = 8.0
-"""The scatter of all settings together weighs like so many draws in the estimate of each one's own (Smyth 2004, moderated t)."""
+"""The scatter of the other settings together weighs like so many draws in the estimate of each one's own (Smyth 2004, moderated t), or
+like as many as they have where these are fewer."""
 CLOSE = 0.5
 """Settings whose loss is at most so much above the leader's tell how much differences scatter; those far off scatter more."""
 
@@ -49,40 +50,68 @@ class Sample:
 def differences(samples: Sequence[Sample], leader: int) -> list[Difference]:
     """Return every sample's difference to that of the leader, paired draw by draw and portion by portion.
 
-    With few draws the scatter of one difference says little, so that of all close settings together is counted as `PRIOR_DRAWS` further
-    ones. A sample that is not finite is infinitely far behind.
+    With few draws the scatter of one difference says little, so that of all other close settings together is counted as `PRIOR_DRAWS`
+    further ones. A sample that is not finite is infinitely far behind.
     """
     best = samples[leader]
     residuals = [_residuals(sample, best) for sample in samples]
-    close = [pair for pair, (_, value) in zip(_variances(residuals), residuals, strict=True) if 0 < abs(value) <= CLOSE and pair[1] > 0]
-    pooled = sum(variance * degrees for variance, degrees in close) / sum(degrees for _, degrees in close) if close else 0.0
+    squares = [_squares(found, value) for found, value in residuals]
+    total, degrees = sum(own for own, _ in squares), sum(own for _, own in squares)
     return [
-        Difference(0.0, 0.0, math.inf) if place == leader else _difference(sample, best, found, value, pooled)
-        for place, (sample, (found, value)) in enumerate(zip(samples, residuals, strict=True))
+        Difference(0.0, 0.0, math.inf)
+        if place == leader
+        else _difference(sample, best, residuals[place], Prior(total - squares[place][0], degrees - squares[place][1]))
+        for place, sample in enumerate(samples)
     ]
 
 
-def _variances(residuals: Sequence[tuple[Numbers, float]]) -> list[tuple[float, int]]:
-    return [(float(found.var(ddof=1)), len(found) - 1) if len(found) > 1 else (0.0, 0) for found, _ in residuals]
+@dataclass(frozen=True)
+class Prior:
+    """What the other close settings say of the scatter of differences: their squares, and the degrees of freedom behind these."""
+
+    squares: float
+    degrees: int
+
+    @property
+    def weight(self) -> float:
+        """How many draws it counts as."""
+        return min(PRIOR_DRAWS, self.degrees)
+
+    @property
+    def variance(self) -> float:
+        """The variance of a single draw's difference."""
+        return max(self.squares, 0.0) / self.degrees if self.degrees else 0.0
+
+
+def _squares(residuals: Numbers, value: float) -> tuple[float, int]:
+    """Return the sum of squares of a close setting's residuals and its degrees of freedom; none of one that is not close."""
+    if len(residuals) < 2 or not 0 < abs(value) <= CLOSE:
+        return 0.0, 0
+    return float(residuals.var(ddof=1)) * (len(residuals) - 1), len(residuals) - 1
 
 
 def _residuals(sample: Sample, best: Sample) -> tuple[Numbers, float]:
     """Return how each shared draw's ratio of losses departs from the ratio of means, and that ratio less 1."""
     count = min(len(sample.losses), len(best.losses))
     own, other = sample.losses[:count], best.losses[:count]
-    if not count or not np.isfinite(own).all() or not np.isfinite(other).all() or other.mean() <= 0:
+    if not count or not np.isfinite(own).all() or not np.isfinite(other).all():
         return np.zeros(0), math.inf
+    if other.mean() <= 0:  # a loss of nothing has no ratio
+        return np.zeros(0), math.inf if own.mean() > other.mean() else 0.0
     ratio = float(own.mean() / other.mean())
     return (own - ratio * other) / other.mean(), ratio - 1
 
 
-def _difference(sample: Sample, best: Sample, residuals: Numbers, value: float, pooled: float) -> Difference:
+def _difference(sample: Sample, best: Sample, departures: tuple[Numbers, float], prior: Prior) -> Difference:
+    residuals, value = departures
     count = len(residuals)
     if count == 0:
-        return Difference(math.inf, math.inf, 1.0)
+        return Difference(value, 0.0, 1.0)
     own = float(residuals.var(ddof=1)) if count > 1 else 0.0
-    degrees = PRIOR_DRAWS + count - 1
-    over_draws = (PRIOR_DRAWS * pooled + (count - 1) * own) / degrees / count
+    degrees = prior.weight + count - 1
+    if degrees == 0:
+        return Difference(value, math.inf, 1.0)
+    over_draws = (prior.weight * prior.variance + (count - 1) * own) / degrees / count
     over_rows, portions = _over_rows(sample, best, count, value)
     total = over_draws + over_rows
     lost = over_draws**2 / degrees + (over_rows**2 / (portions - 1) if portions > 1 else 0.0)

@@ -119,7 +119,7 @@ def resampled(logs: Numbers, draws: int) -> LogMean:
     return LogMean(float(logs[0]), (Spread(float(logs[1:].var(ddof=1)) * draws / (draws - 1), draws - 1),))
 
 
-def _ratio_of(one: Numbers, other: Numbers, draws: int) -> LogMean:
+def ratio_of_resamples(one: Numbers, other: Numbers, draws: int) -> LogMean:
     """Return the ratio of two resampled quantities whose resamples belong together."""
     return resampled(np.log(one) - np.log(other), draws)
 
@@ -154,7 +154,7 @@ def _to_pages(*items: Outcome) -> LogMean:
 
 _TIME = Measure(
     value=lambda item: item.seconds().interval(),
-    over=lambda a, b: _ratio_of(a.least_steps, b.least_steps, len(b.losses)).times(_ratio_of_steps(a, b)),
+    over=lambda a, b: ratio_of_resamples(a.least_steps, b.least_steps, len(b.losses)).times(_ratio_of_steps(a, b)),
     rank=lambda item: item.seconds().mean,
 )
 _LOSS = Measure(
@@ -168,7 +168,7 @@ MEASURES: dict[Objective, Measure] = {
     "time": _TIME,
     "rows": Measure(
         value=lambda item: item.to_target(item.least_rows).interval(),
-        over=lambda a, b: _ratio_of(a.least_rows, b.least_rows, len(b.losses)),
+        over=lambda a, b: ratio_of_resamples(a.least_rows, b.least_rows, len(b.losses)),
         rank=lambda item: item.to_target(item.least_rows).mean,
     ),
     "memory": Measure(

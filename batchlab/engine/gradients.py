@@ -16,7 +16,7 @@ MOST_NUMBERS = 2**24
 """Gradients `[batches, parameters]` hold at most so many numbers."""
 
 
-NUMBERED_ROWS = 2**24
+NUMBERED_ROWS = 2**17
 """A table of fewer rows is numbered whole where a few are drawn."""
 
 

@@ -77,9 +77,9 @@ class Recorder:
         if not self.keeps_last:
             self._keep(active, validation_loss)
         first = np.array([curve.train_loss[0] for curve in self.curves])
-        began = np.array([curve.last_validation_loss[0] for curve in self.curves])
+        before = np.array([curve.last_validation_loss[0] for curve in self.curves])
         # A loss that is still finite but far beyond where it began: more epochs would overflow it.
-        self.backend.diverge(active & ~((train_loss <= EXPLODED * first) & (losses.last_validation <= EXPLODED * began)))
+        self.backend.diverge(active & ~((train_loss <= EXPLODED * first) & (losses.last_validation <= EXPLODED * before)))
         if self.rows_of_grace <= rows_seen < self.rows_planned:
             self._stop(self.backend.active & ~(train_loss < first), "hopeless")
         self.on_evaluation(self)

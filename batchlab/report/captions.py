@@ -1,6 +1,7 @@
 """What every picture shows on this data, in one sentence with numbers."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,18 +11,29 @@ from batchlab.report.cost_pictures import held_bytes, split_seconds
 from batchlab.report.critical_pictures import noise_lines
 from batchlab.report.ink import lines
 from batchlab.report.ranking import ranked, times_shown
-from batchlab.report.wording import critical, interval, listed, memory, number, seconds
+from batchlab.report.wording import critical, in_short, interval, listed, memory, number, seconds
 from batchlab.search.findings import Finding, Findings
 
-CURVES = "Lines are geometric means over seeds, bands hold the middle half of them. The axis of losses is stretched where they are low."
+CURVES = (
+    "Lines are geometric means over draws (seeds and, on small tables, divisions of the rows), bands hold the middle half of them; losses "
+    "are those of the weights' running average. Short lines left the race. The axis of losses is stretched where they are low."
+)
 SECONDS = (
     " Settings that share a curve differ in the seconds of a step: the first named is the line, the others are thin and dotted. A growing "
     "batch is drawn with the seconds of its average step."
 )
-TIMES = "Hollow: cannot be told from the recommended one. Diamonds: what people type. Arrows: no end is known."
+TIMES = (
+    "Hollow: cannot be told from the recommended one. Diamonds: what people type. Arrows: trained to the end without reaching the target. "
+    "Those that left the race have no time."
+)
 RATES = (
-    "Ringed: the chosen rate. Full dots: every seed reached the target; hollow: some did; dash: none did; red cross: some seed diverged. "
-    "Rows are means over the seeds that got there."
+    "Rates of the optimizer that the setting is shown with. Ringed: the chosen rate. Full dots: in the race to its end; hollow: behind; "
+    "dash: left for lack of time; red cross: diverged. A rate that left is drawn with its loss then."
+)
+RACE = (
+    "Above, mean curves of all settings that raced: they end where a setting left, in a dot where it was behind, a dash where time was "
+    "short, a cross where it diverged. Below, a lane for every strategy, batch size and optimizer, and how far each of its rates ran. "
+    "The leader is thick."
 )
 FRONTIER = "Every dot is a batch size; dotted: the fewest steps and rows. A thick part of the curve is the critical batch size's interval."
 NOISE = "A value that is not bounded is a triangle at its lower end; dotted bars are open above. Marks are moved apart a little."
@@ -35,12 +47,12 @@ def of_times(found: Findings) -> str:
     timed = [item for item in ranked(found) if times_shown(found, item)]
     reached = [item for item in timed if item.outcome.status == "reached"]
     if not reached:
-        return "No setting reached the target with every seed, so all times are lower bounds."
+        return "No setting reached the target, so all times are lower bounds."
     slowest = max(reached, key=lambda item: item.seconds.value)
     first = min(reached, key=lambda item: item.seconds.value)
     said = f"From {seconds(first.seconds.value)} ({first.candidate.label}) to {seconds(slowest.seconds.value)} ({slowest.candidate.label})"
     missed = [item.candidate.label for item in timed if item.outcome.status != "reached"]
-    arrows = f"; {listed(missed)} missed the target with some seed, and the arrow begins at the least that it takes" if missed else ""
+    arrows = f"; {listed(missed)} did not get there, and the arrow begins at what was spent" if missed else ""
     return f"{said}{arrows}."
 
 
@@ -62,7 +74,7 @@ def of_seconds(found: Findings) -> str:
 def _extremes(found: Findings, what: str, words: str) -> str:
     items = [item for item in (*found.settings, *found.typed) if item.outcome.status == "reached"]
     if not items:
-        return "No setting reached the target with every seed."
+        return "No setting reached the target."
 
     def value(item: Finding) -> float:
         return float(getattr(item, what).value)
@@ -75,18 +87,38 @@ def _extremes(found: Findings, what: str, words: str) -> str:
 
 
 def of_rates(found: Findings) -> str:
-    """Say how many rates were tried, chosen and lost."""
+    """Say which rates were chosen, and how many of those tried stayed in the race."""
     tuned = [line.first for line in lines(found) if line.first.rates]
     if not tuned:
         return "The learning rates were given, so there is nothing to compare."
-    rates = [rate for item in tuned for rate in item.rates]
+    entries = [entry for entry in found.race.entries.values() if entry.trials and not entry.setting.typed]
     chosen = [item.learning_rate for item in tuned]
-    lost = sum(rate.diverged > 0 for rate in rates)
-    missed = sum(rate.missed > 0 and not rate.diverged for rate in rates)
     best = f"run from {min(chosen):g} to {max(chosen):g}" if len(set(chosen)) > 1 else f"are all {chosen[0]:g}"
+    why = Counter(entry.left.why if entry.left is not None else "stayed" for entry in entries)
     return (
-        f"The chosen rates {best}; of {len(rates)} pairs of setting and rate, {lost} diverged with some seed and {missed} more missed the "
-        "target with some or all."
+        f"The chosen rates {best}; of {len(entries)} settings that raced, {why['stayed']} stayed to the end, {why['behind']} were behind, "
+        f"{why['time']} left for lack of time and {why['diverged']} diverged."
+    )
+
+
+def of_race(found: Findings) -> str:
+    """Say how many raced, who led at the end, and how many left why."""
+    leader = found.race.leader
+    if leader is None:
+        return "Nothing has raced."
+    entries = [entry for entry in found.race.entries.values() if entry.trials]
+    why = Counter(entry.left.why for entry in entries if entry.left is not None)
+    parts = [
+        f"{count} {what}"
+        for count, what in ((why["behind"], "were behind"), (why["time"], "left for lack of time"), (why["diverged"], "diverged"))
+        if count
+    ]
+    left = f"; {', '.join(parts)}" if parts else ""
+    waiting = len(found.race.entries) - len(entries)
+    begun = f"; {waiting} never began" if waiting else ""
+    return (
+        f"{len(entries)} settings raced{left}{begun}. At the end {in_short(leader.setting)} led with validation loss "
+        f"{found.race.losses[leader.setting] * found.loss_unit:.4g} after {leader.rows:,} rows."
     )
 
 
@@ -167,6 +199,6 @@ def of_loaders(found: Findings) -> str:
     return f"Fastest: {names[0]}, {number(fast.rows_per_second)} rows a second; slowest: {names[1]}, {number(times)}× slower."
 
 
-def seeds(found: Findings) -> int:
-    """Return how many seeds confirmed each setting."""
-    return max((len(item.results) for item in found.settings), default=0)
+def draws(found: Findings) -> int:
+    """Return how many draws confirmed each setting."""
+    return max((len(item.results) for item in found.settings if item.left is None), default=0)

@@ -10,7 +10,7 @@ from batchlab.analysis.verdict import paired
 from batchlab.report.claims_of_size import ALIKE, full_batch, sized, too_large, too_small
 from batchlab.report.wording import memory, number, seconds
 from batchlab.search.findings import Finding, Findings
-from batchlab.search.progression import nearest_to
+from batchlab.search.noise import nearest_to
 from batchlab.strategies.accumulated import Accumulated
 
 
@@ -113,7 +113,7 @@ def _updates(found: Findings) -> str:
     said += ", 1 with full batch."
     quick = min((item for item in items if item.outcome.status == "reached"), key=lambda item: item.seconds.value, default=None)
     if quick is None:
-        return f"{said} Faster cannot be said: no mini-batch reached the target with every seed."
+        return f"{said} Faster cannot be said: no mini-batch reached the target."
     if full is None or full.outcome.status == "diverged":
         return f"{said} Faster cannot be said: full batch has no time to the target."
     bound = "" if full.outcome.status == "reached" else "more than "
@@ -132,7 +132,7 @@ def _shuffling(found: Findings) -> str:
     ends = f"over {number(low)}" if math.isinf(high) else f"{number(low)}–{number(high)}"
     if pair.at_least:
         return (
-            f"Yes. Sorted by the target, {found.sorted_label} does not reach the target with every seed; "
+            f"Yes. Sorted by the target, {found.sorted_label} does not reach the target; "
             f"it saw at least {number(pair.ratio)}× the rows that it needs when shuffled ({ends})."
         )
     said = "No difference detectable" if not pair.detectable else "Yes" if pair.ratio > 1 else "No, the other way round"

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from batchlab.analysis.estimates import ratio
+from batchlab.analysis.verdict import ratio_of_resamples
+from batchlab.report.pictures import own_rates
 from batchlab.report.wording import interval, number, seconds
 from batchlab.search.findings import Finding, Findings
 from batchlab.strategies.full_batch import FullBatch
@@ -41,29 +42,33 @@ def too_small(found: Findings) -> str:
     signs = [swings[0] > ALIKE * swings[1], rates[0] < rates[1] / ALIKE]
     said = ("Not here", "Partly", "Yes")[sum(signs)]
     swing = (
-        f"At its own best learning rate, {small.candidate.label}'s validation loss moves by {swings[0]:.2%} from one evaluation to the "
-        f"next at the end, that of {large.candidate.label} by {swings[1]:.2%}."
+        f"At its own best learning rate, the loss of {small.candidate.label}'s raw weights moves by {swings[0]:.2%} from one evaluation "
+        f"to the next at the end, that of {large.candidate.label} by {swings[1]:.2%}."
     )
     return f"{said}. {swing}{_rates_lost(rates)}{_time(found, small)}"
 
 
 def _unrest(item: Finding) -> float:
-    """Return the relative change of the validation loss between the last evaluations: root mean square, over all seeds."""
-    curves = [np.asarray(result.curve.validation_loss[-END - 1 :], np.float64) for result in item.results if result.diverged_at is None]
+    """Return the relative change of the raw weights' loss between the last evaluations: root mean square over draws."""
+    curves = [
+        np.asarray(result.curve.last_validation_loss[-END - 1 :], np.float64) for result in item.results if result.diverged_at is None
+    ]
     changes = [np.diff(np.log(curve[curve > 0])) for curve in curves]
     joined = np.concatenate(changes) if changes else np.zeros(0)
     return float(np.sqrt(np.mean(joined**2))) if len(joined) else math.nan
 
 
 def _highest_rate(item: Finding) -> float:
-    """Return the highest learning rate that brought every seed to the target; NaN for none."""
-    return max((rate.learning_rate for rate in item.rates if not rate.missed), default=math.nan)
+    """Return the highest learning rate of its optimizer that came near the best one's loss in the race; NaN for none."""
+    rates = [rate for rate in own_rates(item) if math.isfinite(rate.loss)]
+    best = min((rate.loss for rate in rates), default=math.nan)
+    return max((rate.learning_rate for rate in rates if rate.loss <= ALIKE * best), default=math.nan)
 
 
 def _rates_lost(rates: list[float]) -> str:
     if not all(map(math.isfinite, rates)):
         return ""
-    return f" The highest rate that brought every seed to the target is {rates[0]:g} against {rates[1]:g}."
+    return f" The highest rate that came within {ALIKE - 1:.0%} of the best rate's loss is {rates[0]:g} against {rates[1]:g}."
 
 
 def _time(found: Findings, small: Finding) -> str:
@@ -83,8 +88,8 @@ def too_large(found: Findings) -> str:
         return "Not measured: it takes a mini-batch and full batch."
     large = items[-1]
     if large.outcome.status != "reached" or full.outcome.status != "reached":
-        return f"Cannot be said: {large.candidate.label} or full_batch did not reach the target with every seed."
-    times = ratio(large.outcome.steps, full.outcome.steps).interval()
+        return f"Cannot be said: {large.candidate.label} or full_batch did not reach the target."
+    times = ratio_of_resamples(large.outcome.steps, full.outcome.steps, len(large.outcome.losses)).interval()
     said = "No difference detectable" if times.holds(1) else "Not quite"
     said = "Yes" if times.high < RESEMBLES and times.low > 1 / RESEMBLES else said
     ends = f"{large.candidate.label} takes {number(large.steps.value)} steps to the target, full_batch {number(full.steps.value)}"

@@ -45,7 +45,7 @@ def frontier_on(panel: "Axes", found: Findings) -> None:
     """Draw the frontier onto a panel; where there is none, say why."""
     fit = found.frontier
     if fit is None:
-        return nothing(panel, "no frontier: fewer than three batch sizes\nreached the target with every seed")
+        return nothing(panel, "no frontier: fewer than three batch sizes\nreached the target in more than one step")
     sizes = np.geomspace(min(fit.batch_rows) / 1.6, max(fit.batch_rows) * 1.6, 120)
     panel.plot(fit.steps_at(sizes), fit.steps_at(sizes) * sizes, color=QUIET, linewidth=1.4, linestyle=(0, (4, 3)) if fit.poor else "-")
     for size, steps in zip(fit.batch_rows, fit.steps, strict=True):

@@ -108,10 +108,10 @@ def _limits(panel: "Axes", found: Findings, drawn: list[Line]) -> None:
     lowest = min(float(np.nanmin(values)) for values in middles)
     first = found.first_loss if math.isfinite(found.first_loss) else max(float(values[0]) for values in middles)
     first = max(first, lowest * 1.01)
-    _stretch(panel, lowest, first)
+    stretched(panel, lowest, first)
 
 
-def _stretch(panel: "Axes", lowest: float, first: float) -> None:
+def stretched(panel: "Axes", lowest: float, first: float) -> None:
     """Stretch the axis near the lowest loss, where settings differ: logarithmic in the distance to a loss a little below it."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 

@@ -58,8 +58,7 @@ def lines(found: Findings) -> list[Line]:
     """Return one line for every group of settings that share their trainings: constant batch sizes ascending, then the others."""
     groups: dict[object, list[Finding]] = {}
     for item in (*found.settings, *found.typed):
-        kind = item.candidate
-        groups.setdefault((kind.strategy.updates, kind.optimizer, kind.rates, kind.typed), []).append(item)
+        groups.setdefault(item.candidate.setting, []).append(item)
     sized = sorted((group for group in groups.values() if is_sized(group[0])), key=lambda group: group[0].candidate.batch_rows)
     rest = [group for group in groups.values() if not is_sized(group[0])]
     drawn = [_line(found, group, _of_ramp(place, len(sized)), place % 3) for place, group in enumerate(sized)]

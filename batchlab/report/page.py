@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from batchlab.analysis.curves import HELD
 from batchlab.experiment import Experiment
-from batchlab.report import captions, cost_pictures, critical_pictures, curve_pictures, pictures
+from batchlab.report import captions, cost_pictures, critical_pictures, curve_pictures, pictures, race_pictures
 from batchlab.report.claims import claims
 from batchlab.report.data_section import alert, data_section
 from batchlab.report.document import footer, framed, listing, opening, section
@@ -79,6 +79,7 @@ def plates(found: Findings, tracking_seconds: Mapping[str, float]) -> list[Plate
     loaders = cost_pictures.loaders if found.deliveries else None
     of, curves = captions, captions.CURVES
     return [
+        Plate("race", "The race", of.of_race(found), of.RACE, race_pictures.race),
         Plate("times", "Time to the target", of.of_times(found), of.TIMES, pictures.time_to_target),
         Plate("seconds", "Loss against seconds", of.of_seconds(found), curves + of.SECONDS, curve_pictures.loss_against_seconds),
         Plate("steps", "Loss against steps", of.of_steps(found), curves, curve_pictures.loss_against_steps),
@@ -105,7 +106,7 @@ def _verdict(found: Findings) -> str:
 def _sizes(found: Findings) -> str:
     fit, knee = found.frontier, found.throughput_knee
     if fit is None:
-        critical, why = "none", "Fewer than three batch sizes reached the target with every seed in more than a step."
+        critical, why = "none", "Fewer than three batch sizes reached the target in more than a step."
     elif fit.poor:
         critical, why = "none", f"Poor fit: the points lie {math.expm1(fit.misfit):.0%} off the frontier."
     elif not fit.within:
@@ -149,24 +150,34 @@ def disagreements(found: Findings) -> list[str]:
 
 
 def _method(found: Findings) -> str:
-    seeds = captions.seeds(found)
-    rates = max((len(item.rates) for item in found.settings), default=0)
-    target = "There is no target: no setting lowered the validation loss."
-    if found.target_loss is not None:
-        rule = (
-            f"it leaves {found.share_left:.0%} of the best trial's way to its lowest level from {found.start_loss:.4g}, the loss of always "
-            "predicting the mean or the first loss, whichever is lower"
-        )
-        target = (
-            f"The target is validation loss {found.target_loss:.4g}: {'it was given' if found.target_given else rule}. It is reached when "
-            f"{HELD} evaluations in a row are at or below it."
-        )
+    raced = [entry for entry in found.race.entries.values() if entry.trials]
     said = [
-        f"Every training sees at most {found.budget_rows:,} rows, drawn from {found.row_count:,} training rows. Up to {rates} learning "
-        f"rates were tried for each group of settings that train alike; the best was trained again with {seeds} fresh seeds.",
-        target,
-        "Seconds to the target are steps × the seconds of a step of that setting, trained alone. Intervals are 95%, those of comparisons "
-        "97.5%, for there are two.",
+        f"{len(raced)} settings raced: strategies, batch sizes, optimizers and learning rates, stacked, each going on from where it stood. "
+        "All had the same time, and none saw more rows than the profile allows a training. A setting left when it was surely behind "
+        "(paired over draws and validation rows, all looks together with 95% confidence) and its curve could not come to the leader's any "
+        "more, or when there was no time for it.",
+        f"What was left was trained again, to where it had come, with {captions.draws(found)} fresh draws each: {_drawn(found)}. Intervals "
+        "of losses are over these.",
+        _target(found),
+        "Losses are those of the weights' running average (polynomial decay), which is what ships. Seconds to the target are steps × the "
+        "seconds of a step of that setting, trained alone. Intervals are 95%, those of comparisons 97.5%, for there are two.",
         f"The search itself took {found.trials:,} trainings and {seconds(found.seconds)}.",
     ]
     return "".join(f"<p>{html.escape(text)}</p>" for text in said) + listing(found.notes)
+
+
+def _drawn(found: Findings) -> str:
+    """Say what a draw is."""
+    if found.divisions:
+        return f"a seed and one of {found.divisions} divisions of the {found.row_count:,} training rows and the validation rows"
+    return "seeds; the rows' share of the uncertainty is told from portions of the validation rows"
+
+
+def _target(found: Findings) -> str:
+    if found.target_loss is None:
+        return "There is no target: every setting diverged."
+    rule = "it was given" if found.target_given else f"the lowest mean loss of a confirmed setting plus the margin of {found.margin:.1%}"
+    return (
+        f"The target is validation loss {found.target_loss:.4g}: {rule}. It is reached when {HELD} evaluations in a row of the mean curve "
+        "over draws are at or below it."
+    )

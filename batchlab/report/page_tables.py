@@ -7,21 +7,22 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from batchlab.analysis.estimates import Estimate
-from batchlab.analysis.verdict import Pair
 from batchlab.report.claims import Claim
 from batchlab.report.document import table
 from batchlab.report.ranking import ranked, times_shown
-from batchlab.report.wording import interval, memory, number, seconds
+from batchlab.report.wording import beside, interval, memory, number, seconds, why
 from batchlab.search.findings import Finding, Findings
+from batchlab.search.space import optimizer_words
 
-HEADINGS = ("setting", "batch rows", "rate", "status", "steps to target", "seconds a step", "time to target", "peak memory", "noise scale")
+HEADINGS = ("setting", "batch rows", "optimizer", "rate", "status", "rows a training")
+COSTS = ("time to target", "seconds a step", "peak memory", "noise scale")
 
 
 def settings_table(found: Findings, unit: str) -> str:
-    """Return all settings, best first, and below them why a setting missed the target or diverged: none is left out."""
-    headings = [*HEADINGS, f"validation loss, mean of seeds ({unit})", f"test loss, mean of seeds ({unit})"]
+    """Return all settings, best first, and below them why a setting left the race or diverged: none is left out."""
+    headings = [*HEADINGS, f"validation loss, mean ({unit})", f"test loss, mean ({unit})", *COSTS]
     items = ranked(found)
-    reasons = list(dict.fromkeys(item.reason for item in items if item.reason))
+    reasons = list(dict.fromkeys(reason for item in items if (reason := why(found, item))))
     body = "".join(_row(found, item, reasons) for item in items)
     notes = "".join(f'<li id="reason-{place}">{html.escape(reason)}</li>' for place, reason in enumerate(reasons, 1))
     listing = f'<ol class="remarks">{notes}</ol>' if reasons else ""
@@ -33,15 +34,16 @@ def _row(found: Findings, item: Finding, reasons: Sequence[str]) -> str:
     cells = [
         f'<td class="name">{html.escape(item.candidate.label)} {_mark(found, item)}</td>',
         f"<td>{number(item.candidate.batch_rows)}</td>",
+        f"<td>{html.escape(optimizer_words(item.candidate.optimizer))}</td>",
         f"<td>{item.learning_rate:g}</td>",
-        f"<td>{_status(item, reasons)}</td>",
-        f"<td>{_bounded(found, item, item.steps, 'steps')}</td>",
-        f"<td>{seconds(item.timings.step().value)}</td>",
+        f"<td>{_status(found, item, reasons)}</td>",
+        f"<td>{number(outcome.budget_rows)}</td>",
+        f"<td>{_loss(item)}</td>",
+        f"<td>{_mean(outcome.test_loss)}</td>",
         f"<td>{_bounded(found, item, item.seconds, 'time')}</td>",
+        f"<td>{seconds(item.timings.step().value) if item.timings.alone else '–'}</td>",
         f"<td>{_peak(item)}</td>",
         f"<td>{_noise(item.noise_scale)}</td>",
-        f"<td>{_mean(outcome.validation_loss)}</td>",
-        f"<td>{_mean(outcome.test_loss)}</td>",
     ]
     opening = '<tr class="winner">' if won else "<tr>"
     return f"{opening}{''.join(cells)}</tr>"
@@ -53,19 +55,30 @@ def _mark(found: Findings, item: Finding) -> str:
         marks.append('<span class="mark won">recommended</span>')
     if found.choice is not None and item.candidate.label in found.choice.ties:
         marks.append('<span class="mark tie">tie</span>')
+    elif found.choice is not None and item.candidate.label in found.choice.as_good:
+        marks.append('<span class="mark tie">as good</span>')
     if item.candidate.typed:
         marks.append('<span class="mark typed">typed by default</span>')
     return " ".join(marks)
 
 
-def _status(item: Finding, reasons: Sequence[str]) -> str:
+def _status(found: Findings, item: Finding, reasons: Sequence[str]) -> str:
+    words, reason = item.outcome.status.replace("_", " "), why(found, item)
+    if reason is None:
+        return words
+    place = reasons.index(reason) + 1
+    return f'<span class="bad" title="{html.escape(reason, quote=True)}">{words}</span> <a href="#reason-{place}">[{place}]</a>'
+
+
+def _loss(item: Finding) -> str:
+    """Return the mean loss over draws with its interval; of one that left the race, as it was then."""
     outcome = item.outcome
-    words = {"reached": "reached", "diverged": "diverged", "not_reached": f"reached by {outcome.seeds_reached} of {len(outcome.steps)}"}
-    if item.reason is None:
-        return words[outcome.status]
-    place = reasons.index(item.reason) + 1
-    reason = html.escape(item.reason, quote=True)
-    return f'<span class="bad" title="{reason}">{words[outcome.status]}</span> <a href="#reason-{place}">[{place}]</a>'
+    if outcome.diverged:
+        return "–"
+    if outcome.behind or len(outcome.losses) < 2:
+        return f"{outcome.loss:.5g}"
+    at = outcome.loss_estimate()
+    return f"{at.value:.5g}<small>{at.low:.4g}–{at.high:.4g}</small>"
 
 
 def _bounded(found: Findings, item: Finding, estimate: Estimate, what: str) -> str:
@@ -92,52 +105,28 @@ def _noise(scale: Estimate | None) -> str:
 
 
 def _mean(losses: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> str:
-    """Return the mean over seeds, of those that did not diverge where some did."""
+    """Return the mean over draws, of those that did not diverge where some did."""
     kept = losses[np.isfinite(losses)]
     if not len(kept):
         return "–"
-    some = f"<small>{len(kept)} of {len(losses)} seeds</small>" if len(kept) < len(losses) else ""
+    some = f"<small>{len(kept)} of {len(losses)} draws</small>" if len(kept) < len(losses) else ""
     return f"{kept.mean():.5g}{some}"
 
 
 def typed_table(found: Findings) -> str:
-    """Return what people type by default beside the recommendation, and plainly whether that beats it in seconds to the target."""
+    """Return what people type by default beside the recommendation, and plainly how they compare."""
     if not found.typed:
         return "<p>What people type by default was not trained beside it (<code>search.defaults</code> is off).</p>"
     rows = "".join(_typed_row(found, item) for item in found.typed)
-    return table(["typed by default", "rate", "time to target", "does the recommendation beat it?"], rows, "words")
+    return table(["typed by default", "rate", "validation loss", "beside the recommendation"], rows, "words")
 
 
 def _typed_row(found: Findings, item: Finding) -> str:
-    pair = next((pair for pair in found.against_typed if pair.label == item.candidate.label), None)
-    answer = html.escape(beaten(found, item, pair))
-    name, time = html.escape(item.candidate.label), _bounded(found, item, item.seconds, "time")
+    name, answer = html.escape(item.candidate.label), html.escape("–" if found.best is None else f"It {beside(found, item)}.")
     return (
         f'<tr><td class="name">{name}</td><td data-label="rate">{item.learning_rate:g}</td>'
-        f'<td data-label="time to target">{time}</td><td data-label="beaten">{answer}</td></tr>'
+        f'<td data-label="validation loss">{_loss(item)}</td><td data-label="beside it">{answer}</td></tr>'
     )
-
-
-def beaten(found: Findings, item: Finding, pair: Pair | None) -> str:
-    """Say whether the recommendation reaches the same target in less time than this default."""
-    if item.outcome.status == "diverged":
-        return f"Yes: it diverges; {item.reason or 'no reason known'}"
-    if found.target_loss is None or pair is None or found.best is None:
-        return "Cannot be said: there is no target that both could reach."
-    low, high = pair.ratio_ci
-    ends = f"over {number(low)}" if math.isinf(high) else f"{number(low)}–{number(high)}"
-    if found.best.outcome.status != "reached" and item.outcome.status == "reached":
-        return "No: the default reaches the target with every seed, the recommendation does not."
-    if found.best.outcome.status != "reached":
-        return f"Cannot be said: the recommendation itself missed the target with some seeds ({number(pair.ratio)}× as long, {ends})."
-    if pair.at_least:
-        reached = f"{item.outcome.seeds_reached} of {len(item.outcome.steps)} seeds get there"
-        return f"{'Yes' if pair.detectable else 'Probably'}: {reached}; at least {number(pair.ratio)}× as long ({ends})."
-    if not pair.detectable:
-        return f"No: no difference detectable ({number(pair.ratio)}× as long, {ends})."
-    if pair.ratio > 1:
-        return f"Yes: {number(pair.ratio)}× faster ({ends})."
-    return f"No: the default is {number(1 / pair.ratio)}× faster ({number(1 / high)}–{number(1 / low)})."
 
 
 def claims_table(answers: Iterable[Claim]) -> str:

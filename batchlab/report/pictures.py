@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from batchlab.report.critical_pictures import frontier_on
-from batchlab.report.curve_pictures import losses_on
+from batchlab.report.curve_pictures import losses_on, stretched
 from batchlab.report.ink import (
     ACCENT,
     BLACK,
@@ -24,8 +24,8 @@ from batchlab.report.ink import (
 )
 from batchlab.report.ranking import ranked, times_shown
 from batchlab.report.wording import seconds
-from batchlab.search.findings import Finding, Findings
-from batchlab.search.trials import RateSummary
+from batchlab.search.findings import Finding, Findings, RateSummary
+from batchlab.search.space import optimizer_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def forest_on(panel: "Axes", found: Findings, most: int | None = None) -> None:
 
 def _time(panel: "Axes", found: Findings, item: Finding, place: int) -> None:
     if not times_shown(found, item):
-        why = "diverged" if item.outcome.status == "diverged" else "no target"
+        why = item.outcome.status if item.outcome.status in ("diverged", "behind") else "no target"
         panel.annotate(f"× {why}", (0.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL, color=WARNING)
         return
     at, reached = item.seconds, item.outcome.status == "reached"
@@ -78,13 +78,13 @@ def _time(panel: "Axes", found: Findings, item: Finding, place: int) -> None:
     shape = "D" if item.candidate.typed else "o"
     panel.plot(at.value, place, shape, markersize=5.5, markerfacecolor=face, markeredgecolor=colour, markeredgewidth=1.5)
     end = max(at.high, at.value) if reached else 2 * at.value
-    words = seconds(at.value) if reached else f"> {seconds(at.value)} ({item.outcome.seeds_reached} of {len(item.outcome.steps)} seeds)"
+    words = seconds(at.value) if reached else f"> {seconds(at.value)}"
     panel.annotate(words, (end, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=SMALL, color=colour)
 
 
 def rate_sensitivity(found: Findings, unit: str) -> "Figure":
-    """Draw rows to the target over the learning rate (the loss reached where there is no target), and which rates got there."""
-    tuned = [line for line in lines(found) if line.first.rates]
+    """Draw the loss that every learning rate came to in the race, and which rates stayed in it."""
+    tuned = [line for line in lines(found) if own_rates(line.first)]
     figure = sheet(height=3.9 + 0.23 * len(tuned))
     if not tuned:
         nothing(figure.subplots(), "no learning rate was searched for: all were given")
@@ -104,43 +104,45 @@ def rate_sensitivity(found: Findings, unit: str) -> "Figure":
     return figure
 
 
+def own_rates(item: Finding) -> list[RateSummary]:
+    """Return what the learning rates of the setting's own optimizer came to."""
+    own = optimizer_words(item.candidate.optimizer)
+    return [rate for rate in item.rates if rate.optimizer == own]
+
+
 def rates_on(panel: "Axes", found: Findings, unit: str, tuned: list[Line]) -> None:
-    """Draw what every learning rate took, the chosen one ringed; a hollow dot stands for a rate that some seeds missed the target with."""
-    by_rows = found.target_loss is not None
-    if not any(math.isfinite(_of_rate(rate, found, by_rows)) for line in tuned for rate in line.first.rates):
+    """Draw what every learning rate came to, the chosen one ringed; a hollow dot stands for one that left the race before."""
+    losses = [rate.loss * found.loss_unit for line in tuned for rate in own_rates(line.first) if math.isfinite(rate.loss)]
+    if not losses:
         return nothing(panel, "no learning rate got anywhere")
     for line in tuned:
-        points = [(rate, _of_rate(rate, found, by_rows)) for rate in line.first.rates]
-        points = [(rate, value) for rate, value in points if math.isfinite(value)]
-        panel.plot([rate.learning_rate for rate, _ in points], [value for _, value in points], color=line.colour, linewidth=line.width)
-        for rate, value in points:
-            _rate_dot(panel, line, rate, value)
-    logarithmic(panel, "y")
+        points = [(rate, rate.loss * found.loss_unit) for rate in own_rates(line.first) if math.isfinite(rate.loss)]
+        panel.plot([rate.learning_rate for rate, _ in points], [loss for _, loss in points], color=line.colour, linewidth=line.width)
+        for rate, loss in points:
+            _rate_dot(panel, line, rate, loss)
+    stretched(panel, min(losses), min(max(losses), found.first_loss) if math.isfinite(found.first_loss) else max(losses))
     logarithmic(panel, "x", lambda value: f"{value:g}")
-    words = "rows to the target" if by_rows else f"validation loss reached ({literal(unit)})"
-    dressed(panel).set(ylabel=words, xlabel="learning rate")
-
-
-def _of_rate(rate: RateSummary, found: Findings, by_rows: bool) -> float:
-    return rate.rows_to_target if by_rows else rate.level * found.loss_unit
+    dressed(panel).set(ylabel=f"validation loss in the race ({literal(unit)})", xlabel="learning rate")
+    return None
 
 
 def _rate_dot(panel: "Axes", line: Line, rate: RateSummary, value: float) -> None:
-    face = PAPER if rate.missed else line.colour
+    face = line.colour if rate.left is None else PAPER
     panel.plot(rate.learning_rate, value, "o", markersize=3.6, markerfacecolor=face, markeredgecolor=line.colour)
     if math.isclose(rate.learning_rate, line.first.learning_rate):
         panel.plot(rate.learning_rate, value, "o", markersize=10, markerfacecolor="none", markeredgecolor=line.colour, markeredgewidth=1.6)
 
 
 def _rates_row(panel: "Axes", line: Line, place: int) -> None:
-    """Mark every rate of one group: full, all seeds reached the target; hollow, some did; dash, none did; cross, some diverged."""
-    for rate in line.first.rates:
-        if rate.diverged:
+    """Mark every rate of one group: full, in the race to its end; hollow, behind; dash, left for lack of time; cross, diverged."""
+    for rate in own_rates(line.first):
+        why = None if rate.left is None else rate.left.why
+        if why == "diverged":
             style: dict[str, Any] = {"marker": "x", "color": WARNING, "markersize": 4.5}
-        elif rate.missed == rate.seeds:
+        elif why == "time":
             style = {"marker": "_", "color": QUIET, "markersize": 6}
         else:
-            style = {"marker": "o", "color": line.colour, "markerfacecolor": PAPER if rate.missed else line.colour, "markersize": 4}
+            style = {"marker": "o", "color": line.colour, "markerfacecolor": PAPER if why else line.colour, "markersize": 4}
         panel.plot(rate.learning_rate, place, linestyle="none", **style)
         if math.isclose(rate.learning_rate, line.first.learning_rate):
             panel.plot(
@@ -154,7 +156,7 @@ def overview(found: Findings, unit: str) -> "Figure":
     (forest, loss), (rates, frontier) = figure.subplots(2, 2)
     forest_on(forest, found, most=14)
     losses_on(loss, found, unit, "seconds", "seconds of training (steps × seconds a step)")
-    tuned = [line for line in lines(found) if line.first.rates]
+    tuned = [line for line in lines(found) if own_rates(line.first)]
     if tuned:
         rates_on(rates, found, unit, tuned)
     else:

@@ -1,25 +1,25 @@
 """The table of results and the remarks beside it, as text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from batchlab.analysis.estimates import Estimate
 from batchlab.report.wording import interval, memory, number, seconds
-from batchlab.results import Interval, StrategyResult
+from batchlab.results import StrategyResult
 from batchlab.table.target import Task
 
 SHOWN_METRICS = {"regression": ("rmse", "mae", "r2"), "binary": ("accuracy", "roc_auc"), "multiclass": ("accuracy", "roc_auc")}
 
 
-SPARED = ("test mae", "noise scale", "test roc auc", "peak", "seconds a step", "batch rows", "steps", "test rmse", "validation loss")
+SPARED = ("test mae", "noise scale", "test roc auc", "peak", "seconds a step", "batch rows", "rows seen", "test rmse", "95% CI", "test r2")
 """Columns that may be left out where there is little room, the first ones first."""
 
 
 def table(task: Task, strategies: Sequence[StrategyResult]) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows of the table of results as text, one row a setting, in the order given."""
     metrics = SHOWN_METRICS[task]
-    headings = ["strategy", "batch rows", "rate", "status", "steps", "seconds a step", "time to target", "95% CI", "peak", "noise scale"]
-    headings += ["validation loss", "test loss", *(f"test {name}".replace("_", " ") for name in metrics)]
+    headings = ["strategy", "batch rows", "optimizer", "rate", "status", "rows seen", "validation loss", "test loss", "time to target"]
+    headings += ["95% CI", "seconds a step", "peak", "noise scale", *(f"test {name}".replace("_", " ") for name in metrics)]
     return headings, [_cells(item) + [_shown(item.metrics.get(name)) for name in metrics] for item in strategies]
 
 
@@ -27,30 +27,34 @@ def _cells(item: StrategyResult) -> list[str]:
     return [
         item.label,
         f"{item.batch_rows:,}",
+        item.optimizer,
         f"{item.learning_rate:g}",
         status(item),
-        _to_target(item.steps_to_target, item.steps_to_target_ci, number),
-        seconds(item.seconds_per_step),
-        _to_target(item.seconds_to_target, item.seconds_to_target_ci, seconds),
+        number(item.rows_seen),
+        _shown(item.mean_validation_loss),
+        _shown(item.mean_test_loss),
+        _to_target(item),
         _interval(item),
+        seconds(item.seconds_per_step),
         "–" if item.peak_bytes is None else memory(item.peak_bytes),
         "–" if item.noise_scale is None else number(item.noise_scale),
-        _shown(item.validation_loss),
-        _shown(item.test_loss),
     ]
 
 
 def status(item: StrategyResult) -> str:
-    """Return the status in words, with the seeds that reached the target where not all did."""
-    return f"reached by {item.seeds_reached} of {item.seeds}" if item.status == "not_reached" else item.status
+    """Return the status in words."""
+    return item.status.replace("_", " ")
 
 
-def _to_target(value: float | None, ends: Interval, shown: Callable[[float], str]) -> str:
-    return f"> {shown(ends[0])}" if value is None else shown(value)
+def _to_target(item: StrategyResult) -> str:
+    """Return the seconds to the target; a lower bound where it was trained to the end without reaching it."""
+    if item.seconds_to_target is not None:
+        return seconds(item.seconds_to_target)
+    return f"> {seconds(item.seconds_to_target_ci[0])}" if item.status == "not_reached" and item.seconds_to_target_ci is not None else "–"
 
 
 def _interval(item: StrategyResult) -> str:
-    low, high = item.seconds_to_target_ci
+    low, high = item.seconds_to_target_ci or (0.0, None)
     if item.seconds_to_target is None or high is None:
         return ""
     return interval(Estimate(value=item.seconds_to_target, low=low, high=high), "time")

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 from batchlab.analysis.estimates import Estimate
 from batchlab.analysis.verdict import Objective, Pair
+from batchlab.search.space import optimizer_words
 
 if TYPE_CHECKING:
-    from batchlab.search.findings import Findings
+    from batchlab.search.findings import Finding, Findings
+    from batchlab.search.space import Branch, Setting
+    from batchlab.search.standings import Left
 
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
-FASTER = {"time": "faster than", "rows": "fewer rows than", "memory": "less memory than", "test_loss": "lower test loss than"}
+FASTER = {"best": "faster than", "time": "faster than", "rows": "fewer rows than", "memory": "less memory than"}
 
 
 def number(value: float) -> str:
@@ -48,8 +51,13 @@ def amount(estimate: Estimate, objective: Objective) -> str:
         return f"{seconds(estimate.value)} (95% CI {interval(estimate, 'time')})"
     if objective == "memory":
         return memory(estimate.value)
-    unit = " rows" if objective == "rows" else ""
-    return f"{number(estimate.value)}{unit} (95% CI {interval(estimate)})"
+    return f"{number(estimate.value)}{' rows' if objective == 'rows' else ''} (95% CI {interval(estimate)})"
+
+
+def loss(estimate: Estimate) -> str:
+    """Return a loss with its interval, in four digits."""
+    high = f"{estimate.high:.4g}" if math.isfinite(estimate.high) else "∞"
+    return f"{estimate.value:.4g} (95% CI {estimate.low:.4g}–{high})"
 
 
 def _unit(value: float) -> tuple[float, str]:
@@ -57,33 +65,80 @@ def _unit(value: float) -> tuple[float, str]:
 
 
 def verdict_text(found: "Findings") -> str:
-    """Return the verdict in a few lines."""
+    """Return the verdict in a few lines: the setting, its loss, its cost, and what stands beside it."""
     lines = [*_recommendation(found), *_batch_sizes(found), *_typed(found)]
-    lines.append(f"The search itself: {found.trials:,} trainings, {seconds(found.seconds)}.")
+    limit = "" if found.limit_minutes is None else f" of the {number(found.limit_minutes)} min that it was given"
+    lines.append(f"The search itself: {found.trials:,} trainings, {seconds(found.seconds)}{limit}.{_left_out(found)}")
     return "\n".join(lines)
+
+
+def _left_out(found: "Findings") -> str:
+    """Name the parts that were not made, those with the same reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in found.left_out.items():
+        by_reason.setdefault(why, []).append(name)
+    return "".join(f" Left out: {listed(names)} ({why})." for why, names in by_reason.items())
 
 
 def _recommendation(found: "Findings") -> list[str]:
     choice, best = found.choice, found.best
     if choice is None or best is None:
-        return ["Every setting that was searched diverged; see the reasons."]
-    lines = [f"Train with {best.candidate.name}, batch_rows {best.candidate.batch_rows}, learning rate {best.learning_rate:g}."]
+        return ["Every setting that was searched diverged or could not train a step in the time; see the reasons."]
+    lines = [f"Train with {setting(best)}, for {_length(found, best)}."]
+    lines.append(f"Its validation loss is {loss(choice.loss)}{_of_best(found)}{_on_test_rows(found)}")
+    return [*lines, *_cost(found)]
+
+
+def setting(item: "Finding") -> str:
+    """Return a setting in words: strategy, batch size, optimizer and rate."""
+    candidate = item.candidate
+    optimizer = optimizer_words(candidate.optimizer)
+    return f"{candidate.name}, batch_rows {candidate.batch_rows}, {optimizer} at learning rate {candidate.learning_rate:g}"
+
+
+def _length(found: "Findings", best: "Finding") -> str:
+    """Say how many rows a training sees, and how many epochs these are."""
+    rows = best.outcome.budget_rows
+    epochs = rows / found.row_count
+    return f"{rows:,.0f} rows ({number(epochs)} epoch{'' if f'{epochs:.3g}' == '1' else 's'})"
+
+
+def _of_best(found: "Findings") -> str:
+    """Say how the recommended loss compares with the lowest one."""
+    choice = found.choice
+    assert choice is not None
+    if choice.best == choice.label:
+        return ", the lowest of all settings"
+    above = choice.loss.value / choice.best_loss.value - 1
+    how = "as good as" if choice.label in (*choice.as_good, choice.label) and above <= found.margin else f"{above:.1%} above"
+    return f", {how} the lowest of all settings ({choice.best_loss.value:.4g}, {choice.best})"
+
+
+def _on_test_rows(found: "Findings") -> str:
+    best = found.best
+    assert best is not None
+    tested = float(best.outcome.test_loss.mean())
+    return f"; on the test rows {tested:.4g}." if math.isfinite(tested) else "."
+
+
+def _cost(found: "Findings") -> list[str]:
+    """Say what the recommended setting costs, and what others cost beside it; nothing where cost does not matter."""
+    choice, best = found.choice, found.best
+    assert choice is not None
+    assert best is not None
     if found.target_loss is None:
-        return [*lines, "No setting lowered the validation loss, so there is nothing to choose by: this one ended lowest."]
+        return []
+    if choice.cheap and choice.objective in ("best", "loss"):
+        tied = f" No difference detectable from {listed(choice.ties)}." if choice.ties else ""
+        return [f"Every training here takes less than a second, so what one costs does not matter, and the lowest loss decides.{tied}"]
+    target = f"validation loss {found.target_loss:.4g}" + ("" if found.target_given else f" (the best loss plus {found.margin:.1%})")
     if not choice.sure:
-        reached, seeds = best.outcome.seeds_reached, len(best.outcome.steps)
-        lines.append(
-            f"No setting reached validation loss {found.target_loss:.4g} with every seed within {found.budget_rows:,} rows; "
-            f"this one did with {reached} of {seeds}. Train longer, or set a higher target_loss."
-        )
-        return lines
+        return [f"No setting reached {target} within {found.budget_rows:,} rows. Train longer, or set a higher target_loss."]
     what = {
-        "time": f"Reaches validation loss {found.target_loss:.4g} in",
-        "rows": f"Reaches validation loss {found.target_loss:.4g} after",
-        "memory": f"Reaches validation loss {found.target_loss:.4g} with a peak of",
-        "test_loss": "Its test loss is",
-    }[choice.objective]
-    return [*lines, f"{what} {amount(choice.value, choice.objective)}{_compared(found)}."]
+        "rows": f"It reaches {target} after {amount(choice.value, 'rows')}",
+        "memory": f"It reaches {target} with a peak of {amount(choice.value, 'memory')}",
+    }.get(choice.objective, f"It reaches {target} in {amount(choice.seconds, 'time')}")
+    return [f"{what}{_compared(found)}."]
 
 
 def _compared(found: "Findings") -> str:
@@ -93,7 +148,7 @@ def _compared(found: "Findings") -> str:
     pairs = [choice.runner_up] if choice.runner_up is not None else []
     if choice.full_batch is not None and (not pairs or choice.full_batch.label != pairs[0].label):
         pairs.append(choice.full_batch)
-    parts = [against(pair, choice.objective) for pair in pairs if pair.detectable]
+    parts = [against(pair, choice.objective) for pair in pairs if (pair.worse if choice.objective == "loss" else pair.detectable)]
     if choice.ties:
         parts.append(f"no difference detectable from {listed(choice.ties)}")
     return ": " + "; ".join(parts) if parts else ""
@@ -101,9 +156,8 @@ def _compared(found: "Findings") -> str:
 
 def against(pair: Pair, objective: Objective = "time") -> str:
     """Say how many times better than another setting."""
-    if objective == "test_loss":
-        change = 1 - 1 / pair.ratio
-        return f"{abs(change):.1%} {'lower' if change > 0 else 'higher'} than {pair.label}"
+    if objective == "loss":
+        return f"{1 - 1 / pair.loss_ratio:.1%} lower loss than {pair.label}"
     bound = "at least " if pair.at_least else ""
     ends = f"over {number(pair.ratio_ci[0])}" if math.isinf(pair.ratio_ci[1]) else f"{number(pair.ratio_ci[0])}–{number(pair.ratio_ci[1])}"
     return f"{bound}{number(pair.ratio)}× {FASTER[objective]} {pair.label} ({ends})"
@@ -127,9 +181,7 @@ def critical(found: "Findings") -> str:
     """Say the critical batch size at the target, or why there is none."""
     fit = found.frontier
     if fit is None:
-        return (
-            "No critical batch size: fewer than three batch sizes reached the target with every seed, and every seed in more than one step"
-        )
+        return "No critical batch size: fewer than three batch sizes reached the target in more than one step"
     size = fit.critical_batch
     if fit.poor:
         return f"The points do not follow a frontier (off by {math.expm1(fit.misfit):.0%}), so no critical batch size"
@@ -141,18 +193,64 @@ def critical(found: "Findings") -> str:
 
 
 def _typed(found: "Findings") -> list[str]:
-    if not found.against_typed or found.target_loss is None or found.choice is None or not found.choice.sure:
+    if not found.typed or found.best is None:
         return []
-    said = [f"{pair.label} {_beside(found, pair)}" for pair in found.against_typed]
-    return ["What people type: " + "; ".join(said) + "."]
+    return ["What people type: " + "; ".join(f"{item.candidate.label} {beside(found, item)}" for item in found.typed) + "."]
 
 
-def _beside(found: "Findings", pair: Pair) -> str:
-    """Say how long what people type takes to the same loss, always in seconds; or how many of its seeds get there."""
-    outcome = found.of(pair.label).outcome
-    missed = f" ({outcome.seeds_reached} of {len(outcome.steps)} seeds got there)" if pair.at_least else ""
-    if pair.at_least and not pair.detectable:
-        return f"did not get there with every seed{missed}"
+def beside(found: "Findings", item: "Finding") -> str:
+    """Say how what people type compares with the recommended setting: in loss, and in seconds where these matter."""
+    if item is found.best:
+        return "is the recommended setting"
+    if item.left is not None:
+        return f"was {left_words(item.left, found.loss_unit)}"
+    if item.outcome.status == "diverged":
+        return "diverged"
+    pair = next(pair for pair in found.against_typed if pair.label == item.candidate.label)
+    low = pair.loss_ratio_ci[0] - 1
+    said = (
+        f"has a loss {pair.loss_ratio - 1:.1%} higher"
+        if pair.worse
+        else f"has as low a loss ({pair.loss_ratio - 1:+.1%}, no difference detectable)"
+        if pair.loss_ratio_ci[1] >= 1
+        else f"has a loss {-(pair.loss_ratio - 1):.1%} lower"
+    )
+    if pair.worse and low < 0.001:
+        said += " (just detectable)"
+    return said + _in_seconds(found, pair)
+
+
+def _in_seconds(found: "Findings", pair: Pair) -> str:
+    """Say how many times as long as the recommended setting it takes to the target, where cost matters."""
+    choice = found.choice
+    if choice is None or choice.cheap or not choice.sure or found.target_loss is None:
+        return ""
     if not pair.detectable:
-        return "takes as long to that loss (no difference detectable)"
-    return f"takes {'at least ' if pair.at_least else ''}{number(pair.ratio)}× as long to that loss{missed}"
+        return "" if pair.at_least else " and takes as long to the target"
+    return f" and takes {'at least ' if pair.at_least else ''}{number(pair.ratio)}× as long to the target"
+
+
+def left_words(left: "Left", unit: float) -> str:
+    """Say why and when a setting left the race, with both losses."""
+    if left.why == "diverged":
+        return f"diverged within {left.rows:,} rows"
+    why = "behind" if left.why == "behind" else "left for lack of time"
+    return f"{why} after {left.rows:,} rows: loss {left.loss * unit:.4g} against the leader's {left.leader_loss * unit:.4g}"
+
+
+def why(found: "Findings", item: "Finding") -> str | None:
+    """Say why a setting was not trained to the end, with the losses; None for one that was."""
+    return item.reason or (None if item.left is None else left_words(item.left, found.loss_unit))
+
+
+def in_short(setting: "Setting") -> str:
+    """Return a setting of the race in a few words: updates, batch size, optimizer, rate."""
+    return f"{lane(setting.branch)}, rate {setting.learning_rate:g}{' (typed)' if setting.typed else ''}"
+
+
+def lane(branch: "Branch") -> str:
+    """Return what trains together in a few words: updates, batch size, optimizer."""
+    updates, optimizer = branch
+    rows = getattr(updates, "batch_rows", None)
+    size = "" if rows is None else f" {rows}"
+    return f"{updates.kind}{size}, {optimizer_words(optimizer)}"

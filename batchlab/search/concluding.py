@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,7 +152,10 @@ def _finding(
     setting, experiment = candidate.setting, ground.experiment
     entry = known.standings.entries.get(setting)
     results = evidence.get(setting) or (entry.trials if entry is not None else ())
-    outcome = outcome_of(ground, known, candidate, results, goal, behind=setting not in evidence)
+    behind = setting not in evidence
+    outcome = outcome_of(ground, known, candidate, results, goal, behind)
+    if behind:
+        outcome = replace(outcome, losses=outcome.losses * _on_fresh_draws(known))
     noise = known.noise.get(setting, ())
     near = nearest_to(None if goal is None else float(goal.target[0]), noise)
     shown = known.models.get(setting) or _median(results)
@@ -169,6 +172,15 @@ def _finding(
         left=left,
         reason=_reason(experiment, outcome, shown),
     )
+
+
+def _on_fresh_draws(known: Known) -> float:
+    """Return what losses of the race have to be multiplied by to stand beside those of the confirmation, whose draws are others: what the
+    last leader's mean loss changed by."""
+    leader = known.standings.leader
+    results = None if leader is None else known.confirmed.get(leader.setting)
+    fresh = math.inf if results is None else float(_finals(results).mean())
+    return fresh / leader.loss if leader is not None and math.isfinite(fresh) and leader.loss > 0 else 1.0
 
 
 def _median(results: Sequence[TrialResult]) -> TrialResult:

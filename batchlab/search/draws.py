@@ -14,8 +14,8 @@ from batchlab.experiment import Experiment
 from batchlab.split import embargo_of, times_of
 from batchlab.strategies import Population, Strategy
 
-TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED, FEWEST_EVALUATED = 2048, 8192, 1024
-ALL_EVALUATED_FROM = 60.0
+TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED, FEWEST_EVALUATED = 2048, 8192, 2048
+ALL_EVALUATED_FROM = 15.0
 """Losses of curves are means over at most so many rows, so that evaluating does not cost more than training."""
 DIVIDED_ROWS = 20_000
 """Up to so many training and validation rows, draws divide them anew; with more, the division hardly matters and the rows' share of the

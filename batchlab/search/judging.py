@@ -85,7 +85,7 @@ def projected(found: Measured, steps: int, until: int) -> float:
         return loss
     if steps < EARLY_STEPS:
         return float(loss * min(1.0, mean[-1] / mean[0]) ** (2 * (until - last) / last)) if last > 0 and mean[0] > 0 else -math.inf
-    return loss * (until / last) ** (-OPTIMISM * _slope(found))
+    return float(loss * (until / last) ** (-OPTIMISM * _slope(found)))
 
 
 def slowest(found: Measured, until: int) -> float:

@@ -93,7 +93,7 @@ def tested(
 ) -> dict[Setting, NDArray[np.float64]]:
     """Return each setting's mean losses `[draws]` on the test rows, in the target's unit, by the engine; of those that have weights."""
     data = _test_rows(experiment)
-    found = {}
+    found: dict[Setting, NDArray[np.float64]] = {}
     for setting, results in evidence.items():
         if is_over() and found:
             break

@@ -130,7 +130,9 @@ def _afforded(
     standings: Standings, terms: Terms, moving: Sequence[Entry], goal: Ends, ends: Ends, seconds: float
 ) -> tuple[list[Entry], tuple[Setting, ...]]:
     """Return which entries so many seconds bring to their goals, and who leaves for lack of them; entries that begin may begin later."""
-    kept, cut, spent, began = [], [], 0.0, 0.0
+    kept: list[Entry] = []
+    cut: list[Entry] = []
+    spent = began = 0.0
     for entry in _by_promise(standings, moving, ends):
         cost = _cost(standings, terms, [entry], goal)
         if not entry.trials:

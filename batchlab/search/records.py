@@ -12,7 +12,6 @@ from batchlab.results import Interval, Verdict
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.known import Known
 from batchlab.search.space import Setting, optimizer_words
-from batchlab.search.standings import Left
 
 
 def verdict_of(found: Findings, text: str) -> Verdict:
@@ -92,14 +91,6 @@ def to_target(item: Finding) -> dict[str, Any]:
         fields[f"{name}_to_target"] = estimate.value if reached else None
         fields[f"{name}_to_target_ci"] = ends(estimate) if reached else (estimate.value, None)  # what was spent: a lower bound
     return fields
-
-
-def left_words(left: Left, unit: float) -> str:
-    """Say why and when a setting left the race, with both losses."""
-    rows, own, lead = f"{left.rows:,}", left.loss * unit, left.leader_loss * unit
-    if left.why == "diverged":
-        return f"diverged within {rows} rows"
-    return f"{'behind' if left.why == 'behind' else 'left for lack of time'} after {rows} rows: loss {own:.4g} against {lead:.4g}"
 
 
 def ends(estimate: Estimate) -> Interval:

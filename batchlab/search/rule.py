@@ -10,7 +10,7 @@ from batchlab.errors import nearest
 from batchlab.records import Record
 
 Objective = Literal["best", "time", "rows", "memory", "loss"]
-NAMED_OPTIMIZERS = {"sgd": Sgd(), "momentum": Sgd(momentum=0.9), "adam": Adam(), "adamw": AdamW()}
+NAMED_OPTIMIZERS: dict[str, Sgd | Adam | AdamW] = {"sgd": Sgd(), "momentum": Sgd(momentum=0.9), "adam": Adam(), "adamw": AdamW()}
 """Optimizers that `search.optimizers` may name; any other is a table with its `kind`."""
 
 

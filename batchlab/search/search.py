@@ -51,7 +51,7 @@ class Search:
     """Races all settings, confirms what is left with fresh draws, times it alone, and draws the verdict.
 
     `parts` yields the work in its order; each part replaces `known`, the one record of all that is known. `findings` is the verdict on it:
-    at the end, after `stop`, and at any moment between two parts.
+    at the end, after `stopped`, and at any moment between two parts.
     """
 
     def __init__(self, experiment: Experiment, on_progress: Callable[[str, Progress], None] = lambda label, progress: None) -> None:
@@ -131,9 +131,13 @@ class Search:
         """The rows of the table, in the order of the profile."""
         return [item.candidate.label for item in (*self.findings.settings, *self.findings.typed)]
 
-    def stop(self) -> None:
-        """End the search with what is known; the part under way ends between two runs of steps."""
+    def stopped(self) -> bool:
+        """End the search with what is known; the part under way ends between two runs of steps. Whether that is the first time, and enough
+        is known for a verdict."""
+        if self.clock.stopping.is_set() or self.known.standings.leader is None:
+            return False
         self.clock.stopping.set()
+        return True
 
     def seconds_of(self, label: str) -> float:
         """Return the seconds that all trainings of the setting's branch took in the race."""
@@ -242,7 +246,7 @@ class Search:
         yield Part("timing, first sitting", partial(self._time, 0.5))
         self.share_allowed = DONE
         yield Part("models", self._ship)
-        if self.apart is not None:
+        if self.apart is not None and not self.clock.is_over(DONE):
             yield Part("memory", self._await_memory)
         yield Part("timing, second sitting", partial(self._time, 1.0))
         if not self.clock.is_over(DONE):

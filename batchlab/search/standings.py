@@ -172,9 +172,9 @@ class Standings:
         return replace(self, entries=entries, trainings=self.trainings + more)
 
     def without(self, departures: Mapping[Setting, Left]) -> "Standings":
-        """Return the standings after these have left; nobody needs their states any more."""
+        """Return the standings after these have left; nobody needs their states and weights any more."""
         entries = dict(self.entries)
         for setting, left in departures.items():
-            trials = tuple(replace(trial, state=None) for trial in entries[setting].trials)
+            trials = tuple(replace(trial, state=None, weights={}) for trial in entries[setting].trials)
             entries[setting] = replace(entries[setting], left=left, trials=trials)
         return replace(self, entries=entries)

@@ -1,7 +1,7 @@
 """Doing what a race decides: training stretches, stacked, and accounting for what they take. The only file that trains for the race."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from batchlab.engine.records import Plan, Progress, Trial, TrialResult, TrialSta
 from batchlab.experiment import Experiment
 from batchlab.search.judging import left
 from batchlab.search.race import MOST_DRAWS, Rung
-from batchlab.search.space import Setting
+from batchlab.search.space import Branch, Setting
 from batchlab.search.standings import Standings
 
 FIRST_MARKS, MOST_MARKS = 3, 12
@@ -81,7 +81,7 @@ class Worker:
             standings.folded(trained),
             share=max(standings.share, rung.share),
             looks=standings.looks + (went_on or standings.share == 0),
-            row_seconds=costs,
+            row_seconds=_at_most_usual(costs) if standings.share == 0 else costs,
             look_seconds=(seconds - training) / replicas if replicas else standings.look_seconds,
             seconds=standings.seconds + seconds,
         )
@@ -103,7 +103,7 @@ class Worker:
         before = 0 if first.state is None else first.state.rows_seen
         states = [item.state for item in stack if item.state is not None] or None
         points, trials = race_marks(before, until), [item.trial for item in stack]
-        results = self._train(self.data, first.setting, trials, points, begun=states, states=True, weights=False)
+        results = self._train(self.data, first.setting, trials, points, begun=states, states=True, weights=True)
         rows = sum(max(0, result.rows_seen - before) for result in results)
         return results, results[0].train_seconds / rows if rows else None
 
@@ -130,6 +130,12 @@ class Worker:
             should_stop=self.should_stop,
             **options,
         )
+
+
+def _at_most_usual(costs: Mapping[Branch, float]) -> dict[Branch, float]:
+    """Return what a row costs after a first rung, where loading kernels counts as training: at most the usual; the next rung tells it."""
+    usual = float(np.median(list(costs.values()))) if costs else 0.0
+    return {branch: min(cost, usual) for branch, cost in costs.items()}
 
 
 def said(setting: Setting) -> str:
