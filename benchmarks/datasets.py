@@ -102,7 +102,7 @@ TABLES: dict[str, tuple[Maker, str, tuple[str, ...]]] = {
     "heavy": (heavy_tailed, "y", MLP),
     "rare": (imbalanced, "y", MLP),
     "wide": (wide, "y", ()),
-    "tickers": (tickers, "next_close", ("columns.time=Date", "columns.categorical=[\"Ticker\"]", "split.kind=chronological")),
+    "tickers": (tickers, "next_close", ("columns.time=Date", 'columns.categorical=["Ticker"]', "split.kind=chronological")),
 }
 """Tables that are written for this: how, the target, and what is set."""
 BUNDLED: dict[str, dict[str, object]] = {

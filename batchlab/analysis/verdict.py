@@ -19,6 +19,8 @@ Numbers = NDArray[np.float64]
 
 PAIR_CONFIDENCE = 0.975
 """The verdict makes two comparisons, with the runner-up and with full batch, so each has half of the 5% (Bonferroni)."""
+NEGLIGIBLE = 1e-4
+"""A loss that is higher by less than this is not worse, however surely it is higher."""
 CHEAP_SECONDS = 1.0
 """Where every whole training takes less than this, cost decides nothing."""
 
@@ -199,8 +201,8 @@ class Pair(Result):
 
     @property
     def worse(self) -> bool:
-        """Whether its loss is detectably higher."""
-        return self.loss_ratio_ci[0] > 1
+        """Whether its loss is detectably higher, by more than what is negligible."""
+        return self.loss_ratio_ci[0] > 1 + NEGLIGIBLE
 
 
 class Choice(Result):
@@ -269,7 +271,7 @@ def chosen(outcomes: Sequence[Outcome], objective: Objective = "best", margin: f
 
 def is_as_good(found: Difference, margin: float) -> bool:
     """Whether a loss is neither detectably (95%) nor by more than the margin worse than the one it is compared with."""
-    return found.value <= margin and found.low((1 - CONFIDENCE) / 2) <= 0
+    return found.value <= margin and found.low((1 - CONFIDENCE) / 2) <= NEGLIGIBLE
 
 
 def paired(other: Outcome, best: Outcome, objective: Objective) -> Pair:

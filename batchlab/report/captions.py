@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from batchlab.analysis.throughput import KNEE_SHARE
-from batchlab.report.cost_pictures import held_bytes, split_seconds
+from batchlab.report.cost_pictures import held_bytes, is_divided, split_seconds
 from batchlab.report.critical_pictures import noise_lines
 from batchlab.report.ink import lines
 from batchlab.report.ranking import ranked, times_shown
@@ -162,7 +162,7 @@ def of_throughput(found: Findings) -> str:
 
 def of_split(found: Findings, tracking_seconds: Mapping[str, float]) -> str:
     """Say what takes most of the time of the recommended setting."""
-    item = found.best if found.best is not None and times_shown(found, found.best) else None
+    item = found.best if found.best is not None and is_divided(found, found.best) else None
     left_out = "" if tracking_seconds else " Recording was not timed and is left out."
     if item is None:
         return f"No time to the target to divide.{left_out}"

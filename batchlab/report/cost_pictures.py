@@ -55,11 +55,11 @@ def _speeds(panel: "Axes", items: Sequence[Finding], words: str, colour: str, da
 
 def time_split(found: Findings, unit: str, tracking_seconds: Mapping[str, float] | None = None) -> "Figure":
     """Draw how one training's time to the target is divided, as shares; the whole is written beside the bar."""
-    items = [item for item in ranked(found) if times_shown(found, item)]
+    items = [item for item in ranked(found) if is_divided(found, item)]
     figure = sheet(height=1.3 + 0.25 * len(items))
     panel = figure.subplots()
     if not items:
-        nothing(panel, "no setting has a time to the target")
+        nothing(panel, "no setting was timed alone")
         return figure
     parts = np.array([split_seconds(item, (tracking_seconds or {}).get(item.candidate.label, 0.0)) for item in items])
     shares, left = 100 * parts / parts.sum(1, keepdims=True), np.zeros(len(items))
@@ -74,6 +74,11 @@ def time_split(found: Findings, unit: str, tracking_seconds: Mapping[str, float]
     dressed(panel, "x")
     panel.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, frameon=False, fontsize=SMALL)
     return figure
+
+
+def is_divided(found: Findings, item: Finding) -> bool:
+    """Whether the setting's time to the target can be divided: it has one, and was timed alone."""
+    return times_shown(found, item) and bool(item.timings.seconds_per_evaluation)
 
 
 def split_seconds(item: Finding, tracking: float = 0.0) -> tuple[float, float, float, float]:

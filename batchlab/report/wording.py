@@ -18,6 +18,10 @@ BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
 FASTER = {"best": "faster than", "time": "faster than", "rows": "fewer rows than", "memory": "less memory than"}
 
 
+SAME = 5e-4
+"""Losses closer than this are written as the same."""
+
+
 def number(value: float) -> str:
     """Return three significant digits, thousands with commas, M for millions and G for billions."""
     if not math.isfinite(value):
@@ -207,16 +211,15 @@ def beside(found: "Findings", item: "Finding") -> str:
     if item.outcome.status == "diverged":
         return "diverged"
     pair = next(pair for pair in found.against_typed if pair.label == item.candidate.label)
-    low = pair.loss_ratio_ci[0] - 1
-    said = (
-        f"has a loss {pair.loss_ratio - 1:.1%} higher"
-        if pair.worse
-        else f"has as low a loss ({pair.loss_ratio - 1:+.1%}, no difference detectable)"
-        if pair.loss_ratio_ci[1] >= 1
-        else f"has a loss {-(pair.loss_ratio - 1):.1%} lower"
-    )
-    if pair.worse and low < 0.001:
-        said += " (just detectable)"
+    apart = pair.loss_ratio - 1
+    if abs(apart) < SAME:
+        said = "has the same loss"
+    elif pair.worse:
+        said = f"has a loss {apart:.1%} higher"
+    elif pair.loss_ratio_ci[1] >= 1:
+        said = f"has a loss that cannot be told from it ({apart:+.1%})"
+    else:
+        said = f"has a loss {-apart:.1%} lower"
     return said + _in_seconds(found, pair)
 
 

@@ -45,9 +45,11 @@ def shipped_models(
         model = _trained(experiment, data, plan, setting, rows, noise, is_over)
         models = {**known.models, setting: model} if divided and model.rows_seen >= rows else known.models
         known = replace(known, models=models, noise={**known.noise, setting: noise}, trainings=known.trainings + 1)
-    missing = [setting for setting in order if setting not in known.noise and not setting.typed]
+    wanted = [setting for setting in order if not setting.typed]
+    missing = sum(setting not in known.noise for setting in wanted)
     if missing or not order:
-        known = replace(known, left_out={**known.left_out, "noise scale": f"no time for {len(missing)} of {len(order)} settings"})
+        why = "no time" if missing == len(wanted) else f"no time for {missing} of {len(wanted)} settings"
+        known = replace(known, left_out={**known.left_out, "noise scale": why})
     return known
 
 

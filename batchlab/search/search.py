@@ -34,6 +34,8 @@ FIRST_ROWS, SMALLEST_PART, FIRST_LOOK = 2048, 8, 0.05
 """The first rung has so many rows, at most an 8th of the budget; fewer where it would take more than a 20th of the limit."""
 LOADED_BATCH = 32
 """Loaders are compared at the batch size nearest to this one."""
+ENOUGH = 0.5
+"""A confirmation that time cut short counts where it saw so much of its rows: averages are good at any moment."""
 APART_SECONDS = 15.0
 """What memory and loaders take at least, beside and after the confirmation."""
 SECONDS_A_TIMING = 0.06
@@ -224,7 +226,7 @@ class Search:
 
     def _confirm(self, item: Confirmation) -> None:
         results = self.worker.confirm(item.setting, item.draws, item.rows)
-        if all(result.diverged_at is not None or result.rows_seen >= item.rows for result in results):  # not cut short
+        if all(result.diverged_at is not None or result.rows_seen >= ENOUGH * item.rows for result in results):
             confirmed = {**self.known.confirmed, item.setting: tuple(results)}
             self.known = replace(self.known, confirmed=confirmed, trainings=self.known.trainings + len(results))
 

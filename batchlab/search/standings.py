@@ -37,8 +37,9 @@ class Entry:
 
     @property
     def rows(self) -> int:
-        """Rows that its trials have seen."""
-        return min((trial.rows_seen for trial in self.trials if trial.diverged_at is None), default=0)
+        """Rows that its trials have seen; where all diverged, until they did."""
+        alive = [trial.rows_seen for trial in self.trials if trial.diverged_at is None]
+        return min(alive or [trial.rows_seen for trial in self.trials], default=0)
 
     @property
     def steps(self) -> int:
