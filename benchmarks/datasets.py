@@ -1,4 +1,4 @@
-"""The data sets that verdicts are measured on: small and large, real and made, heavy-tailed, imbalanced, wide. Real ones come from packages."""
+"""The data sets that verdicts are measured on: small and large, real and made, heavy-tailed, imbalanced, wide; real ones from packages."""
 
 import importlib.util
 from collections.abc import Callable

@@ -52,6 +52,6 @@ def compared(settings: Profile, table: Path, parts: Path) -> Comparison:
         for part in search.parts():
             work.submit(part, search, run).result()
         progress.finished()
-        recorded = [record.submit(label, search, run).result() for label in search.labels]
+        recorded = [record.submit(label, search, run).result() for label in search.findings.labels]
         scored = [evaluate.submit(item, search).result() for item in recorded]
         return conclude.submit(run, search, recorded, scored).result()

@@ -81,13 +81,14 @@ def show_result(shown_on: Console, result: Comparison, timing: str) -> None:
 
 
 def grid(task: Task, items: Sequence[StrategyResult], width: int) -> Table:
-    """Return the table, without its least important columns where there is little room; the recommended setting is marked."""
+    """Return the table, without its least important columns where there is little room, and with names folded where there is less still;
+    the recommended setting is marked."""
     headings, rows = table(task, items)
     made = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     shown = _that_fit(headings, rows, width)
     for place in shown:
-        words = headings[place] in ("strategy", "optimizer", "status")
-        made.add_column(headings[place].replace(" ", "\n"), justify="left" if words else "right", no_wrap=True)
+        words, folds = headings[place] in ("strategy", "optimizer", "status"), headings[place] in ("strategy", "optimizer")
+        made.add_column(headings[place].replace(" ", "\n"), justify="left" if words else "right", no_wrap=not folds)
     for row, item in zip(rows, items, strict=True):
         style = "bold green" if item.recommended else {"diverged": "red", "behind": "dim"}.get(item.status, "")
         made.add_row(*[row[place] for place in shown], style=style)

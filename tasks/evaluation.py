@@ -50,7 +50,7 @@ def evaluate(recorded: Recorded, search: Search) -> StrategyResult:
         steps=shown.steps,
         epochs=shown.epochs,
         rows_seen=shown.rows_seen,
-        train_seconds=search.seconds_of(recorded.label),
+        train_seconds=found.seconds_of(recorded.label),
         mlflow_run_id=recorded.run_id,
     )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -115,15 +116,19 @@ def _plain(value: float) -> float | None:
 def curve_of(item: Finding, found: Findings) -> dict[str, list[float]]:
     """Return the curve over draws: mean losses with the lowest and highest of the draws, in the target's unit, and every x-axis.
 
-    Seconds are steps × the undisturbed seconds of a step. The shortest curve ends it for all.
+    Seconds are steps × the undisturbed seconds of a step. Its points are those of the draw that has the fewest; the others are
+    interpolated in logarithms of rows.
     """
     curves = [result.curve for result in item.results if result.diverged_at is None] or [item.shown.curve]
-    points = min(len(curve.step) for curve in curves)
-    columns = {"step": np.array([curve.step[:points] for curve in curves]).mean(0).round()}
-    columns |= {name: np.array([getattr(curve, name)[:points] for curve in curves]).mean(0) for name in ("epoch", "rows_seen")}
+    rows = np.asarray(min(curves, key=lambda curve: len(curve.rows_seen)).rows_seen, np.float64)
+
+    def over_draws(name: str) -> NDArray[np.float64]:
+        return np.array([np.interp(np.log1p(rows), np.log1p(curve.rows_seen), getattr(curve, name)) for curve in curves])
+
+    columns = {"step": over_draws("step").mean(0).round(), "epoch": over_draws("epoch").mean(0), "rows_seen": rows}
     columns["wall_seconds"] = columns["step"] * item.timings.step().value
     for name in ("train_loss", "validation_loss", "last_validation_loss"):
-        losses = np.array([getattr(curve, name)[:points] for curve in curves]) * found.loss_unit
+        losses = over_draws(name) * found.loss_unit
         columns |= {name: losses.mean(0), f"{name}_low": losses.min(0), f"{name}_high": losses.max(0)}
     return {name: values.tolist() for name, values in columns.items()}
 

@@ -31,6 +31,7 @@ from tasks.abandoned import end_abandoned_runs
 from tasks.data import opened
 from tasks.provenance import machine
 from tasks.recording import ComparisonRun, Recorded
+from tasks.searching import unfinished
 from tasks.tracking import log_dataset, log_metrics, log_params, log_trials, recorded_run, settings_of
 
 PAGE, DATA_PAGE = "verdict.html", "data.html"
@@ -87,6 +88,7 @@ def conclude(comparison: ComparisonRun, search: Search, recorded: Sequence[Recor
     store.client().log_text(comparison.run_id, data_page(experiment, title=title, links=links), DATA_PAGE)
     _to_mlflow(comparison, search, result, text, page_of(comparison, search, title, recorded))
     _to_prefect(links, result, text)
+    unfinished(comparison.run_id).unlink(missing_ok=True)
     return result
 
 

@@ -1,14 +1,20 @@
 """Tasks that search: each part of the library's search is one task run, named after what it does."""
 
+from pathlib import Path
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from batchlab.report.wording import in_short
+from batchlab.search.saving import save, state_bytes
 from batchlab.search.search import Part, Search
-from tasks import progress
+from tasks import progress, store
 from tasks.data import opened
 from tasks.recording import ComparisonRun
 from tasks.tracking import log_trials
+
+MOST_BYTES = 2**29
+"""More than this is not written after every rung: it would take longer than the rung."""
 
 
 @task(cache_policy=NO_CACHE)
@@ -27,6 +33,15 @@ def work(part: Part, search: Search, comparison: ComparisonRun) -> None:
         progress.finished()
         log_trials(comparison.run_id, search)
         raise
+    if state_bytes(search.known) <= MOST_BYTES:
+        save(search.known, unfinished(comparison.run_id))
+
+
+def unfinished(run_id: str) -> Path:
+    """Return the file that holds what the run's search knows while it is not finished: what it could be taken up from."""
+    folder = store.folder() / "unfinished"
+    folder.mkdir(exist_ok=True)
+    return folder / f"{run_id}.npz"
 
 
 def _so_far(search: Search) -> str:

@@ -23,6 +23,8 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
 
 from batchlab.config import load_profile  # noqa: E402
 from batchlab.experiment import Experiment  # noqa: E402
+from batchlab.search.findings import Findings  # noqa: E402
+from batchlab.search.search import Search  # noqa: E402
 from batchlab.split import split  # noqa: E402
 from batchlab.table import pack  # noqa: E402
 from flows import local_server, local_worker  # noqa: E402
@@ -78,7 +80,7 @@ def mlruns(store_template: Path, tmp_path: Path) -> Path:
     return folder
 
 
-SMALL = ("search.rates=3", "search.rounds=0", "search.tuning_seeds=2", "search.final_seeds=2", "search.seeds=3", "search.timings=4")
+SMALL = ("search.optimizers=sgd", "search.rates=3", "search.tuning_seeds=2", "search.seeds=3", "search.timings=4")
 """Overrides that make a search small, where a test asks for something else than its verdict."""
 QUICKLY = [word for override in SMALL for word in ("--set", override)]
 
@@ -119,6 +121,20 @@ def experiment(tables: Path) -> Callable[..., Experiment]:
         return made
 
     return make
+
+
+@pytest.fixture(scope="session")
+def searched(tables: Path) -> Search:
+    """A search that has ended: a real one, small, whose knowledge tests may change (tests/verdicts.py)."""
+    from tests import verdicts
+
+    return verdicts.searched(tables)
+
+
+@pytest.fixture(scope="session")
+def found(searched: Search) -> Findings:
+    """What that search found."""
+    return searched.findings
 
 
 @pytest.fixture

@@ -1,53 +1,17 @@
 """The analysis on constructed curves and numbers whose right answer is known."""
 
 import math
-import zlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from batchlab.analysis.curves import crossing, level, target_loss
+from batchlab.analysis.curves import HELD, crossing
 from batchlab.analysis.estimates import Estimate, log_mean, ratio
 from batchlab.analysis.frontier import fitted
 from batchlab.analysis.noise import noise_scale
-from batchlab.analysis.verdict import Outcome, chosen, paired
 
-SEEDS, ROUNDS = 10, 8
-
-
-def outcome(
-    label: str,
-    steps: float = 100.0,
-    seconds: float = 1e-3,
-    *,
-    scatter: float = 0.1,
-    missed: int = 0,
-    diverged: bool = False,
-    peak_bytes: float = 1e6,
-    loss: float = 1.0,
-    batch_rows: int = 8,
-    rng: np.random.Generator | None = None,
-) -> Outcome:
-    """Return a setting whose seeds scatter about `steps` and whose rounds of timing about `seconds` a step by 3%."""
-    rng = rng or np.random.default_rng(zlib.crc32(label.encode()))
-    made = steps * np.exp(scatter * rng.normal(size=SEEDS))
-    made[:missed] = math.nan
-    return Outcome(
-        label=label,
-        name=label.split()[0],
-        batch_rows=batch_rows,
-        learning_rate=0.1,
-        diverged=diverged,
-        steps=made,
-        rows=made * batch_rows,
-        budget_steps=1000.0,
-        budget_rows=1000.0 * batch_rows,
-        seconds_per_step=seconds * np.exp(0.03 * rng.normal(size=ROUNDS)),
-        peak_bytes=peak_bytes * np.exp(0.01 * rng.normal(size=3)),
-        validation_loss=loss * np.exp(0.01 * rng.normal(size=SEEDS)),
-        test_loss=loss * np.exp(0.01 * rng.normal(size=SEEDS)),
-    )
+DRAWS, RESAMPLES = 10, 200
 
 
 def test_an_exponential_curve_is_crossed_exactly_where_it_should_be() -> None:
@@ -67,16 +31,11 @@ def test_a_curve_that_begins_at_the_target_crosses_at_once_and_one_that_reaches_
     assert crossing([0, 10], [4, 0], 2) == pytest.approx(5)
 
 
-def test_the_level_of_a_curve_is_no_lucky_point() -> None:
-    assert level([5, 4, 3, 0.1, 3, 3, 3, 3]) == pytest.approx(2.42)
-    assert level([3, 1]) == 2
-    assert math.isinf(level([math.nan, math.nan]))
-
-
-def test_the_target_leaves_a_fiftieth_of_the_way_and_is_none_where_nothing_was_learnt() -> None:
-    assert target_loss(11, [1, 2, math.inf]) == pytest.approx(1.2)
-    assert target_loss(1, [1, 2]) is None
-    assert target_loss(1, []) is None
+def test_a_dip_below_the_target_counts_from_where_it_is_held_and_no_target_is_met_below_all_losses() -> None:
+    assert HELD == 2
+    assert crossing([0, 1, 2, 3, 4, 5], [4, 1, 4, 2, 1, 1], 2) == 3
+    assert crossing([0, 1, 2, 3], [4, 3, 2, 1], 2) == 2
+    assert math.isnan(crossing([0, 1, 2], [4, 3, 2], 1.9))
 
 
 def test_intervals_cover_a_geometric_mean_about_95_times_in_100() -> None:
@@ -131,19 +90,44 @@ def test_pure_noise_has_a_noise_scale_without_an_upper_end() -> None:
         noise_scale(np.ones((2, 3)), 1)
 
 
+def resampled(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean over draws `[sizes, draws]` as they are, then of resamples that are alike for all sizes `[sizes, 1 + resamples]`."""
+    chosen = np.random.default_rng(0).integers(draws.shape[1], size=(RESAMPLES, draws.shape[1]))
+    return np.column_stack([draws.mean(1), draws[:, chosen].mean(2)])
+
+
 def test_the_frontier_recovers_what_was_planted() -> None:
-    sizes = [4, 16, 64, 256, 1024]
-    exact = fitted(sizes, [[50 + 8000 / size] * 10 for size in sizes])
+    sizes = np.array([4, 16, 64, 256, 1024])
+    planted = np.repeat(50 + 8000 / sizes[:, None], 1 + RESAMPLES, axis=1)
+    exact = fitted(sizes.tolist(), planted)
     assert exact is not None
     assert (exact.smallest_steps, exact.smallest_rows, exact.critical_batch.value) == pytest.approx((50, 8000, 160), rel=1e-6)
+    assert exact.misfit == pytest.approx(0, abs=1e-6)
     rng = np.random.default_rng(6)
     covered = 0
     for _ in range(20):
-        noisy = fitted(sizes, [(50 + 8000 / size) * np.exp(0.15 * rng.normal(size=10)) for size in sizes])
+        noisy = fitted(sizes.tolist(), resampled(planted[:, :DRAWS] * np.exp(0.15 * rng.normal(size=(len(sizes), DRAWS)))))
         assert noisy is not None
         assert not noisy.poor
+        assert noisy.within
         covered += noisy.critical_batch.holds(160)
     assert covered >= 17
+
+
+def test_one_column_of_steps_is_enough_for_a_frontier() -> None:
+    found = fitted([4, 16, 64], [[50 + 8000 / size] for size in (4, 16, 64)])
+    assert found is not None
+    assert found.critical_batch.value == pytest.approx(160, rel=1e-6)
+    assert found.steps_at(8) == pytest.approx(1050, rel=1e-6)
+    assert not found.within
+
+
+def test_what_all_draws_have_in_common_widens_no_critical_batch() -> None:
+    sizes, rng = np.array([4, 16, 64, 256]), np.random.default_rng(7)
+    shift = np.exp(0.3 * rng.normal(size=DRAWS))  # a draw that needs more steps at one size needs more at all
+    found = fitted(sizes.tolist(), resampled((50 + 8000 / sizes[:, None]) * shift))
+    assert found is not None
+    assert found.critical_batch.high / found.critical_batch.low < 1.001
 
 
 def test_a_frontier_that_is_none_is_called_poor_and_two_points_are_no_frontier() -> None:
@@ -151,107 +135,3 @@ def test_a_frontier_that_is_none_is_called_poor_and_two_points_are_no_frontier()
     assert zigzag is not None
     assert zigzag.poor
     assert fitted([4, 16], [[100.0], [50.0]]) is None
-
-
-def test_the_fastest_setting_is_recommended_with_its_ratio_to_the_others() -> None:
-    best = chosen([outcome("full_batch", 1000), outcome("mini_batch 8", 100), outcome("mini_batch 32", 300)])
-    assert best is not None
-    assert best.label == "mini_batch 8"
-    assert best.sure
-    assert best.value.holds(0.1)
-    assert best.runner_up is not None
-    assert best.full_batch is not None
-    assert best.runner_up.label == "mini_batch 32"
-    assert best.runner_up.detectable
-    assert best.runner_up.ratio == pytest.approx(3, rel=0.15)
-    assert best.full_batch.ratio == pytest.approx(10, rel=0.15)
-    assert best.ties == ()
-
-
-def test_every_objective_has_its_own_winner() -> None:
-    items = [
-        outcome("quick", steps=100, batch_rows=64, peak_bytes=4e6, loss=1.2),
-        outcome("frugal", steps=400, batch_rows=8, peak_bytes=3e6, loss=1.3),
-        outcome("small", steps=900, batch_rows=8, peak_bytes=1e6, loss=1.1),
-        outcome("accurate", steps=950, missed=10, batch_rows=8, peak_bytes=5e6, loss=0.5),
-    ]
-    winners = {objective: chosen(items, objective) for objective in ("time", "rows", "memory", "test_loss")}  # type: ignore[arg-type]
-    assert {name: item and item.label for name, item in winners.items()} == {
-        "time": "quick",
-        "rows": "frugal",
-        "memory": "small",
-        "test_loss": "accurate",
-    }
-
-
-def test_a_setting_that_misses_the_target_with_one_seed_stands_behind_those_that_never_do() -> None:
-    best = chosen([outcome("hot", 50, missed=1), outcome("steady", 100)])
-    assert best is not None
-    assert (best.label, best.ties) == ("steady", ())
-    assert best.runner_up is not None
-    assert best.runner_up.at_least
-    assert math.isinf(best.runner_up.ratio_ci[1])
-
-
-def test_where_no_setting_always_reaches_the_target_the_best_is_named_and_not_sure() -> None:
-    best = chosen([outcome("half", 50, missed=5), outcome("most", 100, missed=1)])
-    assert best is not None
-    assert (best.label, best.sure) == ("most", False)
-
-
-def test_a_censored_setting_counts_as_at_least_its_budget() -> None:
-    pair = paired(outcome("full_batch", missed=SEEDS), outcome("mini_batch 8", 100), "time")
-    assert pair.at_least
-    assert pair.detectable
-    assert pair.ratio == pytest.approx(10, rel=0.15)
-
-
-def test_all_diverged_is_no_choice_and_one_setting_has_no_runner_up() -> None:
-    assert chosen([outcome("a", diverged=True), outcome("b", diverged=True)]) is None
-    alone = chosen([outcome("a"), outcome("b", diverged=True)])
-    assert alone is not None
-    assert alone.runner_up is None
-    assert outcome("b", diverged=True).status == "diverged"
-
-
-def test_equal_steps_and_seconds_are_a_tie() -> None:
-    twin = outcome("twin")
-    best = chosen([twin, twin])
-    assert best is not None
-    assert best.runner_up is not None
-    assert (best.runner_up.ratio, best.runner_up.detectable, best.ties) == (1, False, ("twin",))
-
-
-def test_of_settings_that_step_alike_and_cannot_be_told_apart_the_first_is_recommended() -> None:
-    plain = outcome("plain", 100)
-    slightly_faster = replace(
-        plain, label="portions", seconds_per_step=plain.seconds_per_step * [0.9, 1.1, 0.95, 1.02, 0.9, 1.05, 1.0, 0.98]
-    )
-    much_faster = replace(plain, label="quick", seconds_per_step=plain.seconds_per_step / 2)
-    for items, expected in (([plain, slightly_faster], "plain"), ([slightly_faster, plain], "portions"), ([plain, much_faster], "quick")):
-        best = chosen(items)
-        assert best is not None
-        assert best.label == expected
-
-
-@pytest.mark.parametrize("scatter", [0.05, 0.3])
-def test_two_names_for_one_strategy_are_called_equal_in_95_of_100(scatter: float) -> None:
-    rng = np.random.default_rng(7)
-    detected = 0
-    for _ in range(400):
-        best = chosen([outcome("a", scatter=scatter, rng=rng), outcome("b", scatter=scatter, rng=rng)])
-        assert best is not None
-        assert best.runner_up is not None
-        detected += best.runner_up.detectable
-    assert detected <= 20
-
-
-def test_a_difference_of_one_and_a_half_is_found_in_80_of_100() -> None:
-    rng = np.random.default_rng(8)
-    found = 0
-    for _ in range(400):
-        best = chosen([outcome("a", 100, scatter=0.25, rng=rng), outcome("b", 150, scatter=0.25, rng=rng)])
-        assert best is not None
-        assert best.runner_up is not None
-        found += best.label == "a" and best.runner_up.detectable
-    assert found >= 320

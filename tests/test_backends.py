@@ -17,7 +17,7 @@ from torch import nn
 
 from batchlab.engine import memory
 from batchlab.engine.activations import ACTIVATIONS
-from batchlab.engine.backends import torch_stacked
+from batchlab.engine.backends import numba_cpu, torch_stacked
 from batchlab.engine.backends.choice import WIDE, uses_kernels
 from batchlab.engine.data import TrainingData
 from batchlab.engine.kernels import compiled
@@ -99,7 +99,7 @@ def by_hand(
 def test_every_activation_loss_and_optimizer_is_that_of_plain_pytorch(backend: str, activation: str, loss: str) -> None:
     model, data, strategy = Mlp(widths=(9, 7, 5), activation=activation), rows(loss), MiniBatch(batch_rows=32)  # type: ignore[arg-type]
     for optimizer, kind, settings in OPTIMIZERS:
-        (result,) = trained(model, loss, strategy, [Trial(0.003, 1)], data, optimizer=optimizer, backend=backend)
+        (result,) = trained(model, loss, strategy, [Trial(0.003, 1)], data, optimizer=optimizer, backend=backend, averaging=False)
         torch.manual_seed(1)
         network = model.network(6, data.output_count).double()
         expected = by_hand(network, loss, strategy, kind(network.parameters(), lr=0.003, **settings), data, seed=1)  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ def test_your_own_module_is_that_of_plain_pytorch_with_every_loss_and_optimizer(
     model, strategy = Custom(factory=RESIDUAL), MiniBatch(batch_rows=32)
     for loss, (optimizer, kind, settings) in itertools.product(LOSSES, OPTIMIZERS):
         data = rows(loss)
-        (result,) = trained(model, loss, strategy, [Trial(0.003, 1)], data, optimizer=optimizer)
+        (result,) = trained(model, loss, strategy, [Trial(0.003, 1)], data, optimizer=optimizer, averaging=False)
         torch.manual_seed(1)
         network = model.network(6, data.output_count).double()
         expected = by_hand(network, loss, strategy, kind(network.parameters(), lr=0.003, **settings), data, seed=1)  # type: ignore[arg-type]
@@ -123,7 +123,7 @@ def test_compiled_steps_of_your_own_module_are_those_of_plain_pytorch(monkeypatc
     model, strategy, data = Custom(factory=RESIDUAL), MiniBatch(batch_rows=32), rows("mse")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="torch.compile failed")
-        (result,) = trained(model, "mse", strategy, [Trial(0.003, 1)], data)
+        (result,) = trained(model, "mse", strategy, [Trial(0.003, 1)], data, averaging=False)
     torch.manual_seed(1)
     network = model.network(6, 1).double()
     expected = by_hand(network, "mse", strategy, torch.optim.SGD(network.parameters(), lr=0.003), data, seed=1)
@@ -267,7 +267,16 @@ def test_tf32_is_on_while_it_trains_and_off_again_after() -> None:
 def test_a_source_of_the_kernels_that_changes_compiles_them_anew() -> None:
     folder = Path(compiled.__file__).parent
     parts = {f"kernels/{path.name}" for path in folder.glob("*.py")} - {"kernels/__init__.py", "kernels/compiled.py"}
-    assert set(compiled.SOURCES) == parts | {"activations.py", "losses.py", "optimizers.py"}
+    assert set(compiled.SOURCES) == parts | {"activations.py", "averaging.py", "losses.py", "optimizers.py"}
+
+
+def test_a_training_compiles_no_kernel_that_warming_has_not() -> None:
+    numba_cpu.warm()
+    data = rows("mse", precision=torch.float32)
+    for strategy, seeds in itertools.product((MiniBatch(batch_rows=30), FullBatch()), (1, 2)):
+        trained(Linear(), "mse", strategy, [Trial(0.01, seed) for seed in range(seeds)], data, evaluations=1)
+    signatures = [str(signature) for kernel in compiled._kernels().values() for signature in kernel.signatures]  # type: ignore[attr-defined]
+    assert not [signature for signature in signatures if "readonly" in signature or ", A)" in signature]
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the high-water mark of memory is reset through Linux's /proc")

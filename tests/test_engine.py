@@ -1,6 +1,8 @@
 """The one loop against plain PyTorch, stacked against alone, accumulated against full batch."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from batchlab.engine.data import TrainingData
 from batchlab.engine.loop import train
 from batchlab.engine.losses import Loss
 from batchlab.engine.optimizers import Adam, AdamW, Optimizer, Sgd
+from batchlab.engine.pace import Schedule
 from batchlab.engine.records import Curve, Plan, Trial, TrialResult, best
 from batchlab.models import Model
 from batchlab.models.custom import Custom
@@ -81,14 +84,21 @@ def flat(weights: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def plain_pytorch(
-    model: Model, loss: str, strategy: Strategy, trial: Trial, optimizer: Callable[..., torch.optim.Optimizer], epochs: int
+    model: Model,
+    loss: str,
+    strategy: Strategy,
+    trial: Trial,
+    optimizer: Callable[..., torch.optim.Optimizer],
+    epochs: int,
+    factors: Sequence[float] | None = None,
 ) -> np.ndarray:
-    """A training loop as anyone would write it: nn.Module, autograd, torch.optim."""
+    """A training loop as anyone would write it: nn.Module, autograd, torch.optim, and `factors` on the rate, one for each step."""
     data = rows(loss)
     torch.manual_seed(trial.seed)
     network = model.network(4, data.output_count).double()
     criterion = {"mse": nn.MSELoss(), "huber": nn.HuberLoss(delta=0.7), "cross_entropy": nn.CrossEntropyLoss()}[loss]
     stepper = optimizer(network.parameters(), trial.learning_rate)
+    pace = torch.optim.lr_scheduler.LambdaLR(stepper, lambda step: 1.0 if factors is None else [*factors, 0.0][step])
     for epoch in range(epochs):
         for step in strategy.order(data.population, trial.seed, epoch):
             indices = np.concatenate(step)
@@ -97,6 +107,7 @@ def plain_pytorch(
             stepper.zero_grad()
             value.backward()
             stepper.step()
+            pace.step()
     return torch.cat([weight.detach().flatten() for weight in network.parameters()]).numpy()
 
 
@@ -109,8 +120,35 @@ def test_a_trial_is_the_same_as_a_plain_pytorch_loop(
     backend: str, model: Model, loss: str, optimizer: Optimizer, reference: Callable[..., torch.optim.Optimizer], strategy: Strategy
 ) -> None:
     trial = Trial(0.02, seed=5)
-    (result,) = trained(model, loss, strategy, [trial], optimizer=optimizer, backend=backend)
+    (result,) = trained(model, loss, strategy, [trial], optimizer=optimizer, backend=backend, averaging=False)
     np.testing.assert_allclose(flat(result.weights), plain_pytorch(model, loss, strategy, trial, reference, epochs=3), rtol=0, atol=1e-10)
+
+
+def warmed_up(seen: int, after: int, total: int, falling: Callable[[float], float], warmup: float) -> float:
+    """The factor of a step from `seen` rows to those `after` it: rising over the warm-up's share of all rows, then falling."""
+    begun = seen / total
+    return min(after / (warmup * total), 1.0) if begun < warmup else falling((begun - warmup) / (1 - warmup))
+
+
+@pytest.mark.parametrize("backend", ["kernels", "torch"])
+@pytest.mark.parametrize("warmup", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("kind", "falling"),
+    [("constant", lambda share: 1.0), ("linear", lambda share: 1 - share), ("cosine", lambda share: (1 + math.cos(math.pi * share)) / 2)],
+)
+def test_a_schedule_is_torchs_lambda_lr_with_the_same_factors(
+    backend: str, warmup: float, kind: str, falling: Callable[[float], float]
+) -> None:
+    model, loss = Mlp(widths=(8, 5), activation="tanh"), "huber"
+    trials, schedule = [Trial(0.02, 5), Trial(0.05, 6)], Schedule(kind=kind, warmup=warmup)  # type: ignore[arg-type]
+    for strategy in (FullBatch(), Accumulated(portion_rows=10), MiniBatch(batch_rows=10), DataLoader(batch_rows=10)):
+        for optimizer, reference in OPTIMIZERS[2], OPTIMIZERS[5]:
+            plan = {"epochs": 4, "optimizer": optimizer, "backend": backend, "averaging": False, "schedule": schedule}
+            ends = np.concatenate([[0], *(53 * epoch + strategy.order(Population(53), 5, epoch).steps for epoch in range(4))]).tolist()
+            factors = [warmed_up(seen, after, ends[-1], falling, warmup) for seen, after in pairwise(ends)]
+            for trial, result in zip(trials, trained(model, loss, strategy, trials, **plan), strict=True):
+                expected = plain_pytorch(model, loss, strategy, trial, reference, 4, factors)
+                np.testing.assert_allclose(flat(result.weights), expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("backend", "model", "loss"), RUNS, ids=NAMES)

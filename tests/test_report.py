@@ -15,20 +15,22 @@ from batchlab.experiment import Experiment
 from batchlab.report import figures, wording
 from batchlab.report.markdown import report
 from batchlab.report.tables import remarks, table
-from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyResult, Verdict
+from batchlab.results import Comparison, ComparisonFacts, RowCounts, Status, StrategyResult, Verdict
 from batchlab.sources.csv import Csv
 from batchlab.split import SplitRule, split
 from batchlab.table import pack
 from batchlab.table.columns import Columns
-from flows.display import show_result
+from flows.display import grid, show_result
 from tasks.tracking import metric_names
 from tests.test_science import Make
 
 
-def result(label: str, seconds: float | None, reason: str | None = None) -> StrategyResult:
-    """A setting that takes so many seconds, or one that diverged."""
+def result(label: str, seconds: float | None, reason: str | None = None, status: Status | None = None) -> StrategyResult:
+    """A setting that takes so many seconds to the target, or one that does not get there: diverged unless the status says otherwise."""
     there = seconds is not None
-    loss = 1234.56789 if there else None
+    status = status or ("reached" if there else "diverged")
+    loss = 1234.56789 if status != "diverged" else None
+    spent = None if status == "diverged" else (0.9 * (seconds or 1), 1.2 * seconds if seconds is not None else None)
     return StrategyResult(
         name=label.split()[0],
         label=label,
@@ -36,16 +38,18 @@ def result(label: str, seconds: float | None, reason: str | None = None) -> Stra
         batch_rows=1,
         optimizer="sgd",
         learning_rate=0.01,
-        status="reached" if there else "diverged",
+        recommended=there,
+        status=status,
         reason=reason,
-        seeds=10,
-        seeds_reached=10 if there else 0,
+        draws=10,
+        mean_validation_loss=loss,
+        mean_test_loss=loss,
         steps_to_target=1234.0 if there else None,
-        steps_to_target_ci=(1100.0, 1400.0 if there else None),
+        steps_to_target_ci=(1100.0, 1400.0 if there else None) if spent else None,
         rows_to_target=1234.0 if there else None,
-        rows_to_target_ci=(1100.0, 1400.0 if there else None),
+        rows_to_target_ci=(1100.0, 1400.0 if there else None) if spent else None,
         seconds_to_target=seconds,
-        seconds_to_target_ci=(0.9 * (seconds or 1), 1.2 * seconds if there else None),
+        seconds_to_target_ci=spent,
         seconds_per_step=1.5e-6,
         seconds_per_step_ci=(1.4e-6, 1.6e-6),
         delivery_share=0.25,
@@ -76,11 +80,14 @@ def comparison(*strategies: StrategyResult) -> Comparison:
     )
     empty: dict[str, None] = dict.fromkeys(Verdict.model_fields)
     said = {
-        "objective": "time",
+        "objective": "best",
+        "margin": 0.01,
+        "as_good": (),
         "detectable": False,
         "ties": (),
         "memory_ceiling": 9,
-        "trials": 5,
+        "trainings": 5,
+        "left_out": (),
         "search_seconds": 1.0,
         "notes": ("moved",),
         "periods": (),
@@ -103,11 +110,22 @@ def test_equal_remarks_are_said_once_for_all_their_strategies() -> None:
 
 
 def test_the_table_has_a_cell_for_every_heading() -> None:
-    headings, rows = table("regression", [result("full_batch", 104.94761), result("stochastic", None)])
+    items = [result("full_batch", 104.94761), *(result("stochastic", None, status=status) for status in ("not_reached", "behind", "diverged"))]
+    headings, rows = table("regression", items)
     assert {len(row) for row in rows} == {len(headings)}
-    first, second = (dict(zip(headings, row, strict=True)) for row in rows)
+    first, missed, behind, diverged = (dict(zip(headings, row, strict=True)) for row in rows)
     assert (first["time to target"], first["95% CI"], first["peak"]) == ("105 s", "94.5–126", "2.5 MiB")
-    assert (second["time to target"], second["test r2"], second["status"]) == ("> 900 ms", "–", "diverged")
+    assert (first["optimizer"], first["rate"], first["validation loss"], first["test loss"]) == ("sgd", "0.01", "1234.6", "1234.6")
+    assert (missed["time to target"], missed["95% CI"], missed["status"]) == ("> 900 ms", "", "not reached")
+    assert (behind["time to target"], behind["validation loss"], behind["status"]) == ("–", "1234.6", "behind")
+    assert (diverged["time to target"], diverged["validation loss"], diverged["status"]) == ("–", "–", "diverged")
+    assert diverged["test r2"] == "–"
+
+
+def test_the_table_in_the_terminal_marks_the_recommended_setting_alone() -> None:
+    items = [result("full_batch", None, status="behind"), result("mini_batch", 1.0), result("stochastic", None)]
+    shown = grid("regression", items, 200)
+    assert [row.style for row in shown.rows] == ["dim", "bold green", "red"]
 
 
 def test_the_markdown_report_has_the_verdict_links_and_escapes() -> None:
@@ -121,10 +139,12 @@ def test_the_markdown_report_has_the_verdict_links_and_escapes() -> None:
 @pytest.mark.parametrize("width", [80, 100, 170])
 def test_no_number_of_the_table_is_cut_on_a_narrow_terminal(width: int) -> None:
     shown_on = Console(width=width, record=True, file=io.StringIO())
-    show_result(shown_on, comparison(result("full_batch", 12.34), result("data_loader 262144", None, "why")), "1 s")
+    typed = result("notebook: batch 10, SGD 0.01", None, status="behind").model_copy(update={"optimizer": "sgd with momentum 0.9"})
+    show_result(shown_on, comparison(result("full_batch", 12.34), result("data_loader 262144", None, "why"), typed), "1 s")
     text = shown_on.export_text()
     assert "…" not in text
-    assert all(word in text for word in ("0.01", "data_loader 262144", "12.3 s", "11.1–14.8", "Train with a.", "why"))
+    assert all(word in text for word in ("0.01", "262144", "reached", "1234.6", "12.3 s", "Train with a.", "why"))
+    assert ("11.1–14.8" in text) is (width >= 160)
     assert ("2.5 MiB" in text) is (width >= 160)
 
 

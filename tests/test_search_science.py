@@ -1,6 +1,7 @@
 """What the search builds on, held against theory: steps to a target, the noise scale, and how often a verdict sees what is not there."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,16 +10,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from batchlab.analysis.curves import crossing
-from batchlab.analysis.verdict import Choice, Outcome, chosen
+from batchlab.analysis.verdict import Choice, chosen
 from batchlab.engine.backends.choice import chosen_backend
 from batchlab.engine.data import TrainingData
 from batchlab.engine.loop import train
 from batchlab.engine.losses import Loss
-from batchlab.engine.records import Plan, Trial
+from batchlab.engine.optimizers import Sgd
+from batchlab.engine.records import Plan, Trial, TrialResult
 from batchlab.models import Model
 from batchlab.models.custom import Custom
 from batchlab.models.linear import Linear
-from batchlab.search.trials import steps_to
+from batchlab.search.evidence import bare_outcome, goal_of
+from batchlab.search.space import Setting
 from batchlab.strategies import Population
 from batchlab.strategies.mini_batch import MiniBatch
 
@@ -59,7 +62,7 @@ def steps_in_theory(batch_rows: int, factor: float = 1.0) -> float:
 def measured_steps(batch_rows: int, factors: tuple[float, ...], seeds: int) -> list[float]:
     """Train every rate with all seeds in one epoch over fresh rows, look after every step, and cross the mean curve of each rate."""
     steps = int(1.8 * steps_in_theory(batch_rows)) + 4
-    plan = Plan(epochs=1, max_steps=steps, evaluations=steps, hopeless_after=1, precision="float64")
+    plan = Plan(epochs=1, max_steps=steps, evaluations=steps, hopeless_after=1, precision="float64", averaging=False)
     trials = [Trial(best_rate(batch_rows) * factor, seed) for factor in factors for seed in range(seeds)]
     data = noiseless(max(2000, batch_rows * steps))
     results = train(data, BARE, MiniBatch(batch_rows=batch_rows), trials, plan, Loss("mse"), CPU, weights=False)
@@ -118,46 +121,51 @@ def exact_noise_scale(curvatures: NDArray[np.float64], delta: NDArray[np.float64
 
 
 @pytest.fixture(scope="module")
-def steps_of_seeds() -> NDArray[np.float64]:
-    """Steps to the target `[2, seeds]` of one setting under two names, which have seeds of their own."""
-    plan = Plan(epochs=1, max_steps=40, evaluations=40, hopeless_after=1, precision="float64")
+def trainings() -> list[list[TrialResult]]:
+    """Trainings `[2, seeds]` of one setting under two names, which have seeds of their own."""
+    plan = Plan(epochs=1, max_steps=40, evaluations=40, hopeless_after=1, precision="float64", averaging=False)
     trials = [Trial(best_rate(4), seed) for seed in range(2 * SEEDS)]
     results = train(noiseless(2000), Linear(), MiniBatch(batch_rows=4), trials, plan, Loss("mse"), CPU, weights=False)
     first = np.mean([result.curve.validation_loss[0] for result in results])
-    steps = np.array([steps_to(result, 0.02 * first) for result in results])
+    steps = [crossing(result.curve.step, result.curve.validation_loss, 0.02 * first) for result in results]
     assert np.isfinite(steps).all()
     assert 0.1 < np.log(steps).std() < 0.5  # neither trivial nor hopeless
-    return steps.reshape(2, SEEDS)
+    return [results[:SEEDS], results[SEEDS:]]
 
 
-def verdicts(steps: NDArray[np.float64], inflated: float = 1.0) -> list[Choice]:
-    """Draw both names' seeds without replacement into groups, and a verdict from each; the second name's steps are `inflated`."""
+ONE = Setting(MiniBatch(batch_rows=4), Sgd(), best_rate(4))
+
+
+def verdicts(trainings: list[list[TrialResult]], slower: float = 1.0) -> list[Choice]:
+    """Draw both names' seeds without replacement into groups, and a verdict from each; a step of the second name is `slower`."""
     rng = np.random.default_rng(2)
-    groups = [rng.permutation(name).reshape(GROUPS, GROUP) for name in steps]
+    groups = [rng.permutation(SEEDS).reshape(GROUPS, GROUP) for _ in trainings]
     found = []
-    for first, second in zip(*groups, strict=True):
+    for places in zip(*groups, strict=True):
+        drawn = [[results[place] for place in some] for results, some in zip(trainings, places, strict=True)]
+        first = float(np.mean([result.curve.validation_loss[0] for result in drawn[0]]))
+        goal = goal_of({ONE: drawn[0]}, margin=0.01, given=0.02 * first)
+        assert goal is not None
         shared = rng.normal(size=8)  # a slow round is slow for both
-        seconds = [1e-5 * np.exp(0.1 * shared + 0.03 * rng.normal(size=8)) for _ in range(2)]
-        choice = chosen([outcome("one", first, seconds[0]), outcome("other", inflated * second, seconds[1])])
+        outcomes = []
+        for label, results, factor in zip(("one", "other"), drawn, (1.0, slower), strict=True):
+            seconds = factor * 1e-5 * np.exp(0.1 * shared + 0.03 * rng.normal(size=8))
+            outcomes.append(replace(bare_outcome(label, results, goal), seconds_per_step=seconds))
+        choice = chosen(outcomes, "time")
         assert choice is not None
         found.append(choice)
     return found
 
 
-def outcome(label: str, steps: NDArray[np.float64], seconds: NDArray[np.float64]) -> Outcome:
-    ones = np.ones(len(steps))
-    return Outcome(label, label, 4, 0.1, False, steps, 4 * steps, 40.0, 160.0, seconds, np.ones(3), ones, ones)
-
-
-def test_one_strategy_under_two_names_is_called_equal_in_95_of_100_verdicts_of_real_trainings(steps_of_seeds: NDArray[np.float64]) -> None:
-    found = verdicts(steps_of_seeds)
+def test_one_strategy_under_two_names_is_called_equal_in_95_of_100_verdicts_of_real_trainings(trainings: list[list[TrialResult]]) -> None:
+    found = verdicts(trainings)
     assert sum(choice.runner_up is not None and not choice.runner_up.detectable for choice in found) >= 95
     assert 30 <= sum(choice.label == "one" for choice in found) <= 70  # neither name is favoured
 
 
-def test_one_and_a_half_times_the_steps_are_found_in_80_of_100_verdicts_of_real_trainings(steps_of_seeds: NDArray[np.float64]) -> None:
-    found = verdicts(steps_of_seeds, inflated=1.5)
+def test_one_and_a_half_times_the_seconds_are_found_in_95_of_100_verdicts_of_real_trainings(trainings: list[list[TrialResult]]) -> None:
+    found = verdicts(trainings, slower=1.5)
     right = [choice for choice in found if choice.label == "one" and choice.runner_up is not None and choice.runner_up.detectable]
-    assert len(right) >= 80
+    assert len(right) >= 95
     covered = [choice.runner_up.ratio_ci[0] <= 1.5 <= choice.runner_up.ratio_ci[1] for choice in right if choice.runner_up]
     assert np.mean(covered) >= 0.9

@@ -77,8 +77,8 @@ class Outcome:
 
     @property
     def least_rows(self) -> Numbers:
-        """Rows to the target, or those seen without reaching it."""
-        return np.where(np.isfinite(self.rows), self.rows, self.budget_rows)
+        """Rows to the target, or those seen without reaching it; one at least."""
+        return np.maximum(np.where(np.isfinite(self.rows), self.rows, self.budget_rows), 1.0)
 
     def seconds(self) -> LogMean:
         """Return seconds to the target: steps × seconds a step, with both uncertainties. A lower bound where it was not reached."""
@@ -234,15 +234,17 @@ class Choice(Result):
 def chosen(outcomes: Sequence[Outcome], objective: Objective = "best", margin: float = 0.01) -> Choice | None:
     """Return the recommended setting with its comparisons; None when all diverged or were left behind.
 
-    `best`: of the settings whose loss is neither detectably nor by more than `margin` worse than the lowest, the cheapest in seconds; the
-    one with the lowest loss where cost decides nothing. `loss`: the lowest loss. Others: the least among those that reach the target.
+    `best`: of the settings whose loss is neither detectably nor by more than `margin` worse than the lowest, and not detectably worse than
+    any other, the cheapest in seconds; the one with the lowest loss where cost decides nothing. `loss`: the lowest loss. Others: the least
+    among those that reach the target.
     """
     alive = [item for item in outcomes if item.status not in ("diverged", "behind")]
     if not alive:
         return None
     lead = min(range(len(alive)), key=lambda place: alive[place].loss)
     apart = differences([Sample(item.losses, item.portions) for item in alive], lead)
-    good = [item for item, found in zip(alive, apart, strict=True) if is_as_good(found, margin)]
+    near = [item for item, found in zip(alive, apart, strict=True) if is_as_good(found, margin)]
+    good = [item for item in near if item is alive[lead] or not any(_is_worse(item, other) for other in alive)]
     cheap = max(item.training_seconds for item in alive) < CHEAP_SECONDS
     by = MEASURES["loss"] if objective == "loss" or (objective == "best" and cheap) else MEASURES[objective]
     pool = good if objective in ("best", "loss") else [item for item in alive if item.status == "reached"] or good
@@ -274,10 +276,19 @@ def is_as_good(found: Difference, margin: float) -> bool:
     return found.value <= margin and found.low((1 - CONFIDENCE) / 2) <= NEGLIGIBLE
 
 
+def _loss_apart(other: Outcome, best: Outcome) -> Difference:
+    return differences([Sample(best.losses, best.portions), Sample(other.losses, other.portions)], 0)[1]
+
+
+def _is_worse(item: Outcome, other: Outcome) -> bool:
+    """Whether its loss is detectably higher than the other's; the setting with the lowest may not tell, where its own scatters."""
+    return other.loss < item.loss and _loss_apart(item, other).low((1 - PAIR_CONFIDENCE) / 2) > NEGLIGIBLE
+
+
 def paired(other: Outcome, best: Outcome, objective: Objective) -> Pair:
     """Return how many times the best setting's value and loss the other one's are."""
     measure = MEASURES[objective]
-    apart = differences([Sample(best.losses, best.portions), Sample(other.losses, other.portions)], 0)[1]
+    apart = _loss_apart(other, best)
     error = (1 - PAIR_CONFIDENCE) / 2
     loss = (1 + apart.value, (max(1 + apart.low(error), 0.0), 1 + apart.high(error)))
     if other.diverged:

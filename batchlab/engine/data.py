@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.engine.stored import StoredRows as StoredRows
-from batchlab.strategies import Population
+from batchlab.strategies import Indices, Population
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,7 @@ class TrainingData:
     sample: "LabelledRows | None" = None
     stored: StoredRows | None = None
     divisions: Divisions | None = None
-    _evaluated: "dict[int, tuple[LabelledRows, LabelledRows]]" = field(default_factory=dict, repr=False, compare=False)
+    _evaluated: "dict[int, tuple[LabelledRows, LabelledRows]]" = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of_stored(
@@ -66,6 +66,10 @@ class TrainingData:
     def evaluated(self) -> "tuple[LabelledRows, LabelledRows]":
         """The training and the validation rows whose losses make the curves."""
         return self.sample or (self.features, self.target), (self.validation_features, self.validation_target)
+
+    def in_pool(self, rows: Indices, divisions: NDArray[np.intp]) -> Indices:
+        """Return places in the pool for rows `[orders, rows]`, each order's of a division of its own; the same where nothing is divided."""
+        return rows if self.divisions is None else np.take_along_axis(self.divisions.train[divisions], rows, axis=1)
 
     def evaluated_in(self, division: int) -> "tuple[LabelledRows, LabelledRows]":
         """Return the training and the validation rows whose losses make the curves of a division; gathered once."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -35,13 +36,20 @@ GATHERED_ROWS = 2**14
 
 @contextmanager
 def delivery(
-    data: TrainingData, strategy: Strategy, seeds: Sequence[int], plan: Plan, most_rows: int, device: torch.device
+    data: TrainingData,
+    strategy: Strategy,
+    seeds: Sequence[int],
+    divisions: NDArray[np.intp],
+    plan: Plan,
+    most_rows: int,
+    device: torch.device,
+    steps_done: int = 0,
 ) -> Iterator[Callable[[Run], Rows]]:
-    """Hand out what returns each run's rows, run after run. Whatever reads ahead ends with the block, however that is left."""
+    """Hand out what returns each run's rows, run after run, those after `steps_done` steps: of every seed, in its division. Whatever
+    reads ahead ends with the block, however that is left."""
     if strategy.loader_workers is not None:
-        batches = loaded(
-            data.features, data.target, _blocks(data, strategy, seeds, plan, most_rows), device, strategy.loader_workers, data.stored
-        )
+        blocks = _blocks(data, strategy, seeds, divisions, plan, most_rows, steps_done)
+        batches = loaded(data.features, data.target, blocks, device, strategy.loader_workers, data.stored)
         yield lambda run: batches
     elif data.stored is not None and isinstance(strategy, Streaming):
         with Stream(data.stored, strategy, seeds, longest_run(strategy, data.population, most_rows)) as stream:
@@ -91,11 +99,20 @@ def batches_of(window: Window, run: Run, device: torch.device) -> Iterator[Batch
             yield features[tables, rows].to(device), target[tables, rows].to(device)
 
 
-def _blocks(data: TrainingData, strategy: Strategy, seeds: Sequence[int], plan: Plan, most_rows: int) -> Blocks:
+def _blocks(
+    data: TrainingData,
+    strategy: Strategy,
+    seeds: Sequence[int],
+    divisions: NDArray[np.intp],
+    plan: Plan,
+    most_rows: int,
+    steps_done: int,
+) -> Blocks:
     def blocks() -> Iterator[Indices]:
-        for run in runs(strategy, data.population, seeds, plan, most_rows):
+        for run in runs(strategy, data.population, seeds, plan, most_rows, steps_done=steps_done):
+            rows = data.in_pool(run.rows, divisions)
             for spans in run.spans():
-                yield from (run.rows[:, span] for span in spans)
+                yield from (rows[:, span] for span in spans)
 
     return blocks
 

@@ -28,15 +28,18 @@ def small_gradients(
     data: TrainingData,
     loss: Loss,
     most_batches: int,
+    places: NDArray[np.integer] | None = None,
 ) -> tuple[NDArray[np.float64], int]:
     """Return the gradients `[batches, parameters]` of disjoint batches of a fixed random sample of training rows, and rows a batch.
 
-    `weights` is `[parameters]`. Every batch is a replica of the same weights, so that one backward pass serves all.
+    The training rows are all, or those at `places`. `weights` is `[parameters]`. Every batch is a replica of the same weights, so that one
+    backward pass serves all.
     """
-    row_count = len(data.target)
+    row_count = len(data.target) if places is None else len(places)
     batches = min(max(FEWEST_BATCHES, min(most_batches, MOST_NUMBERS // len(weights))), row_count)
     batch_rows = min(row_count // batches, ROWS_A_BATCH)
-    rows = torch.from_numpy(drawn(row_count, batches * batch_rows)).reshape(batches, batch_rows)
+    sample = drawn(row_count, batches * batch_rows)
+    rows = torch.from_numpy(sample if places is None else places[sample].astype(np.int64)).reshape(batches, batch_rows)
     leaf = weights.to(data.features.dtype).expand(batches, -1).clone().requires_grad_()
     outputs = model.stacked(network, views(leaf, shapes), data.features[rows])
     mean_losses = loss.per_row(outputs, data.target[rows]).mean(1)

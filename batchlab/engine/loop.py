@@ -17,7 +17,6 @@ from batchlab.engine.losses import Loss
 from batchlab.engine.memory import replicas_that_fit
 from batchlab.engine.recorder import OnEvaluation, Recorder
 from batchlab.engine.records import OnProgress, Plan, Progress, Trial, TrialResult, TrialState
-from batchlab.engine.runs import Run
 from batchlab.engine.schedule import Cutting, planned_rows
 from batchlab.models import Model
 from batchlab.strategies import Strategy
@@ -55,8 +54,8 @@ def train(
     adapts to what it measures, one by one. A trial's numbers do not depend on which others train beside it. With `begun` they go on from
     there, all from the same place, as one undisturbed training would have; with `marks` they are evaluated when they have first seen so
     many rows and stop at the last of them, within the plan; with `states` their results hold what they can go on from. When
-    `should_stop` says so, asked between runs of steps, training ends there: all trials have then seen the same rows. Raises BadInput
-    when the strategy does not fit the rows.
+    `should_stop` says so, asked between runs of steps, training ends there: all trials of a tile have then seen the same rows, those
+    of later tiles fewer. Raises BadInput when the strategy does not fit the rows.
     """
     strategy.check(data.population)
     if data.stored is not None and data.sample is None:
@@ -118,10 +117,10 @@ class _Stretch:
         if begun is None:
             recorder.record(0, 0)
         if plan.max_rows is None or rows < plan.max_rows:
-            with delivery(data, strategy, backend.seeds, plan, most_rows, self.device) as rows_of:
+            with delivery(data, strategy, backend.seeds, backend.divisions, plan, most_rows, self.device, steps) as rows_of:
                 started = time.perf_counter()
                 for cut in cutting.runs(backend.seeds, steps, rows):
-                    run = _divided(cut, data, backend)
+                    run = replace(cut, rows=data.in_pool(cut.rows, backend.divisions))
                     backend.train(run, rows_of(run))
                     recorder.train_seconds += time.perf_counter() - started
                     steps, rows = run.last_step, run.rows_seen
@@ -135,8 +134,8 @@ class _Stretch:
         results = recorder.results(trials, weights)
         if not self.states:
             return results
-        place = (steps, rows, cutting.strategy, cutting.look)
-        return [replace(result, state=state) for result, state in zip(results, recorder.states(*place), strict=True)]
+        found = recorder.states(cutting.strategy, cutting.look)
+        return [replace(result, state=state) for result, state in zip(results, found, strict=True)]
 
     def _until_the_last_mark(self) -> Plan:
         """Return the plan that ends with the step that reaches the last mark."""
@@ -150,17 +149,10 @@ def _place(begun: Sequence[TrialState] | None, strategy: Strategy) -> tuple[int,
     """Return where the trials stand: steps, rows, the strategy that goes on, and when it is asked again."""
     if begun is None:
         return 0, 0, strategy, None
-    places = {(state.steps, state.rows_seen, state.strategy, state.look) for state in begun if state.diverged_at is None}
+    places = {(state.steps, state.rows_seen, state.strategy, state.look) for state in begun if state.goes_on}
     if len(places) > 1:
         raise ValueError(f"trials that go on together stand at one place, these at {len(places)}")
     return next(iter(places), (begun[0].steps, begun[0].rows_seen, begun[0].strategy, begun[0].look))
-
-
-def _divided(run: Run, data: TrainingData, backend: Backend) -> Run:
-    """Return the run with places in the pool, where every order is drawn from a division of its own."""
-    if data.divisions is None:
-        return run
-    return replace(run, rows=np.take_along_axis(data.divisions.train[backend.divisions], run.rows, axis=1))
 
 
 def rows_a_run(weights: int) -> int:

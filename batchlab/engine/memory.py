@@ -62,7 +62,7 @@ def replicas_that_fit(
             f"{strategy.rows_per_step(data.population.row_count)} rows, and {free / 2**30:.2f} GiB may be used; "
             "use smaller batches, the accumulated strategy with smaller portions, or streaming with a smaller buffer."
         )
-    return predicted.fitting(free, len(trials), len({trial.seed for trial in trials}))
+    return predicted.fitting(free, len(trials), len({(trial.seed, trial.division) for trial in trials}))
 
 
 def footprint(data: TrainingData, model: Model, strategy: Strategy, plan: Plan, device: torch.device) -> Footprint:

@@ -3,13 +3,12 @@
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.engine.backends.base import Backend
-from batchlab.engine.records import SETTLED, Curve, Plan, Trial, TrialResult, TrialState
+from batchlab.engine.records import SETTLED, Curve, Plan, Stopped, Trial, TrialResult, TrialState
 from batchlab.strategies import Strategy
 
 OnEvaluation = Callable[["Recorder"], None]
@@ -54,7 +53,8 @@ class Recorder:
         self.latest: deque[tuple[NDArray[np.floating], NDArray[np.float64]]] | None = (
             deque(maxlen=SETTLED) if plan.keep == "settled" else None
         )
-        self.stopped: list[Literal["patience", "hopeless"] | None] = [None] * count
+        self.stopped: list[Stopped | None] = [None] * count if begun is None else [state.stopped for state in begun]
+        self.seconds_before = [curve.wall_seconds[-1] if curve.step else 0.0 for curve in self.curves]
         self.train_seconds = self.evaluation_seconds = 0.0
 
     def record(self, step: int, rows_seen: int) -> None:
@@ -69,7 +69,7 @@ class Recorder:
             curve.step.append(step)
             curve.epoch.append(rows_seen / self.row_count)
             curve.rows_seen.append(rows_seen)
-            curve.wall_seconds.append(self.train_seconds)
+            curve.wall_seconds.append(self.seconds_before[replica] + self.train_seconds)
             curve.train_loss.append(float(train_loss[replica]))
             curve.validation_loss.append(float(validation_loss[replica]))
             curve.last_validation_loss.append(float(losses.last_validation[replica]))
@@ -103,7 +103,7 @@ class Recorder:
         if self.patience is not None:
             self._stop(active & (points - self.kept >= self.patience), "patience")
 
-    def _stop(self, replicas: NDArray[np.bool_], reason: Literal["patience", "hopeless"]) -> None:
+    def _stop(self, replicas: NDArray[np.bool_], reason: Stopped) -> None:
         for replica in np.flatnonzero(replicas):
             self.stopped[replica] = reason
         self.backend.stop(replicas)
@@ -135,21 +135,23 @@ class Recorder:
             for replica, trial in enumerate(trials)
         ]
 
-    def states(self, steps: int, rows: int, strategy: Strategy, look: float) -> list[TrialState]:
-        """Return what each trial can go on from, at this place of its order."""
+    def states(self, strategy: Strategy, look: float) -> list[TrialState]:
+        """Return what each trial can go on from, at its place of its order."""
         backend = self.backend
-        weights, averages, memory, made = backend.last_weights(), backend.averages(), backend.memory_of(), backend.steps.tolist()
+        weights, averages, memory = backend.last_weights(), backend.averages(), backend.memory_of()
+        steps, rows = backend.steps.tolist(), backend.rows_seen.tolist()
         return [
             TrialState(
-                steps=steps,
-                rows_seen=rows,
+                steps=steps[replica],
+                rows_seen=rows[replica],
                 strategy=strategy,
                 look=look,
                 weights=weights[replica],
                 average=averages[replica],
                 memory=memory[:, replica],
                 curve=curve,
-                diverged_at=made[replica] + 1 if backend.diverged[replica] else None,
+                diverged_at=steps[replica] + 1 if backend.diverged[replica] else None,
+                stopped=self.stopped[replica],
             )
             for replica, curve in enumerate(self.curves)
         ]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "float64", "tf32", "bf16"]
 """How numbers are kept and multiplied: `tf32` (CUDA) and `bf16` keep float32 and round what goes into matrix products."""
+Stopped = Literal["patience", "hopeless"]
+"""Why a trial left before the plan's end."""
 
 
 def _as_tuple(value: Any) -> Any:
@@ -104,7 +106,7 @@ class Curve:
 class TrialState:
     """All that a trial needs to go on from where it stands: steps and rows of its order, the strategy as it has adapted and the rows at
     which it is asked again, weights and average `[parameters]` and the optimizer's memory `[slots, parameters]` in the engine's precision
-    and the order of the network's parameters, and its curve."""
+    and the order of the network's parameters, and its curve. One that has left stays where it is."""
 
     steps: int
     rows_seen: int
@@ -115,6 +117,12 @@ class TrialState:
     memory: NDArray[np.floating]
     curve: Curve
     diverged_at: int | None = None
+    stopped: Stopped | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it trains on: it has neither diverged nor been stopped."""
+        return self.diverged_at is None and self.stopped is None
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ class TrialResult:
 
     trial: Trial
     diverged_at: int | None
-    stopped: Literal["patience", "hopeless"] | None
+    stopped: Stopped | None
     steps: int
     rows_seen: int
     epochs: float

@@ -77,7 +77,8 @@ class Waiting:
 
     def joined(self, evaluated: bool) -> Run:
         if len(self.parts) == 1:
-            rows, portions, steps = np.ascontiguousarray(self.parts[0][0]), *self.parts[0][1:]
+            # kernels are compiled for rows that may be written to; remembered orders may not
+            rows, portions, steps = np.require(self.parts[0][0], requirements=("C", "W")), *self.parts[0][1:]
         else:
             rows, portions, steps = (np.concatenate(part, axis=-1) for part in zip(*self.parts, strict=True))
         run = Run(rows, portions, steps, self.steps_before + 1, self.rows_before, evaluated)

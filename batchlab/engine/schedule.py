@@ -119,7 +119,7 @@ class Cutting:
         """Yield the runs after so many steps and rows."""
         population, strategy = self.population, self.strategy
         self.waiting.begin_after(steps_done, rows_done)
-        if steps_done and rows_done >= planned_rows(strategy, population.row_count, self.plan):
+        if rows_done >= (self.plan.max_rows or math.inf) or steps_done >= (self.plan.max_steps or math.inf):
             return
         if strategy.adapts:
             epoch, in_epoch = divmod(rows_done, population.row_count)

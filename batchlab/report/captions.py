@@ -103,10 +103,11 @@ def of_rates(found: Findings) -> str:
 
 def of_race(found: Findings) -> str:
     """Say how many raced, who led at the end, and how many left why."""
-    leader = found.race.leader
-    if leader is None:
+    leader, entries = found.race.leader, [entry for entry in found.race.entries.values() if entry.trials]
+    if not entries:
         return "Nothing has raced."
-    entries = [entry for entry in found.race.entries.values() if entry.trials]
+    if leader is None:
+        return f"{len(entries)} settings raced, and all of them diverged."
     why = Counter(entry.left.why for entry in entries if entry.left is not None)
     parts = [
         f"{count} {what}"

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from batchlab.report.ink import PAPER, QUIET, SMALL, Line, dressed, lines, literal, logarithmic, nothing, sheet
 from batchlab.report.wording import number, seconds
 from batchlab.search.findings import Finding, Findings
+from batchlab.search.standings import measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 SHARE_OF_FIRST, BELOW, BAND = 1.15, 0.02, (25, 75)
 """What lies so far above the first loss is cut off; the axis of losses is logarithmic in the distance to a loss so far below the lowest,
-as a share of the way there; a band reaches from one percentile of the seeds to the other."""
+as a share of the way there; a band reaches from one percentile of the draws to the other."""
 Numbers = NDArray[np.float64]
 
 
@@ -35,14 +36,12 @@ def loss_against_seconds(found: Findings, unit: str) -> "Figure":
     return _loss(found, unit, "seconds", "seconds of training (steps × seconds a step)")
 
 
-def spread(item: Finding, unit: float) -> tuple[NDArray[np.int64], Numbers, Numbers, Numbers]:
-    """Return the points of the curve that all seeds share, and geometric mean and band of the validation loss over seeds there."""
-    curves = [result.curve.validation_loss for result in item.results if result.diverged_at is None]
-    curves = curves or [item.shown.curve.validation_loss]
-    count = min(map(len, curves))
-    values = np.maximum(np.array([curve[:count] for curve in curves], np.float64) * unit, 1e-300)
+def spread(item: Finding, unit: float) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+    """Return rows, and geometric mean and band of the validation loss over draws there: at the points of the draw that has the fewest."""
+    found = measured([result.curve for result in item.results if result.diverged_at is None] or [item.shown.curve])
+    values = np.maximum(found.losses * unit, 1e-300)
     low, high = np.percentile(values, BAND, axis=0)
-    return np.arange(count), np.exp(np.log(values).mean(0)), low, high
+    return found.rows, np.exp(np.log(values).mean(0)), low, high
 
 
 def _loss(found: Findings, unit: str, axis: str, words: str) -> "Figure":
@@ -77,8 +76,8 @@ def _drawable(line: Line) -> bool:
 
 
 def _curve(panel: "Axes", line: Line, item: Finding, unit: float, axis: str, second: bool) -> None:
-    points, middle, low, high = spread(item, unit)
-    along = _along(item, axis)[points]
+    rows, middle, low, high = spread(item, unit)
+    along = _along(item, axis, rows)
     kept = along > 0
     style: dict[str, Any] = {"color": line.colour, "linewidth": 0.9 if second else line.width}
     panel.fill_between(along[kept], low[kept], high[kept], color=line.colour, alpha=0.05 if second else 0.13, linewidth=0)
@@ -86,10 +85,13 @@ def _curve(panel: "Axes", line: Line, item: Finding, unit: float, axis: str, sec
     panel.plot(along[kept], middle[kept], linestyle=(0, (1, 1.6)) if second else line.dash, label=label, **style)
 
 
-def _along(item: Finding, axis: str) -> Numbers:
-    if axis == "seconds":
-        return np.asarray(item.shown.curve.step, np.float64) * item.timings.step().value
-    return np.asarray(getattr(item.shown.curve, axis), np.float64)
+def _along(item: Finding, axis: str, rows: Numbers) -> Numbers:
+    """Return where these rows lie on the axis; the training that is shown tells after how many steps they were seen."""
+    if axis == "rows_seen":
+        return rows
+    curve = item.shown.curve
+    steps = np.interp(np.log1p(rows), np.log1p(curve.rows_seen), curve.step)
+    return np.asarray(steps * item.timings.step().value if axis == "seconds" else steps)
 
 
 def _levels(panel: "Axes", found: Findings) -> None:

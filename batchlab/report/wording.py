@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
 FASTER = {"best": "faster than", "time": "faster than", "rows": "fewer rows than", "memory": "less memory than"}
+SLOWER = {"best": "slower than", "time": "slower than", "rows": "more rows than", "memory": "more memory than"}
 
 
 SAME = 5e-4
@@ -114,7 +115,8 @@ def _of_best(found: "Findings") -> str:
     if choice.best == choice.label:
         return ", the lowest of all settings"
     above = choice.loss.value / choice.best_loss.value - 1
-    how = "as good as" if choice.label in (*choice.as_good, choice.label) and above <= found.margin else f"{above:.1%} above"
+    as_good = choice.objective in ("best", "loss") or above < SAME  # the others choose among all that reach the target
+    how = "as good as" if as_good else f"{above:.1%} above"
     return f", {how} the lowest of all settings ({choice.best_loss.value:.4g}, {choice.best})"
 
 
@@ -137,12 +139,20 @@ def _cost(found: "Findings") -> list[str]:
         return [f"Every training here takes less than a second, so what one costs does not matter, and the lowest loss decides.{tied}"]
     target = f"validation loss {found.target_loss:.4g}" + ("" if found.target_given else f" (the best loss plus {found.margin:.1%})")
     if not choice.sure:
-        return [f"No setting reached {target} within {found.budget_rows:,} rows. Train longer, or set a higher target_loss."]
+        return [_missed(found, target)]
     what = {
         "rows": f"It reaches {target} after {amount(choice.value, 'rows')}",
         "memory": f"It reaches {target} with a peak of {amount(choice.value, 'memory')}",
     }.get(choice.objective, f"It reaches {target} in {amount(choice.seconds, 'time')}")
     return [f"{what}{_compared(found)}."]
+
+
+def _missed(found: "Findings", target: str) -> str:
+    """Say that the recommended setting does not get to the target, and who does."""
+    reached = [item.candidate.label for item in (*found.settings, *found.typed) if item.outcome.status == "reached"]
+    if reached:
+        return f"It does not reach {target}; {listed(reached)} {'does' if len(reached) == 1 else 'do'}."
+    return f"No setting reached {target} within {found.budget_rows:,} rows. Train longer, or set a higher target_loss."
 
 
 def _compared(found: "Findings") -> str:
@@ -159,12 +169,19 @@ def _compared(found: "Findings") -> str:
 
 
 def against(pair: Pair, objective: Objective = "time") -> str:
-    """Say how many times better than another setting."""
+    """Say how many times better than another setting, or how many times dearer than one that is cheaper and worse."""
     if objective == "loss":
         return f"{1 - 1 / pair.loss_ratio:.1%} lower loss than {pair.label}"
-    bound = "at least " if pair.at_least else ""
-    ends = f"over {number(pair.ratio_ci[0])}" if math.isinf(pair.ratio_ci[1]) else f"{number(pair.ratio_ci[0])}–{number(pair.ratio_ci[1])}"
+    bound, (low, high) = "at least " if pair.at_least else "", pair.ratio_ci
+    if pair.ratio < 1 and not pair.at_least:
+        return f"{number(1 / pair.ratio)}× {SLOWER[objective]} {pair.label} ({number(1 / high)}–{number(1 / low)}){_higher(pair)}"
+    ends = f"over {number(low)}" if math.isinf(high) else f"{number(low)}–{number(high)}"
     return f"{bound}{number(pair.ratio)}× {FASTER[objective]} {pair.label} ({ends})"
+
+
+def _higher(pair: Pair) -> str:
+    """Say why a cheaper setting is not the recommended one."""
+    return f", whose loss is {pair.loss_ratio - 1:.1%} higher" if pair.loss_ratio > 1 else ""
 
 
 def listed(names: Sequence[str]) -> str:
@@ -186,14 +203,14 @@ def critical(found: "Findings") -> str:
     fit = found.frontier
     if fit is None:
         return "No critical batch size: fewer than three batch sizes reached the target in more than one step"
-    size = fit.critical_batch
+    size, at = fit.critical_batch, "" if found.target_loss is None else f" at loss {found.target_loss:.4g}"
     if fit.poor:
         return f"The points do not follow a frontier (off by {math.expm1(fit.misfit):.0%}), so no critical batch size"
     if size.value < min(fit.batch_rows):
-        return f"Critical batch size at that loss below {number(min(fit.batch_rows))} rows, the fewest tried"
+        return f"Critical batch size{at} below {number(min(fit.batch_rows))} rows, the fewest tried"
     if size.value > max(fit.batch_rows):
-        return f"Critical batch size at that loss above {number(max(fit.batch_rows))} rows, the most tried"
-    return f"Critical batch size at that loss {number(size.value)} rows ({interval(size)})"
+        return f"Critical batch size{at} above {number(max(fit.batch_rows))} rows, the most tried"
+    return f"Critical batch size{at} {number(size.value)} rows ({interval(size)})"
 
 
 def _typed(found: "Findings") -> list[str]:
@@ -206,10 +223,10 @@ def beside(found: "Findings", item: "Finding") -> str:
     """Say how what people type compares with the recommended setting: in loss, and in seconds where these matter."""
     if item is found.best:
         return "is the recommended setting"
-    if item.left is not None:
-        return f"was {left_words(item.left, found.loss_unit)}"
     if item.outcome.status == "diverged":
-        return "diverged"
+        return "diverged" if item.left is None else left_words(item.left, found.loss_unit)
+    if item.outcome.status == "behind":
+        return f"was {why(found, item)}"
     pair = next(pair for pair in found.against_typed if pair.label == item.candidate.label)
     apart = pair.loss_ratio - 1
     if abs(apart) < SAME:
@@ -243,7 +260,11 @@ def left_words(left: "Left", unit: float) -> str:
 
 def why(found: "Findings", item: "Finding") -> str | None:
     """Say why a setting was not trained to the end, with the losses; None for one that was."""
-    return item.reason or (None if item.left is None else left_words(item.left, found.loss_unit))
+    if item.reason or item.left is not None:
+        return item.reason or left_words(item.left, found.loss_unit)
+    if item.outcome.status != "behind":
+        return None
+    return f"not confirmed for lack of time: loss {item.outcome.loss:.4g} after {item.outcome.budget_rows:,.0f} rows of the race"
 
 
 def in_short(setting: "Setting") -> str:

@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 
 from batchlab.analysis.curves import crossing
-from batchlab.search.judging import Terms, best_of
+from batchlab.search.judging import best_of
 from batchlab.search.space import Line, Setting
 from batchlab.search.standings import Entry, Standings
+from batchlab.search.terms import Terms
 
 FEWEST_DRAWS = 3
 """With fewer fresh draws than this there is no interval worth the name."""

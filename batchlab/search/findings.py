@@ -122,6 +122,17 @@ class Findings:
         """The recommended setting's evidence."""
         return None if self.choice is None else self.of(self.choice.label)
 
+    @property
+    def labels(self) -> list[str]:
+        """The rows of the table, in the order of the profile."""
+        return [item.candidate.label for item in (*self.settings, *self.typed)]
+
     def of(self, label: str) -> Finding:
         """Return the evidence of the setting with this label."""
         return next(item for item in (*self.settings, *self.typed) if item.candidate.label == label)
+
+    def seconds_of(self, label: str) -> float:
+        """Return the seconds that all trainings of the setting's branch took in the race."""
+        branch = self.of(label).candidate.setting.branch
+        rows = sum(trial.rows_seen for entry in self.race.entries.values() if entry.setting.branch == branch for trial in entry.trials)
+        return rows * self.race.row_seconds.get(branch, 0.0)

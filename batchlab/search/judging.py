@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from batchlab.analysis.paired import Difference, Sample, differences
 from batchlab.search.space import Line, Setting
 from batchlab.search.standings import Entry, Left, Measured, Standings, Why
+from batchlab.search.terms import Terms
 
 ERROR = 0.05
 """The chance, over all looks, that a setting is called behind which is not."""
@@ -22,25 +22,11 @@ Ends = Callable[[Entry], int]
 """How many rows a whole training of an entry has."""
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What a race goes by: training rows, rows that a whole training and the first rung see, draws of every setting, whether the validation
-    rows are the same for all draws (so that they share in the uncertainty), the lines of the table, and what may be proposed."""
-
-    row_count: int
-    budget_rows: int
-    first_rows: int
-    draws: int
-    rows_are_shared: bool
-    lines: tuple[Line, ...]
-    new_rates: bool = True
-    new_sizes: bool = True
-
-
 def departures(standings: Standings, terms: Terms, ends: Ends) -> dict[Setting, Left]:
     """Return who leaves: those that diverged, and those surely behind the leader now whose curve does not reach the leader's by their end.
 
-    Differences are paired over draws and validation rows. Look k may err with chance `ERROR`/(k(k+1)), all looks together with `ERROR`.
+    Differences are paired over draws and validation rows. Look k may err with chance `ERROR`/(k(k+1)), all looks together with `ERROR`;
+    shared by all that are looked at, because the leader is the luckiest of them.
     """
     leader = standings.leader
     if leader is None:
@@ -51,7 +37,8 @@ def departures(standings: Standings, terms: Terms, ends: Ends) -> dict[Setting, 
     gone = {entry.setting: left("diverged", entry, leader) for entry in running if entry.diverged}
     still = [(entry, found) for entry in running if not entry.diverged and (found := entry.measured) is not None]
     compared = differences([sample_of(lead, terms), *(sample_of(found, terms) for _, found in still)], 0)[1:]
-    bar, error = slowest(lead, ends(leader)), ERROR / (standings.looks * (standings.looks + 1)) if standings.looks else ERROR
+    look = max(standings.looks, 1)
+    bar, error = slowest(lead, ends(leader)), ERROR / (look * (look + 1)) / max(len(still), 1)
     for (entry, found), difference in zip(still, compared, strict=True):
         if standings.share >= JUDGED_FROM and difference.low(error) > 0 and projected(found, entry.steps, ends(entry)) > bar:
             gone[entry.setting] = left("behind", entry, leader)
@@ -98,7 +85,7 @@ def _slope(found: Measured) -> float:
     """Return how steeply the mean curve fell over the last doubling of rows, in logarithms of both; 0 where it rose."""
     rows, mean = found.rows, found.mean
     before = int(np.searchsorted(rows, rows[-1] / 1.9, side="right")) - 1
-    if before < 0 or rows[before] <= 0 or not (mean[-1] > 0 and mean[before] > 0):
+    if before < 0 or rows[before] <= 0 or not (0 < mean[-1] < math.inf and mean[before] > 0):
         return 0.0
     return max(0.0, float(np.log(mean[before] / mean[-1]) / np.log(rows[-1] / rows[before])))
 

@@ -12,7 +12,7 @@ from batchlab.engine.loop import train
 from batchlab.engine.recorder import Recorder
 from batchlab.engine.records import Plan, Trial, TrialResult
 from batchlab.experiment import MOST_TESTED, Experiment
-from batchlab.search.concluding import Ground
+from batchlab.search.evidence import Ground
 from batchlab.search.known import Known
 from batchlab.search.noise import NoisePoint
 from batchlab.search.space import Setting

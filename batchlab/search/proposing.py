@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from batchlab.search import rates
-from batchlab.search.judging import Terms, best_of
+from batchlab.search.judging import best_of
 from batchlab.search.space import Branch, Line, Setting, of_branches
-from batchlab.search.standings import Standings
+from batchlab.search.standings import NEAR_LOWEST, Standings
+from batchlab.search.terms import Terms
 from batchlab.strategies.mini_batch import MiniBatch
 
 FINER_FROM, SIZES_FROM = 1 / 8, 1 / 16
@@ -24,7 +25,7 @@ def proposals(standings: Standings, terms: Terms) -> list[Setting]:
     losses, leading = standings.losses, leading_branches(standings, terms.lines)
     found = beyond_edges(losses, leading) if terms.new_rates else []
     if terms.new_sizes and standings.share >= SIZES_FROM and not leader.setting.typed:
-        found += between_sizes(leader.setting, losses)
+        found += between_sizes(leader.setting, losses, terms.new_rates)
     if terms.new_rates and standings.share >= FINER_FROM:
         found += finer(losses, leading)
     return [setting for setting in dict.fromkeys(found) if setting not in standings.entries]
@@ -66,24 +67,31 @@ def finer(losses: Mapping[Setting, float], leading: Iterable[Branch]) -> list[Se
 
 
 def _best_of(settings: Sequence[Setting], losses: Mapping[Setting, float]) -> Setting | None:
-    alive = [item for item in settings if math.isfinite(losses[item])]
-    return min(alive, key=lambda item: losses[item], default=None)
+    """Return the setting with the lowest loss; of several that do as well, the one in the middle: where the rate makes no difference,
+    there is nothing to look for beside it."""
+    lowest = min((losses[item] for item in settings), default=math.inf)
+    alike = [item for item in settings if losses[item] <= lowest * (1 + NEAR_LOWEST)] if math.isfinite(lowest) else []
+    return alike[len(alike) // 2] if alike else None
 
 
-def between_sizes(leader: Setting, tried: Iterable[Setting]) -> list[Setting]:
-    """Return the leader's optimizer at the geometric mean of its batch size and each neighbouring one, at its rate and those beside it.
+def between_sizes(leader: Setting, tried: Iterable[Setting], new_rates: bool = True) -> list[Setting]:
+    """Return the leader's optimizer at the geometric mean of its batch size and each neighbouring one, at its rate and those beside it;
+    without `new_rates`, at those that it was tried at.
 
-    A rate is tried at every size, never scaled by a rule. Nothing for a strategy that is no mini-batch drawn at random.
+    A rate is tried at every size, never scaled by a rule. Nothing for a strategy that is no mini-batch drawn at random. What people type
+    is tried at one rate only, so its size is no neighbour.
     """
     if not isinstance(leader.updates, MiniBatch) or not leader.updates.shuffled:
         return []
-    own, tried = leader.updates.batch_rows, tuple(tried)
+    own, tried = leader.updates.batch_rows, tuple(item for item in tried if not item.typed)
     sizes = {item.updates.batch_rows for item in tried if isinstance(item.updates, MiniBatch) and item.updates.shuffled}
     place, found = rates.quarter_of(leader.learning_rate), []
+    given = [item.learning_rate for item in tried if item.branch == leader.branch]
+    chosen = [rates.rate_at(place + step) for step in (-2, 0, 2)] if new_rates else given
     for other in (max((size for size in sizes if size < own), default=own), min((size for size in sizes if size > own), default=own)):
         if max(own, other) / min(own, other) > CLOSE_SIZES:
             strategy = MiniBatch(batch_rows=_round_size(math.sqrt(own * other)))
-            found += [replace(leader, updates=strategy, learning_rate=rates.rate_at(place + step), typed=False) for step in (-2, 0, 2)]
+            found += [replace(leader, updates=strategy, learning_rate=rate, typed=False) for rate in chosen]
     return [item for item in found if item not in tried]
 
 

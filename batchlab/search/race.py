@@ -7,10 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from batchlab.search.judging import Ends, Terms, slowest
+from batchlab.search.judging import Ends, slowest
 from batchlab.search.proposing import proposals
 from batchlab.search.space import Setting
 from batchlab.search.standings import Entry, Standings
+from batchlab.search.terms import Terms
 
 FIRST_SHARE = 1 / 1024
 """The second rung brings settings to so much of a whole training, or as far as the first one went where that is more."""
@@ -73,13 +74,15 @@ def _end(standings: Standings, terms: Terms, seconds: Seconds, entry: Entry) -> 
 def next_rung(standings: Standings, terms: Terms, seconds: Seconds) -> Rung | None:
     """Return the next stretch of work that fits into the time left; None when the race is over.
 
-    First all settings, a few rows each. Then, at each rung, settings where the curves point catch up; then those that are left go on to
-    twice the share of a whole training, the most promising ones where time is short. Those at their ends get further draws.
+    First all settings that make a step in a few rows, or those that make one first. Then, at each rung, settings where the curves point
+    catch up; then those that are left go on to twice the share of a whole training, the most promising ones where time is short. Those at
+    their ends get further draws.
     """
     if standings.share == 0:
-        first = Goal(terms.first_rows, terms.draws)
-        share = max(FIRST_SHARE, terms.first_rows / terms.budget_rows) / GROWTH
-        return Rung(share, {entry.setting: first for entry in _startable(standings, terms, lambda entry: terms.first_rows)})
+        smallest = min((entry.setting.updates.rows_per_step(terms.row_count) for entry in standings.running), default=0)
+        rows = max(terms.first_rows, smallest)
+        share = min(max(FIRST_SHARE, rows / terms.budget_rows) / GROWTH, 1.0)
+        return Rung(share, {entry.setting: Goal(rows, terms.draws) for entry in _startable(standings, terms, lambda entry: rows)})
     if seconds.racing <= 0 or standings.leader is None:
         return None
     ends = ends_of(standings, terms, seconds)
@@ -103,6 +106,8 @@ def _further(standings: Standings, terms: Terms, ends: Ends, seconds: Seconds) -
         return None if standings.share == share else Rung(share, {})
     rungs_left = max(1, math.ceil(math.log2(1 / standings.share)))
     kept, cut = _afforded(standings, terms, moving, goal, ends, seconds.racing / rungs_left)
+    if not kept and standings.share == share:
+        return None
     return Rung(share, {entry.setting: Goal(goal(entry), len(entry.trials) or terms.draws) for entry in kept}, cut)
 
 
@@ -111,6 +116,8 @@ def _next_share(standings: Standings, terms: Terms, ends: Ends, seconds: Seconds
 
     No rung trains for less than looking at it costs: on small tables all go to the end at once.
     """
+    if math.isinf(seconds.racing):
+        return min(QUICK_GROWTH * standings.share, 1.0)
     leader = standings.leader
     whole = 0.0 if leader is None else ends(leader) * row_seconds(standings, leader)
     if standings.look_seconds > GROWTH * standings.share * whole:

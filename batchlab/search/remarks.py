@@ -11,9 +11,9 @@ from batchlab.experiment import Experiment
 from batchlab.results import Period
 from batchlab.search import rates
 from batchlab.search.findings import Finding
-from batchlab.search.judging import Terms
 from batchlab.search.known import Known
 from batchlab.search.space import of_branches
+from batchlab.search.terms import Terms
 from batchlab.strategies.streaming import Streaming
 
 WHOLE = 1.2

@@ -10,9 +10,9 @@ from batchlab.engine.data import Divisions, TrainingData
 from batchlab.engine.loop import train
 from batchlab.engine.records import Plan
 from batchlab.experiment import Experiment
-from batchlab.search.judging import Terms
 from batchlab.search.known import Known
 from batchlab.search.space import Setting
+from batchlab.search.terms import Terms
 from batchlab.search.work import confirming_marks
 from batchlab.strategies import Population
 from batchlab.strategies.mini_batch import MiniBatch

@@ -95,7 +95,7 @@ class Backend(ABC):
         self.steps = np.array([state.steps for state in states], np.int64)
         self.rows_seen = np.array([state.rows_seen for state in states], np.int64)
         self.diverged = np.array([state.diverged_at is not None for state in states])
-        self.active = ~self.diverged
+        self.active = np.array([state.goes_on for state in states])
         weights, averages = np.array([state.weights for state in states]), np.array([state.average for state in states])
         self.take_up(weights, averages, np.array([state.memory for state in states]).swapaxes(0, 1))
 
@@ -130,9 +130,10 @@ class Backend(ABC):
     def noise_scale(self, replica: int, data: TrainingData, batches: int) -> Estimate:
         """Return the replica's gradient noise scale at its weights now, from that many small batches of training rows."""
         weights = torch.from_numpy(self.last_weights()[replica])
-        if len(data.target) < FEWEST_ROWS:
+        if data.population.row_count < FEWEST_ROWS:
             return Estimate(value=math.inf, low=0.0, high=math.inf)
-        gradients, batch_rows = small_gradients(self.model, self.network, self.shapes, weights, data, self.loss, batches)
+        own = None if data.divisions is None else data.divisions.train[self.divisions[self.seed_of_replica[replica]]]
+        gradients, batch_rows = small_gradients(self.model, self.network, self.shapes, weights, data, self.loss, batches, own)
         return noise_scale(gradients, batch_rows)
 
     def stop(self, replicas: Flags) -> None:

@@ -133,7 +133,7 @@ class NumbaCpu(Backend):
         weights = self._current()[replicas] if last or not self.plan.averaging else self.replicas.average[replicas, : self.task.parameters]
         sums = np.zeros((len(replicas), min(PORTIONS, len(target))))
         threads = self._threads(len(replicas) * len(target))
-        truth = truth.astype(self.blocks.dtype, copy=False)
+        truth = np.ascontiguousarray(truth, self.blocks.dtype)
         compiled.call("summed_losses", threads, rows, truth, weights, self.task, self.blocks, sums)
         return sums
 

@@ -1,0 +1,131 @@
+"""What is measured once the race is run and confirmed: test rows, undisturbed timings, memory, loaders, models, sorted order.
+
+Every method returns what is then known. Parts that time does not allow are left out by name.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from batchlab.engine.data import TrainingData
+from batchlab.engine.records import Plan
+from batchlab.experiment import Experiment
+from batchlab.search.apart import Apart, ApartFailed
+from batchlab.search.clock import Clock
+from batchlab.search.evidence import Ground, evidence_of
+from batchlab.search.known import Known
+from batchlab.search.models import shipped_models, tested
+from batchlab.search.sorting import sorted_trainings
+from batchlab.search.space import Candidate
+from batchlab.search.timing import Stopwatch
+
+TIMED, DONE = 0.9, 0.97
+"""By these shares of the limit the first sitting of the timing, and all else that is measured, are over; the rest is for the verdict."""
+LOADED_BATCH = 32
+"""Loaders are compared at the batch size nearest to this one."""
+APART_SECONDS = 15.0
+"""What memory and loaders take at least, beside and after the confirmation."""
+SECONDS_A_TIMING = 0.06
+
+
+@dataclass
+class Measuring:
+    """Measures the rows of a table on the (thinned) data of an experiment, within the time of a clock."""
+
+    experiment: Experiment
+    data: TrainingData
+    plan: Plan
+    clock: Clock
+    stopwatch: Stopwatch = field(init=False)
+    apart: Apart | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.stopwatch = Stopwatch(self.experiment, self.data, self.plan, lambda: self.clock.is_over(DONE))
+
+    def parts(self, ground: Ground, candidates: Sequence[Candidate]) -> dict[str, Callable[[Known], Known]]:
+        """Return all that is measured after the confirmation, in its order: the names, and what turns what is known into what is then."""
+        return {
+            "test rows": lambda known: self.tested(known, ground),
+            "timing, first sitting": lambda known: self.timed(known, candidates, 0.5),
+            "models": lambda known: self.with_models(known, ground),
+            "memory": self.with_memory,
+            "timing, second sitting": lambda known: self.timed(known, candidates, 1.0),
+            "sorted order": lambda known: self.with_sorted_order(known, ground),
+            "loaders": lambda known: self.with_loaders(known, candidates),
+        }
+
+    def begun_apart(self, known: Known, candidates: Sequence[Candidate]) -> Known:
+        """Begin to measure memory in a process of its own, beside the confirmation, whose time nobody takes."""
+        limit = self.experiment.profile.search.max_minutes
+        if self.clock.left(DONE) >= 2 * APART_SECONDS:
+            self.apart = Apart(self.experiment, candidates, self.plan)
+            return known
+        return _without(known, ("memory", "loaders"), f"a limit of {limit:g} minutes leaves no time")
+
+    def stop(self) -> None:
+        """End the process that measures apart."""
+        if self.apart is not None:
+            self.apart.stop()
+
+    def tested(self, known: Known, ground: Ground) -> Known:
+        """Add what the trainings come to on the test rows."""
+        evidence = evidence_of(ground, known)
+        best_first = dict(sorted(evidence.items(), key=lambda item: min(result.validation_loss for result in item[1])))
+        return replace(known, test_losses=tested(self.experiment, best_first, self._is_over))
+
+    def timed(self, known: Known, candidates: Sequence[Candidate], share: float) -> Known:
+        """Time the confirmed rows of the table in rounds, as many as time allows; the most promising rows where it is short."""
+        left = max(0.0, self.clock.left(TIMED if share < 1 else DONE)) * share
+        most = len(candidates) if math.isinf(left) else int(left / (2 * SECONDS_A_TIMING))
+        candidates, planned = candidates[: max(most, 2)], self.experiment.profile.search.timings // 2
+        rounds = planned if math.isinf(left) else int(left / (SECONDS_A_TIMING * max(len(candidates), 1)))
+        growing = {
+            candidate: known.confirmed[candidate.setting][0].rows_seen
+            for candidate in candidates
+            if candidate.strategy.grows and candidate.setting in known.confirmed
+        }
+        return replace(known, timings=self.stopwatch.sitting(candidates, max(1, min(planned, rounds)), growing, known.timings))
+
+    def with_models(self, known: Known, ground: Ground) -> Known:
+        """Add a training on the split's own rows for each setting, and the noise scale along it."""
+        return shipped_models(self.experiment, self.data, self.plan, known, ground, self._is_over)
+
+    def with_memory(self, known: Known) -> Known:
+        """Add the peaks that the process apart has measured."""
+        if self.apart is None:
+            return known
+        if self._is_over():
+            return _without(known, ("memory",), "no time")
+        try:
+            peaks = self.apart.peaks()
+        except ApartFailed as error:
+            return replace(known, notes=(*known.notes, f"memory was not measured: {error}"))
+        return replace(known, peaks=dict(zip(self.apart.candidates, map(tuple, peaks), strict=True)))
+
+    def with_sorted_order(self, known: Known, ground: Ground) -> Known:
+        """Add trainings of the best mini-batch whose rows come sorted by their target."""
+        if self._is_over():
+            return _without(known, ("sorted order",), "no time")
+        return sorted_trainings(self.experiment, ground.data, self.plan, known, ground.terms, self._is_over)
+
+    def with_loaders(self, known: Known, candidates: Sequence[Candidate]) -> Known:
+        """Add the speeds of loaders at a usual batch size, measured apart."""
+        if self.apart is None or "memory" in known.left_out:
+            return known
+        if self._is_over():
+            return _without(known, ("loaders",), "no time")
+        if self.data.stored is not None:
+            note = "loaders were not compared: the rows stay in files, and a DataLoader's workers would each take a copy"
+            return replace(known, notes=(*known.notes, note))
+        sizes = [candidate.batch_rows for candidate in candidates if not candidate.typed] or [LOADED_BATCH]
+        try:
+            return replace(known, deliveries=self.apart.deliveries(min(sizes, key=lambda rows: abs(rows - LOADED_BATCH))))
+        except ApartFailed as error:
+            return replace(known, notes=(*known.notes, f"loaders were not measured: {error}"))
+
+    def _is_over(self) -> bool:
+        return self.clock.is_over(DONE)
+
+
+def _without(known: Known, parts: Sequence[str], why: str) -> Known:
+    return replace(known, left_out={**known.left_out, **dict.fromkeys(parts, why)})

@@ -1,0 +1,144 @@
+"""The verdict in words: what comes in which order, what is said of loss and of cost, and what was left out."""
+
+import math
+import re
+from dataclasses import replace
+
+import pytest
+
+from batchlab.analysis.verdict import Pair
+from batchlab.report.wording import against, listed, verdict_text
+from batchlab.search.findings import Findings
+from batchlab.search.search import Search
+from tests.verdicts import again, changed, cheap, dear, departed, losing, missed, ruined, without
+
+
+def pair(ratio: float, low: float, high: float, *, at_least: bool = False, loss: float = 1.0) -> Pair:
+    """Another setting that takes so many times as much, and has so many times the loss."""
+    return Pair(label="b", ratio=ratio, ratio_ci=(low, high), at_least=at_least, loss_ratio=loss, loss_ratio_ci=(loss, loss))
+
+
+def test_the_text_says_setting_loss_cost_batch_sizes_typed_and_what_was_left_out_in_this_order(found: Findings) -> None:
+    spare = dear(replace(found, left_out={"memory": "no time", "loaders": "no time", "sorted order": "it would take a copy"}))
+    setting, loss, cost, sizes, typed, search = verdict_text(spare).splitlines()
+    best, choice = spare.best, spare.choice
+    assert best is not None
+    assert choice is not None
+    rows, epochs = best.outcome.budget_rows, best.outcome.budget_rows / found.row_count
+    assert setting.startswith(f"Train with {best.candidate.name}, batch_rows {best.candidate.batch_rows}, {best.candidate.optimizer.kind} at ")
+    assert setting.endswith(f"learning rate {best.learning_rate:g}, for {rows:,.0f} rows ({epochs:.3g} epochs).")
+    assert loss.startswith(f"Its validation loss is {choice.loss.value:.4g} (95% CI {choice.loss.low:.4g}–{choice.loss.high:.4g}), ")
+    assert loss.endswith(f"; on the test rows {best.outcome.test_loss.mean():.4g}.")
+    assert cost.startswith(f"It reaches validation loss {found.target_loss:.4g} (the best loss plus 5.0%) in ")
+    assert re.search(r"critical batch size", sizes, re.IGNORECASE)
+    assert "throughput knee" in sizes
+    assert "memory ceiling" in sizes
+    assert typed.startswith("What people type: batch 32, Adam 0.001 ")
+    assert "; notebook: batch 10, SGD 0.01 " in typed
+    assert search.startswith(f"The search itself: {found.trials:,} trainings, ")
+    assert search.endswith("of the 2 min that it was given. Left out: memory and loaders (no time). Left out: sorted order (it would take a copy).")
+
+
+def test_where_no_training_takes_a_second_cost_does_not_matter_and_the_lowest_loss_decides(found: Findings) -> None:
+    quick = cheap(found)
+    assert quick.choice is not None
+    assert quick.choice.label == quick.choice.best
+    _, loss, cost, *_ = verdict_text(quick).splitlines()
+    assert ", the lowest of all settings; " in loss
+    assert cost.startswith("Every training here takes less than a second, so what one costs does not matter, and the lowest loss decides.")
+    assert "faster" not in verdict_text(quick)
+    assert "as long to the target" not in verdict_text(quick)
+
+
+def test_where_cost_matters_the_cheapest_of_those_as_good_is_named_beside_the_lowest_loss(found: Findings) -> None:
+    slow = {label: 50.0 for label in ("mini_batch 8", "data_loader 8", "mini_batch 32", "data_loader 32")}
+    costly = dear(found, slow)
+    choice = costly.choice
+    assert choice is not None
+    _, loss, cost, *_ = verdict_text(costly).splitlines()
+    assert choice.label != choice.best
+    assert f", as good as the lowest of all settings ({choice.best_loss.value:.4g}, {choice.best}); " in loss
+    assert cost.startswith("It reaches validation loss ")
+    assert not cost.startswith("Every training")
+
+
+def test_where_cost_is_what_decides_the_loss_is_said_to_lie_above_the_lowest_one(found: Findings) -> None:
+    quick = changed(dear(found), lambda item: losing(item, 1.03 if item.candidate.label == "full_batch" else 1.0), "time")
+    choice = quick.choice
+    assert choice is not None
+    others = [item for item in (*quick.settings, *quick.typed) if item.outcome.status == "reached"]
+    assert choice.label == min(others, key=lambda item: item.seconds.value).candidate.label
+    above = choice.loss.value / choice.best_loss.value - 1
+    assert f", {above:.1%} above the lowest of all settings (" in verdict_text(quick)
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"), [("rows", "after [0-9,.M]+ rows"), ("memory", "with a peak of [0-9.]+ KiB"), ("time", "in [0-9.]+ m?s"), ("loss", "in")]
+)
+def test_the_cost_is_told_in_what_the_objective_goes_by(objective: str, words: str, found: Findings) -> None:
+    text = verdict_text(dear(found, objective=objective))  # type: ignore[arg-type]
+    assert re.search(rf"\nIt reaches validation loss {found.target_loss:.4g} \(the best loss plus 5.0%\) {words}", text)
+
+
+def test_a_target_that_was_given_is_not_said_to_be_the_best_loss(found: Findings) -> None:
+    assert "the best loss plus" not in verdict_text(replace(dear(found), target_given=True))
+
+
+def test_a_target_that_nobody_reached_or_only_others_is_said_so(found: Findings) -> None:
+    nobody = changed(dear(found), missed)
+    assert f"\nNo setting reached validation loss {found.target_loss:.4g} (the best loss plus 5.0%) within " in verdict_text(nobody)
+    chosen = dear(found)
+    assert chosen.best is not None
+    assert chosen.choice is not None
+    label = chosen.choice.label
+    lost = [missed(item) if item.candidate.label == label else item for item in chosen.settings]
+    others = [item.candidate.label for item in (*lost, *chosen.typed) if item.outcome.status == "reached"]
+    text = verdict_text(replace(chosen, settings=lost, choice=chosen.choice.model_copy(update={"sure": False})))
+    assert f"\nIt does not reach validation loss {found.target_loss:.4g} (the best loss plus 5.0%); {listed(others)} do.\n" in text
+
+
+def test_when_everything_diverged_the_text_says_so_and_names_no_setting(found: Findings) -> None:
+    text = verdict_text(ruined(found))
+    assert text.startswith("Every setting that was searched diverged or could not train a step in the time; see the reasons.\n")
+    assert "Train with" not in text
+    assert "What people type" not in text
+
+
+def test_what_people_type_that_left_the_race_is_named_with_when_and_both_losses(searched: Search, found: Findings) -> None:
+    typed = found.typed[0].candidate
+    behind = departed(searched, typed.setting).findings
+    left = behind.of(typed.label).left
+    assert left is not None
+    own, leaders = (f"{loss * found.loss_unit:.4g}" for loss in (left.loss, left.leader_loss))
+    said = f"What people type: {typed.label} was behind after {left.rows:,} rows: loss {own} against the leader's {leaders}; notebook"
+    assert said in verdict_text(behind)
+
+
+def test_what_people_type_that_time_left_unconfirmed_is_not_compared(searched: Search, found: Findings) -> None:
+    typed = found.typed[0].candidate
+    short = again(searched, without(searched.known, typed.setting)).findings
+    words = verdict_text(short).split(f"{typed.label} was ")[1].split(";")[0]
+    assert re.match(r"(behind|not confirmed for lack of time|left for lack of time)", words)
+    assert "cannot be told" not in words
+
+
+@pytest.mark.parametrize(
+    ("other", "objective", "words"),
+    [
+        (pair(4.0, 3.0, 5.0), "best", "4× faster than b (3–5)"),
+        (pair(4.0, 3.0, math.inf, at_least=True), "time", "at least 4× faster than b (over 3)"),
+        (pair(4.0, 3.0, 5.0), "rows", "4× fewer rows than b (3–5)"),
+        (pair(2.0, 1.5, 2.5), "memory", "2× less memory than b (1.5–2.5)"),
+        (pair(1.0, 0.9, 1.1, loss=1.25), "loss", "20.0% lower loss than b"),
+        (pair(0.25, 0.2, 0.5, loss=1.1), "best", "4× slower than b (2–5), whose loss is 10.0% higher"),
+        (pair(0.5, 0.4, 0.8, loss=1.3), "memory", "2× more memory than b (1.25–2.5), whose loss is 30.0% higher"),
+    ],
+)
+def test_another_setting_is_named_with_how_many_times_and_in_which_direction(other: Pair, objective: str, words: str) -> None:
+    assert against(other, objective) == words  # type: ignore[arg-type]
+
+
+def test_of_many_names_the_first_few_are_listed() -> None:
+    assert listed(["a"]) == "a"
+    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert listed(list("abcdefg")) == "a, b, c, d and 3 more"
