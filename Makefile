@@ -72,8 +72,9 @@ postgres: ## Install PostgreSQL, for server-postgres and the tests (Debian, Ubun
 test-browser: $(READY) browser ## Install a browser and run the tests that need one
 	$(BIN)/python -m pytest tests/test_browser.py
 
-verdicts: $(READY) ## Make the verdict on six data sets and check each with fresh trainings; writes docs/verdicts.md
-	$(BIN)/python -m benchmarks.verdicts verdicts
+verdicts: $(READY) ## Whether verdicts hold: data sets × limits, Optuna, coverage; 6 hours, or STAGES="--stages short"; writes docs/verdicts.md
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r benchmarks/requirements.lock
+	$(BIN)/python -m benchmarks.verdicts verdicts $(STAGES)
 
 lock: $(READY) ## Resolve requirements.lock again from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \

@@ -1,11 +1,15 @@
 """The whole comparison from a notebook or a script: a data frame in, the verdict out, without Prefect or MLflow."""
 
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from batchlab.config import load_profile
@@ -115,7 +119,8 @@ def compare(
     """Find the strategy, batch size and learning rate to train with on the rows of `frame`, and return the evidence.
 
     `overrides` are settings as `key=value`, for example `"model.kind=mlp"` or `"search.max_minutes=2"`. `progress` shows a bar in the
-    cell or the terminal; left out, it does where there is one. Raises BadInput for a column, task or setting that does not fit.
+    cell or the terminal; left out, it does where there is one. An interruption ends the search with the verdict of what is known. Raises
+    BadInput for a column, task or setting that does not fit.
     """
     with tempfile.TemporaryDirectory(prefix="batchlab-") as folder:
         path = Path(folder) / "frame.parquet"
@@ -145,20 +150,36 @@ def _written(frame: "pd.DataFrame", path: Path) -> None:
 
 
 def _searched(experiment: Experiment, progress: bool | None) -> Search:
-    """Run a search to its end, with a bar where somebody looks; an interruption ends it with what is known, where that is something."""
+    """Run a search to its end, with a bar where somebody looks; the first interruption ends it with what is known."""
     from tqdm.auto import tqdm
 
     search = Search(experiment)
     hidden = None if progress is None else not progress  # None: hidden where there is no terminal
     if "ipykernel" in sys.modules:
         hidden = progress is False
-    with tqdm(total=1.0, disable=hidden, leave=False, bar_format="{desc:<40.40} {percentage:3.0f}%|{bar}| {elapsed}") as bar:
+    form = "{desc:<40.40} {percentage:3.0f}%|{bar}| {elapsed}"
+    with _interruptible(search), tqdm(total=1.0, disable=hidden, leave=False, bar_format=form) as bar:
         for part in search.parts():
             bar.set_description_str(part.label)
-            try:
-                part.run()
-            except KeyboardInterrupt:
-                if not search.stopped():
-                    raise
+            part.run()
             bar.update(search.share - bar.n)
     return search
+
+
+@contextmanager
+def _interruptible(search: Search) -> Iterator[None]:
+    """Let the first interruption end the search with what is known, between two runs of steps; a second one, and one before anything is
+    known, end it at once. Other threads than the main one, and those who handle interruptions themselves, are left alone."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if not search.stopped():
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

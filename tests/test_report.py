@@ -16,13 +16,17 @@ from batchlab.report import figures, wording
 from batchlab.report.markdown import report
 from batchlab.report.tables import remarks, table
 from batchlab.results import Comparison, ComparisonFacts, RowCounts, Status, StrategyResult, Verdict
+from batchlab.search.search import Search
 from batchlab.sources.csv import Csv
 from batchlab.split import SplitRule, split
 from batchlab.table import pack
 from batchlab.table.columns import Columns
 from flows.display import grid, show_result
+from tasks.evaluation import evaluate
+from tasks.recording import Recorded
 from tasks.tracking import metric_names
 from tests.test_science import Make
+from tests.verdicts import departed
 
 
 def result(label: str, seconds: float | None, reason: str | None = None, status: Status | None = None) -> StrategyResult:
@@ -102,6 +106,20 @@ def test_json_has_null_and_never_nan_for_what_is_missing() -> None:
     first, second = json.loads(text)["strategies"]
     assert first["metrics"] == {"rmse": 1.5, "mae": None, "r2": None}
     assert (second["train_loss"], second["metrics"], second["reason"]) == (None, {}, "why")
+
+
+def test_the_json_of_a_setting_that_left_the_race_says_when_with_both_losses(searched: Search) -> None:
+    typed = searched.findings.typed[0].candidate
+    gone = departed(searched, typed.setting)
+    left = gone.findings.of(typed.label).left
+    assert left is not None
+    recorded = Recorded(label=typed.label, run_id="run", model_uri=None, seconds=0.0)
+    written = json.loads(evaluate.fn(recorded, gone).model_dump_json())
+    assert (written["status"], written["recommended"], written["optimizer"]) == ("behind", False, "adam")
+    own, leaders = (f"{loss * gone.findings.loss_unit:.4g}" for loss in (left.loss, left.leader_loss))
+    assert written["reason"] == f"behind after {left.rows:,} rows: loss {own} against the leader's {leaders}"
+    assert (written["seconds_to_target"], written["test_loss"]) == (None, None)
+    assert written["mean_validation_loss"] > 0
 
 
 def test_equal_remarks_are_said_once_for_all_their_strategies() -> None:

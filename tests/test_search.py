@@ -190,6 +190,8 @@ def test_divisions_keep_groups_together_classes_in_proportion_and_time_in_order(
 def test_large_tables_tables_scored_on_themselves_and_weighed_ones_keep_their_one_division(make: Make) -> None:
     assert divided(make("lesson"), 4) is None
     assert divided(make("quick", "source.rows=30000", data="synthetic"), 4) is None
+    drawn_by_class = ("strategies.data_loader.sampling=stratified", "search.defaults=false")
+    assert divided(make("quick", *drawn_by_class, data="breast_cancer", strategies=["data_loader"]), 4) is None
 
 
 # A search on real rows

@@ -68,10 +68,11 @@ def divided(experiment: Experiment, count: int) -> TrainingData | None:
 
 def _fits(strategy: Strategy, population: Population) -> bool:
     """Whether the strategy can draw from rows of which only the number is known."""
+    smallest = strategy.model_copy(update={"batch_rows": 1}) if strategy.takes_grid else strategy  # a search finds sizes that fit
     try:
-        strategy.check(population)
+        smallest.check(population)
     except BadInput:
-        return strategy.takes_grid  # a search finds sizes that fit
+        return False
     return True
 
 
