@@ -664,3 +664,55 @@ def test_every_race_ends(name: str, limit: float) -> None:
         assert after.leader is not None
         assert after.leader.left is None
     assert all(item.left is None or item.left.why != "behind" or item.loss > item.left.leader_loss for item in after.entries.values())
+
+
+# What is known, and the rates that are tried
+
+
+def test_a_setting_of_fewer_draws_is_judged_on_the_draws_that_it_shares_with_the_one_that_has_most() -> None:
+    easy_then_hard, few = setting(8), setting(32)
+    marks = [0, 1000, 2000]
+    most = Entry(easy_then_hard, tuple(trial(easy_then_hard, draw, marks, [9, 8, 1.0 + draw]) for draw in range(4)))
+    less = Entry(few, tuple(trial(few, draw, marks, [9, 8, 1.1 * (1.0 + draw)]) for draw in range(2)))
+    standings = standing(most, less)
+    assert (most.loss, less.loss) == pytest.approx((2.5, 1.65))
+    assert standings.losses == pytest.approx({easy_then_hard: 2.5, few: 2.75})
+    assert standings.leader is most
+
+
+def test_draws_that_were_looked_at_after_other_rows_are_put_on_one_axis() -> None:
+    item = setting(8)
+    often = trial(item, 0, [0, 512, 1024, 2048, 4096], [5, 4, 3, 2, 1])
+    seldom = trial(item, 1, [0, 1024, 4096], [5, 3, 1])
+    found = Entry(item, (often, seldom)).measured
+    assert found is not None
+    assert found.rows.tolist() == [0, 1024, 4096]
+    assert found.mean.tolist() == pytest.approx([5, 3, 1])
+    assert (found.best_rows, found.loss, found.portions.shape) == (4096, 1, (2, 4))
+
+
+def test_rows_are_not_spent_on_a_thousandth() -> None:
+    flattening = entry(setting(), lambda rows: 2.0 if rows < 4096 else 1.0 - 1e-5 * math.log2(rows)).measured
+    assert flattening is not None
+    assert flattening.best_rows == 4096
+
+
+def test_rates_are_half_a_decade_apart_up_to_one_for_sgd_a_tenth_with_momentum_and_three_hundredths_for_adam() -> None:
+    assert rates.first(Sgd(), 5) == (0.01, 0.03, 0.1, 0.3, 1.0)
+    assert rates.first(Sgd(momentum=0.9), 3) == (0.01, 0.03, 0.1)
+    assert rates.first(Adam(), 3) == rates.first(AdamW(), 3) == (0.003, 0.01, 0.03)
+
+
+def test_further_rates_lie_beyond_the_edge_or_a_quarter_of_a_decade_beside_the_best() -> None:
+    tried = rates.first(Sgd(), 5)
+    assert (rates.beyond(tried, 1.0), rates.beyond(tried, 0.01), rates.beyond(tried, 0.1)) == ((3.0,), (0.003,), ())
+    assert rates.between(tried, 0.1) == (0.055, 0.17)
+    assert rates.between((*tried, 0.17), 0.17) == ()
+    assert (rates.at_edge(tried, 1.0), rates.at_edge(tried, 0.01), rates.at_edge(tried, 0.1)) == (True, True, False)
+
+
+@pytest.mark.parametrize("quarter", range(-24, 9))
+def test_every_rate_is_found_again_among_the_quarters_of_a_decade(quarter: int) -> None:
+    rate = rates.rate_at(quarter)
+    assert rates.quarter_of(rate) == rates.quarter_of(1.05 * rate) == rates.quarter_of(rate / 1.05) == quarter
+    assert rate == float(f"{rate:.2g}")

@@ -61,14 +61,6 @@ class LogMean:
         reach = float(stats.t.ppf(0.5 + confidence / 2, self.degrees)) * math.sqrt(self.variance) if self.variance else 0.0
         return Estimate(value=math.exp(self.mean), low=math.exp(self.mean - reach), high=math.exp(self.mean + reach))
 
-    def of_one_more(self, sample_variance: float, confidence: float = CONFIDENCE) -> Estimate:
-        """Return the interval in which one further draw falls, when single logarithms scatter by `sample_variance`."""
-        total = self.variance + sample_variance
-        if not math.isfinite(self.mean + total):
-            return self.interval(confidence)
-        reach = float(stats.t.ppf(0.5 + confidence / 2, max(self.degrees, 1.0))) * math.sqrt(total) if total else 0.0
-        return Estimate(value=math.exp(self.mean), low=math.exp(self.mean - reach), high=math.exp(self.mean + reach))
-
 
 def log_mean(values: ArrayLike) -> LogMean:
     """Return the mean logarithm of independent positive `values` (two or more of them)."""

@@ -260,8 +260,10 @@ def left_words(left: "Left", unit: float) -> str:
 
 def why(found: "Findings", item: "Finding") -> str | None:
     """Say why a setting was not trained to the end, with the losses; None for one that was."""
-    if item.reason or item.left is not None:
-        return item.reason or left_words(item.left, found.loss_unit)
+    if item.reason:
+        return item.reason
+    if item.left is not None:
+        return left_words(item.left, found.loss_unit)
     if item.outcome.status != "behind":
         return None
     return f"not confirmed for lack of time: loss {item.outcome.loss:.4g} after {item.outcome.budget_rows:,.0f} rows of the race"

@@ -101,8 +101,10 @@ def seconds_to(standings: Standings, entry: Entry, target: float) -> float:
 
 
 def stop_rows(entry: Entry, until: int) -> int:
-    """Return for how many rows to train: to where its curve was lowest, when that is past, else as far as the race went."""
+    """Return for how many rows to train: to where its curve was lowest, when that is past, else as far as the race went. An untrained
+    model is no answer, however little there is to learn: at least the first stretch that was looked at."""
     found = entry.measured
     if found is None:
         return until
-    return found.best_rows if found.best_rows < PAST_ITS_BEST * entry.rows else max(until, entry.rows)
+    best = max(found.best_rows, int(found.rows[1])) if len(found.rows) > 1 else entry.rows
+    return best if best < PAST_ITS_BEST * entry.rows else max(until, entry.rows)

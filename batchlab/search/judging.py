@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from batchlab.analysis.paired import Difference, Sample, differences
+from batchlab.analysis.paired import Sample, differences
 from batchlab.search.space import Line, Setting
 from batchlab.search.standings import Entry, Left, Measured, Standings, Why
 from batchlab.search.terms import Terms
@@ -53,11 +53,6 @@ def left(why: Why, entry: Entry, leader: Entry) -> Left:
 def sample_of(found: Measured, terms: Terms) -> Sample:
     """Return the losses that are compared."""
     return Sample(found.at_best, found.portions if terms.rows_are_shared else None)
-
-
-def difference(one: Measured, other: Measured, terms: Terms) -> Difference:
-    """Return the loss of `one` over that of `other`, less 1."""
-    return differences([sample_of(other, terms), sample_of(one, terms)], 0)[1]
 
 
 def projected(found: Measured, steps: int, until: int) -> float:

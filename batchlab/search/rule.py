@@ -15,20 +15,16 @@ NAMED_OPTIMIZERS: dict[str, Sgd | Adam | AdamW] = {"sgd": Sgd(), "momentum": Sgd
 
 
 def _optimizer(value: Any) -> Any:
-    if isinstance(value, str):
-        if value not in NAMED_OPTIMIZERS:
-            raise PydanticCustomError(
-                "unknown_optimizer",
-                "optimizer '{name}' does not exist{nearest}; use one of {names}, or a table with the kind ({kinds}) and its settings",
-                {
-                    "name": value,
-                    "nearest": nearest(value, NAMED_OPTIMIZERS),
-                    "names": ", ".join(NAMED_OPTIMIZERS),
-                    "kinds": ", ".join(OPTIMIZERS),
-                },
-            )
-        return NAMED_OPTIMIZERS[value]
-    return value
+    if isinstance(value, dict) and "kind" not in value:
+        return {"kind": "sgd", **value}  # as in train.optimizer
+    if isinstance(value, str) and value not in NAMED_OPTIMIZERS:
+        close = nearest(value, NAMED_OPTIMIZERS).rstrip(".")
+        raise PydanticCustomError(
+            "unknown_optimizer",
+            "optimizer '{name}' does not exist{close}; or a table with the kind ({kinds}) and its settings",
+            {"name": value, "close": close, "kinds": ", ".join(OPTIMIZERS)},
+        )
+    return NAMED_OPTIMIZERS[value] if isinstance(value, str) else value
 
 
 def _as_tuple(value: Any) -> Any:
