@@ -72,11 +72,12 @@ def show_result(shown_on: Console, result: Comparison, timing: str) -> None:
     facts, sizes = result.comparison, result.comparison.rows
     shown_on.print(f"\n{facts.task} on {facts.device}: {sizes.train:,} training, {sizes.validation:,} validation, {sizes.test:,} test rows")
     shown_on.print(grid(facts.task, [*result.strategies, *result.typed], shown_on.width))
+    whole = not shown_on.is_terminal  # a terminal folds between words, a file holds lines as they are
     for remark in [*remarks([*result.strategies, *result.typed]), *result.verdict.notes]:
-        shown_on.print(f"• {remark}")
+        shown_on.print(f"• {remark}", soft_wrap=whole)
     shown_on.print()
     for number, line in enumerate(result.verdict.text.splitlines()):
-        shown_on.print(line, style="bold" if number < 2 else "")
+        shown_on.print(line, style="bold" if number < 2 else "", soft_wrap=whole)
     shown_on.print(f"\n{timing}\nSee the page, every curve and model: batchlab ui   (MLflow run {facts.mlflow_run_id})", style="dim")
 
 

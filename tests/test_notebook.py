@@ -97,7 +97,7 @@ from sklearn.datasets import load_diabetes
 
 class Slow(torch.nn.Linear):
     def forward(self, rows):
-        time.sleep(0.2)
+        time.sleep(0.03)
         return super().forward(rows)
 
 if __name__ == "__main__":

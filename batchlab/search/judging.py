@@ -12,7 +12,7 @@ from batchlab.search.terms import Terms
 
 ERROR = 0.05
 """The chance, over all looks, that a setting is called behind which is not."""
-JUDGED_FROM = 1 / 64
+JUDGED_FROM = 1 / 32
 """Nobody is called behind before so much of a whole training: curves begin with plateaus that say nothing about their end."""
 EARLY_STEPS = 8
 """With fewer steps than this the slope of a curve says little yet; it may then go on twice as fast as it began."""

@@ -23,6 +23,8 @@ FINALISTS, CONFIRMATIONS = 6, 10
 """A whole training takes what leaves time for so many settings to get there, and for so many trainings that confirm."""
 WORTHWHILE = 1.2
 """An entry goes on when it can see so many times the rows it has seen."""
+TOO_LONG = 2
+"""A rung that takes so many times its part of the time, because rows cost more than they did, ends before it is through."""
 MOST_DRAWS = 8
 SHARE_OF_PROPOSALS = 0.25
 """Of the time left to the race, settings proposed at one rung may take so much to catch up, and so much of a rung's those that begin."""
@@ -46,12 +48,13 @@ class Goal:
 
 @dataclass(frozen=True)
 class Rung:
-    """A stretch of work: the share of a whole training that it goes to, where each of the settings goes, and those that leave for lack of
-    time instead."""
+    """A stretch of work: the share of a whole training that it goes to, where each of the settings goes, most promising first, those that
+    leave for lack of time instead, and the seconds after which the others of its settings stay where they are."""
 
     share: float
     goals: Mapping[Setting, Goal]
     cut: tuple[Setting, ...] = ()
+    seconds: float = math.inf
 
 
 def ends_of(standings: Standings, terms: Terms, seconds: Seconds) -> Ends:
@@ -105,10 +108,12 @@ def _further(standings: Standings, terms: Terms, ends: Ends, seconds: Seconds) -
     if not moving:
         return None if standings.share == share else Rung(share, {})
     rungs_left = max(1, math.ceil(math.log2(1 / standings.share)))
-    kept, cut = _afforded(standings, terms, moving, goal, ends, seconds.racing / rungs_left)
+    allowed = seconds.racing / rungs_left
+    kept, cut = _afforded(standings, terms, moving, goal, ends, allowed)
     if not kept and standings.share == share:
         return None
-    return Rung(share, {entry.setting: Goal(goal(entry), len(entry.trials) or terms.draws) for entry in kept}, cut)
+    goals = {entry.setting: Goal(goal(entry), len(entry.trials) or terms.draws) for entry in kept}
+    return Rung(share, goals, cut, TOO_LONG * allowed)
 
 
 def _next_share(standings: Standings, terms: Terms, ends: Ends, seconds: Seconds) -> float:

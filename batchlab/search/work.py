@@ -1,7 +1,7 @@
 """Doing what a race decides: training stretches, stacked, and accounting for what they take. The only file that trains for the race."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from batchlab.engine.records import Plan, Progress, Trial, TrialResult, TrialSta
 from batchlab.experiment import Experiment
 from batchlab.search.judging import left
 from batchlab.search.race import MOST_DRAWS, Rung
-from batchlab.search.space import Branch, Setting
+from batchlab.search.space import Setting
 from batchlab.search.standings import Standings
 
 FIRST_MARKS, MOST_MARKS = 3, 12
@@ -68,7 +68,7 @@ class Worker:
         trained: dict[Setting, list[TrialResult]] = {}
         costs, began, replicas, training = dict(standings.row_seconds), time.perf_counter(), 0, 0.0
         for rows, stack in self._stacks(standings, rung):
-            if self.should_stop():
+            if self.should_stop() or time.perf_counter() - began > rung.seconds:
                 break
             results, seconds_a_row = self._stretch(stack, rows)
             costs |= {} if seconds_a_row is None else {stack[0].setting.branch: seconds_a_row}
@@ -81,7 +81,7 @@ class Worker:
             standings.folded(trained),
             share=max(standings.share, rung.share),
             looks=standings.looks + (went_on or standings.share == 0),
-            row_seconds=_at_most_usual(costs) if standings.share == 0 else costs,
+            row_seconds=costs,
             look_seconds=(seconds - training) / replicas if replicas else standings.look_seconds,
             seconds=standings.seconds + seconds,
         )
@@ -105,7 +105,7 @@ class Worker:
         points, trials = race_marks(before, until), [item.trial for item in stack]
         results = self._train(self.data, first.setting, trials, points, begun=states, states=True, weights=True)
         rows = sum(max(0, result.rows_seen - before) for result in results)
-        return results, results[0].train_seconds / rows if rows else None
+        return results, _row_seconds(results) if rows else None
 
     def confirm(self, setting: Setting, draws: int, rows: int) -> list[TrialResult]:
         """Train the setting for so many rows with fresh draws, and keep the weights."""
@@ -132,10 +132,13 @@ class Worker:
         )
 
 
-def _at_most_usual(costs: Mapping[Branch, float]) -> dict[Branch, float]:
-    """Return what a row costs after a first rung, where loading kernels counts as training: at most the usual; the next rung tells it."""
-    usual = float(np.median(list(costs.values()))) if costs else 0.0
-    return {branch: min(cost, usual) for branch, cost in costs.items()}
+def _row_seconds(results: Sequence[TrialResult]) -> float | None:
+    """Return what a row of one trial cost over the last stretch between two looks: before, loading kernels may have counted as training."""
+    curve = max((result.curve for result in results), key=lambda curve: curve.rows_seen[-1])
+    if len(curve.rows_seen) < 2:
+        return None
+    rows = curve.rows_seen[-1] - curve.rows_seen[-2]
+    return (curve.wall_seconds[-1] - curve.wall_seconds[-2]) / (rows * len(results))
 
 
 def said(setting: Setting) -> str:
