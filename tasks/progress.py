@@ -64,7 +64,7 @@ def within(label: str, progress: Progress) -> None:
 
 
 def moved(label: str, share: float) -> None:
-    """Tell the listeners now and then how far work before the search is; raises Stopped when asked to stop."""
+    """Tell the listeners now and then how far work outside the search is; raises Stopped when asked to stop."""
     if stopping.is_set():
         raise Stopped(label)
     if time.monotonic() - _Place.told >= SECONDS_BETWEEN:

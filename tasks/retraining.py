@@ -9,6 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
+from batchlab.engine.records import Progress
 from batchlab.experiment import Experiment
 from batchlab.records import Record
 from batchlab.results import Comparison
@@ -66,16 +67,20 @@ def train(run: RetrainingRun, comparison: Comparison | None, seed: int) -> Chall
     profile = study.profile if comparison is None else followed(study.profile, recipe_of(comparison.verdict))
     champion = study.standing.champion
     opened = None if champion is None else registry.opened(registry.version_of(study.standing.name, str(champion))).saved
-    progress.begin("challenger", 0, 1)
+    progress.moved("challenger", 0.0)
     only_warm, mark = study.mode == "update", study.standing.mark
     latest = () if only_warm or opened is None or mark is None else windows(split, table, profile, mark)
-    trained = challenged(profile, table, split, opened, seed, lambda told: progress.within("challenger", told), only_warm, latest)
+    trained = challenged(profile, table, split, opened, seed, _tell, only_warm, latest)
     experiment = trained.experiment
     log_params(run.run_id, settings_of(experiment) | machine() | {"start": trained.start, "fresh_rows": study.fresh_rows})
     log_dataset(run.run_id, table.schema, experiment.profile, "retraining")
     losses = trained.validation_losses
     log_metrics(run.run_id, {f"validation_loss_of_seed_{number}": loss for number, loss in enumerate(losses.tolist())})
     return trained
+
+
+def _tell(told: Progress) -> None:
+    progress.moved("challenger", told.rows_seen / max(told.rows_total, 1))
 
 
 @task(cache_policy=NO_CACHE)

@@ -67,14 +67,15 @@ def ui(mlruns: Path) -> Iterator[str]:
 def test_the_mlflow_ui_compares_the_child_runs_of_a_comparison(
     batchlab: Command, ui: str, browser: webdriver.Chrome, tmp_path: Path
 ) -> None:
-    done = batchlab("compare", "--set", "train.epochs=10", "--strategies", "full_batch,mini_batch", *QUICKLY, "--json", "result.json")
+    given = ["--set", "train.learning_rate=0.05", "--set", "search.batch_rows=[8,32,128]", "--set", "train.epochs=10", *QUICKLY]
+    done = batchlab("compare", "--strategies", "full_batch,mini_batch", *given, "--json", "result.json")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
     experiment = result["comparison"]["mlflow_experiment_id"]
     runs = urllib.parse.quote(json.dumps([item["mlflow_run_id"] for item in result["strategies"]]))
     browser.get(f"{ui}/#/compare-runs?runs={runs}&experiments={urllib.parse.quote(json.dumps([experiment]))}")
     shown = _text_with(browser, "Comparing 4 Runs", "full_batch", "mini_batch 8", "learning_rate", "seconds_to_target")
-    assert all(word in shown for word in ("Parallel Coordinates Plot", "final_validation_loss", "noise_scale", "split_digest"))
+    assert all(word in shown for word in ("Parallel Coordinates Plot", "final_validation_loss", "delivery_share", "split_digest"))
     parent = result["comparison"]["mlflow_run_id"]
     browser.get(f"{ui}/#/experiments/{experiment}/runs/{parent}?workflowType=machine_learning")
     shown = _text_with(browser, "verdict on diabetes", "Finished", "Train with")

@@ -138,7 +138,8 @@ def _check_child(client: MlflowClient, item: dict[str, Any], facts: dict[str, An
     ends = zip(histories["validation_loss_low"], histories["validation_loss"], histories["validation_loss_high"], strict=True)
     assert all(low.value <= middle.value * 1.000001 and middle.value <= high.value * 1.000001 for low, middle, high in ends)
     assert run.data.metrics["test_rmse"] == pytest.approx(item["metrics"]["rmse"])
-    assert run.data.metrics["seconds_per_step"] == pytest.approx(item["seconds_per_step"])
+    measured = ("seconds_per_step", "noise_scale", "mean_validation_loss", "mean_test_loss", "peak_bytes")
+    assert {name: run.data.metrics.get(name) for name in measured} == pytest.approx({name: item[name] for name in measured})
     assert {entry.path for entry in client.list_artifacts(run.info.run_id)} >= {"plots"}
 
 
@@ -188,14 +189,25 @@ def test_a_file_of_a_hundred_thousand_rows_goes_through(batchlab: Command, tmp_p
 
 
 @pytest.mark.slow
-def test_the_notebook_as_written_is_reported_diverged_and_that_is_no_failure(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
-    done = batchlab("compare", "--profile", "lesson-raw", *QUICKLY, "--json", "result.json")
+@pytest.mark.parametrize("defaults", [True, False])
+def test_the_notebook_as_written_is_reported_diverged_and_that_is_no_failure(
+    defaults: bool, batchlab: Command, mlruns: Path, tmp_path: Path
+) -> None:
+    beside = ["--set", f"search.defaults={str(defaults).lower()}"]
+    done = batchlab("compare", "--profile", "lesson-raw", *QUICKLY, *beside, "--json", "result.json")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
-    strategies = result["strategies"]
-    assert (result["verdict"]["strategy"], "Every setting that was searched diverged" in done.stdout) == (None, True)
+    verdict, strategies, typed = result["verdict"], result["strategies"], {item["label"]: item for item in result["typed"]}
     assert {item["status"] for item in strategies} == {"diverged"}
     assert all("times the largest stable one" in item["reason"] and item["train_loss"] is None for item in strategies)
+    assert ("Every setting that was searched diverged" in done.stdout) is not defaults
+    if defaults:  # unscaled features do not stop Adam, but they keep it from learning anything
+        assert typed["notebook: batch 10, SGD 0.01"]["status"] == "diverged"
+        assert typed["batch 32, Adam 0.001"]["recommended"]
+        assert (verdict["strategy"], verdict["optimizer"]) == ("mini_batch", "adam")
+        assert any("always predicting the mean" in note for note in verdict["notes"])
+    else:
+        assert (verdict["strategy"], verdict["optimizer"], verdict["best_loss"], verdict["loss"]) == (None,) * 4
     assert set(statuses(mlruns).values()) == {"FINISHED"}
 
 
@@ -356,7 +368,7 @@ def test_ctrl_c_before_anything_is_known_leaves_its_runs_killed(server: LocalSer
     custom = ["--set", "model.kind=custom", "--set", f"model.factory={__name__}:slow"]
     process = _racing(mlruns, tmp_path, *custom, until="first look")
     process.send(signal.SIGINT)
-    code, output, shown = process.ended()
+    code, _, shown = process.ended()
     assert code == 130, shown
     assert "interrupted" in shown
     assert "ending with the verdict" not in shown

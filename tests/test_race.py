@@ -232,10 +232,15 @@ def test_what_has_not_trained_yet_is_taken_to_cost_what_most_do() -> None:
     assert ends(fresh) == pytest.approx(1.6 / (4 * 2 * 2e-6), rel=1e-4)
 
 
-def test_a_rung_goes_to_twice_the_share_and_to_four_times_where_that_takes_next_to_no_time() -> None:
-    racers = [entry(setting(size), power(0.1, 1, 0.5), rows=31_250) for size in (8, 32)]
-    standings = standing(*racers, share=1 / 32)
-    for seconds, share in ((Seconds(5.0), 1 / 16), (Seconds(2000.0), 1 / 8), (Seconds(), 1 / 8)):
+def test_a_rung_goes_to_twice_the_share_to_four_times_for_next_to_no_time_and_to_the_end_where_all_can_be_afforded() -> None:
+    for share_now, seconds, share in (
+        (1 / 32, Seconds(5.0), 1 / 16),
+        (1 / 1024, Seconds(2.0), 1 / 256),
+        (1 / 32, Seconds(2000.0), 1),
+        (1 / 32, Seconds(), 1 / 8),
+    ):
+        racers = [entry(setting(size), power(0.1, 1, 0.5), rows=int(share_now * 1_000_000)) for size in (8, 32)]
+        standings = standing(*racers, share=share_now)
         rung = next_rung(standings, terms(new_rates=False, new_sizes=False), seconds)
         assert rung is not None
         assert rung.share == share
@@ -248,10 +253,10 @@ def test_a_rung_goes_to_twice_the_share_and_to_four_times_where_that_takes_next_
 def test_rungs_that_would_cost_less_to_train_than_to_look_at_are_skipped() -> None:
     racers = [entry(setting(size), power(0.1, 1, 0.5), rows=2048) for size in (8, 32)]
     fixed = terms(new_rates=False, new_sizes=False)
-    rung = next_rung(standing(*racers, share=1 / 512, look_seconds=0.1), fixed, Seconds(1000.0))
+    rung = next_rung(standing(*racers, share=1 / 512, look_seconds=0.1), fixed, Seconds(8.0))
     assert rung is not None
     assert rung.share == pytest.approx(0.1)  # a whole training takes a second
-    jump = next_rung(standing(*racers, share=1 / 512, look_seconds=3.0), fixed, Seconds(1000.0))
+    jump = next_rung(standing(*racers, share=1 / 512, look_seconds=3.0), fixed, Seconds(8.0))
     assert jump is not None
     assert jump.share == 1
 

@@ -128,7 +128,10 @@ def test_equal_remarks_are_said_once_for_all_their_strategies() -> None:
 
 
 def test_the_table_has_a_cell_for_every_heading() -> None:
-    items = [result("full_batch", 104.94761), *(result("stochastic", None, status=status) for status in ("not_reached", "behind", "diverged"))]
+    items = [
+        result("full_batch", 104.94761),
+        *(result("stochastic", None, status=status) for status in ("not_reached", "behind", "diverged")),
+    ]
     headings, rows = table("regression", items)
     assert {len(row) for row in rows} == {len(headings)}
     first, missed, behind, diverged = (dict(zip(headings, row, strict=True)) for row in rows)
@@ -138,6 +141,7 @@ def test_the_table_has_a_cell_for_every_heading() -> None:
     assert (behind["time to target"], behind["validation loss"], behind["status"]) == ("–", "1234.6", "behind")
     assert (diverged["time to target"], diverged["validation loss"], diverged["status"]) == ("–", "–", "diverged")
     assert diverged["test r2"] == "–"
+    assert [row["seconds a step"] for row in (first, missed, behind, diverged)] == ["1.5 µs", "1.5 µs", "–", "–"]
 
 
 def test_the_table_in_the_terminal_marks_the_recommended_setting_alone() -> None:

@@ -172,7 +172,7 @@ def test_the_story_of_a_champion(story: Story) -> None:
     assert updated["state_type"] == "COMPLETED", updated["state"]["message"]
     update = story.decision()
     assert (update["mode"], update["start"]) == ("update", "warm")
-    assert any(guard["name"] == "forgetting" for guard in update["promotion"]["guards"])
+    assert any(guard["name"] == "forgetting" for guard in update["promotion"]["guards"]), updated["state"]["message"]
     story.champion()
 
     # Back to the champion before, bit by bit; and forward again by hand.

@@ -19,15 +19,18 @@ def pair(ratio: float, low: float, high: float, *, at_least: bool = False, loss:
 
 
 def test_the_text_says_setting_loss_cost_batch_sizes_typed_and_what_was_left_out_in_this_order(found: Findings) -> None:
-    spare = dear(replace(found, left_out={"memory": "no time", "loaders": "no time", "sorted order": "it would take a copy"}))
-    setting, loss, cost, sizes, typed, search = verdict_text(spare).splitlines()
-    best, choice = spare.best, spare.choice
+    short = dear(replace(found, left_out={"memory": "no time", "loaders": "no time", "sorted order": "it would take a copy"}))
+    setting, loss, cost, sizes, typed, search = verdict_text(short).splitlines()
+    best, choice = short.best, short.choice
     assert best is not None
     assert choice is not None
     rows, epochs = best.outcome.budget_rows, best.outcome.budget_rows / found.row_count
-    assert setting.startswith(f"Train with {best.candidate.name}, batch_rows {best.candidate.batch_rows}, {best.candidate.optimizer.kind} at ")
+    candidate, at = best.candidate, choice.loss
+    assert setting.startswith(
+        f"Train with {candidate.name}, batch_rows {candidate.batch_rows}, {candidate.optimizer.kind} at learning rate "
+    )
     assert setting.endswith(f"learning rate {best.learning_rate:g}, for {rows:,.0f} rows ({epochs:.3g} epochs).")
-    assert loss.startswith(f"Its validation loss is {choice.loss.value:.4g} (95% CI {choice.loss.low:.4g}–{choice.loss.high:.4g}), ")
+    assert loss.startswith(f"Its validation loss is {at.value:.4g} (95% CI {at.low:.4g}–{at.high:.4g}), ")
     assert loss.endswith(f"; on the test rows {best.outcome.test_loss.mean():.4g}.")
     assert cost.startswith(f"It reaches validation loss {found.target_loss:.4g} (the best loss plus 5.0%) in ")
     assert re.search(r"critical batch size", sizes, re.IGNORECASE)
@@ -36,7 +39,8 @@ def test_the_text_says_setting_loss_cost_batch_sizes_typed_and_what_was_left_out
     assert typed.startswith("What people type: batch 32, Adam 0.001 ")
     assert "; notebook: batch 10, SGD 0.01 " in typed
     assert search.startswith(f"The search itself: {found.trials:,} trainings, ")
-    assert search.endswith("of the 2 min that it was given. Left out: memory and loaders (no time). Left out: sorted order (it would take a copy).")
+    left_out = "Left out: memory and loaders (no time). Left out: sorted order (it would take a copy)."
+    assert search.endswith(f" of the 2 min that it was given. {left_out}")
 
 
 def test_where_no_training_takes_a_second_cost_does_not_matter_and_the_lowest_loss_decides(found: Findings) -> None:
@@ -51,29 +55,37 @@ def test_where_no_training_takes_a_second_cost_does_not_matter_and_the_lowest_lo
 
 
 def test_where_cost_matters_the_cheapest_of_those_as_good_is_named_beside_the_lowest_loss(found: Findings) -> None:
-    slow = {label: 50.0 for label in ("mini_batch 8", "data_loader 8", "mini_batch 32", "data_loader 32")}
-    costly = dear(found, slow)
+    costly = dear(found, dict.fromkeys(_alike(found), 1000.0))
     choice = costly.choice
     assert choice is not None
     _, loss, cost, *_ = verdict_text(costly).splitlines()
-    assert choice.label != choice.best
+    assert choice.best in _alike(found)
+    assert choice.label not in _alike(found)
     assert f", as good as the lowest of all settings ({choice.best_loss.value:.4g}, {choice.best}); " in loss
     assert cost.startswith("It reaches validation loss ")
-    assert not cost.startswith("Every training")
 
 
 def test_where_cost_is_what_decides_the_loss_is_said_to_lie_above_the_lowest_one(found: Findings) -> None:
-    quick = changed(dear(found), lambda item: losing(item, 1.03 if item.candidate.label == "full_batch" else 1.0), "time")
+    worse = changed(found, lambda item: losing(item, 1.0 if item.candidate.label in _alike(found) else 1.02))
+    quick = dear(worse, dict.fromkeys(_alike(found), 1000.0), "time")
     choice = quick.choice
     assert choice is not None
     others = [item for item in (*quick.settings, *quick.typed) if item.outcome.status == "reached"]
     assert choice.label == min(others, key=lambda item: item.seconds.value).candidate.label
     above = choice.loss.value / choice.best_loss.value - 1
+    assert above >= 0.02
     assert f", {above:.1%} above the lowest of all settings (" in verdict_text(quick)
 
 
+def _alike(found: Findings) -> set[str]:
+    """Return the labels of the setting with the lowest loss: several, where more than one row of the table trains so."""
+    best = min((*found.settings, *found.typed), key=lambda item: item.outcome.loss)
+    return {item.candidate.label for item in (*found.settings, *found.typed) if item.candidate.setting == best.candidate.setting}
+
+
 @pytest.mark.parametrize(
-    ("objective", "words"), [("rows", "after [0-9,.M]+ rows"), ("memory", "with a peak of [0-9.]+ KiB"), ("time", "in [0-9.]+ m?s"), ("loss", "in")]
+    ("objective", "words"),
+    [("rows", "after [0-9,.M]+ rows"), ("memory", "with a peak of [0-9.]+ KiB"), ("time", "in [0-9.]+ s"), ("loss", "in [0-9.,]+ s")],
 )
 def test_the_cost_is_told_in_what_the_objective_goes_by(objective: str, words: str, found: Findings) -> None:
     text = verdict_text(dear(found, objective=objective))  # type: ignore[arg-type]

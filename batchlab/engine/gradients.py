@@ -40,11 +40,30 @@ def small_gradients(
     batch_rows = min(row_count // batches, ROWS_A_BATCH)
     sample = drawn(row_count, batches * batch_rows)
     rows = torch.from_numpy(sample if places is None else places[sample].astype(np.int64)).reshape(batches, batch_rows)
-    leaf = weights.to(data.features.dtype).expand(batches, -1).clone().requires_grad_()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the products are small: a second thread gains little, and waits long where the machine is shared
+    try:
+        gradients = _gradients(model, network, shapes, weights, data, loss, rows)
+    finally:
+        torch.set_num_threads(threads)
+    return gradients.double().numpy(), batch_rows
+
+
+def _gradients(
+    model: Model,
+    network: nn.Module,
+    shapes: Mapping[str, tuple[int, ...]],
+    weights: Tensor,
+    data: TrainingData,
+    loss: Loss,
+    rows: Tensor,
+) -> Tensor:
+    """Return the gradients `[batches, parameters]` of the mean losses of batches of rows `[batches, rows]`."""
+    leaf = weights.to(data.features.dtype).expand(len(rows), -1).clone().requires_grad_()
     outputs = model.stacked(network, views(leaf, shapes), data.features[rows])
     mean_losses = loss.per_row(outputs, data.target[rows]).mean(1)
     (gradients,) = torch.autograd.grad(mean_losses.sum(), leaf)
-    return gradients.double().numpy(), batch_rows
+    return gradients
 
 
 def drawn(row_count: int, count: int) -> NDArray[np.int64]:

@@ -35,7 +35,7 @@ def _cells(item: StrategyResult) -> list[str]:
         _shown(item.mean_test_loss),
         _to_target(item),
         _interval(item),
-        seconds(item.seconds_per_step),
+        "–" if item.status in ("diverged", "behind") else seconds(item.seconds_per_step),  # not timed alone
         "–" if item.peak_bytes is None else memory(item.peak_bytes),
         "–" if item.noise_scale is None else number(item.noise_scale),
     ]

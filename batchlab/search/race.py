@@ -17,8 +17,8 @@ FIRST_SHARE = 1 / 1024
 """The second rung brings settings to so much of a whole training, or as far as the first one went where that is more."""
 GROWTH, QUICK_GROWTH = 2, 4
 """A rung goes to so many times the share of the one before; four times where that takes next to no time."""
-NEXT_TO_NOTHING = 0.02
-"""Of the time left."""
+NEXT_TO_NOTHING, SHARE_OF_A_LEAP = 0.02, 0.3
+"""Of the time left; where all that are left can go to their ends for so much of it, they do: nothing tells the end better."""
 FINALISTS, CONFIRMATIONS = 6, 10
 """A whole training takes what leaves time for so many settings to get there, and for so many trainings that confirm."""
 WORTHWHILE = 1.2
@@ -75,17 +75,14 @@ def _end(standings: Standings, terms: Terms, seconds: Seconds, entry: Entry) -> 
 
 
 def next_rung(standings: Standings, terms: Terms, seconds: Seconds) -> Rung | None:
-    """Return the next stretch of work that fits into the time left; None when the race is over.
-
-    First all settings that make a step in a few rows, or those that make one first. Then, at each rung, settings where the curves point
-    catch up; then those that are left go on to twice the share of a whole training, the most promising ones where time is short. Those at
-    their ends get further draws.
-    """
+    """Return the next stretch of work that fits into the time left; None when the race is over."""
     if standings.share == 0:
         smallest = min((entry.setting.updates.rows_per_step(terms.row_count) for entry in standings.running), default=0)
         rows = max(terms.first_rows, smallest)
         share = min(max(FIRST_SHARE, rows / terms.budget_rows) / GROWTH, 1.0)
-        return Rung(share, {entry.setting: Goal(rows, terms.draws) for entry in _startable(standings, terms, lambda entry: rows)})
+        starting = _startable(standings, terms, lambda entry: rows)
+        stacked = [entry for entry in starting if not entry.setting.updates.adapts] or starting
+        return Rung(share, {entry.setting: Goal(rows, terms.draws) for entry in stacked})
     if seconds.racing <= 0 or standings.leader is None:
         return None
     ends = ends_of(standings, terms, seconds)
@@ -119,19 +116,20 @@ def _further(standings: Standings, terms: Terms, ends: Ends, seconds: Seconds) -
 def _next_share(standings: Standings, terms: Terms, ends: Ends, seconds: Seconds) -> float:
     """Return the share of the next rung: a whole training's in the end, where ends may still move as others leave.
 
-    No rung trains for less than looking at it costs: on small tables all go to the end at once.
+    No rung trains for less than looking at it costs.
     """
     if math.isinf(seconds.racing):
         return min(QUICK_GROWTH * standings.share, 1.0)
+    if _cost(standings, terms, _startable(standings, terms, ends), ends) <= SHARE_OF_A_LEAP * seconds.racing:
+        return 1.0
     leader = standings.leader
     whole = 0.0 if leader is None else ends(leader) * row_seconds(standings, leader)
     if standings.look_seconds > GROWTH * standings.share * whole:
         return min(1.0, standings.look_seconds / whole) if whole else 1.0
     quick = min(QUICK_GROWTH * standings.share, 1.0)
     goal = _goal(quick, ends)
-    if _cost(standings, terms, _startable(standings, terms, goal), goal) <= NEXT_TO_NOTHING * seconds.racing:
-        return quick
-    return min(GROWTH * standings.share, 1.0)
+    cheap = _cost(standings, terms, _startable(standings, terms, goal), goal) <= NEXT_TO_NOTHING * seconds.racing
+    return quick if cheap else min(GROWTH * standings.share, 1.0)
 
 
 def _goes_on(entry: Entry, goal: int, terms: Terms) -> bool:
