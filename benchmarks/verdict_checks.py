@@ -106,7 +106,9 @@ def held(search: Search) -> dict[str, Any]:
     for item in _distinct(found, best):
         sees = max(rows, int(item.outcome.budget_rows))
         if item.candidate.batch_rows <= sees and item.outcome.status != "diverged":
-            others.append((item, sample(afresh, item.candidate, sees)))
+            fresh = sample(afresh, item.candidate, sees)
+            if np.isfinite(fresh.losses).all():  # one that diverges now and then is better than nobody
+                others.append((item, fresh))
     compared = []
     for item, other in others:
         _, apart = differences([other, own], 0)

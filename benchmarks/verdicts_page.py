@@ -14,9 +14,9 @@ def page(measured: Mapping[str, Any]) -> str:
     machine = measured["machine"]
     parts = [
         "# Verdicts, and whether they hold",
-        f"`make verdicts`, last run on {measured['date']}: {machine['processor']}, {machine['cores']} cores. Losses are mean squared errors "
-        "in the target's unit squared, or cross-entropies. Stages can be run alone: `python -m benchmarks.verdicts FOLDER --stages limits "
-        "--sets sines --minutes 1`.",
+        f"`make verdicts`, last run on {measured['date']}: {machine['processor']}, {machine['cores']} cores. Losses are mean squared "
+        "errors in the target's unit squared, or cross-entropies. Stages can be run alone: `python -m benchmarks.verdicts FOLDER "
+        "--stages limits --sets sines --minutes 1`.",
         *_section(measured, "seeds", "## The 200,000 rows, made anew", _seeds),
         *_section(measured, "limits", "## Twelve data sets within limits, their tables trained afresh", _limits),
         *_section(measured, "peer", "## Beside Optuna", _peer),
@@ -99,8 +99,8 @@ def _peer(records: Records, measured: Mapping[str, Any]) -> str:
     headings = ["data, minutes", "Batchlab's test loss", "Optuna's", "ours over its", "its setting", "its trials", "its seconds"]
     words = (
         "Optuna (TPE, median pruner) over batch size, optimizer and rate, on a plain PyTorch loop (rows shuffled once an epoch and sliced, "
-        "fused optimizer), the same rows, budget and wall time. Ours: the mean test loss of the recommended setting's fresh trainings; its: that "
-        "of its best training."
+        "fused optimizer), the same rows, budget and wall time. Ours: the mean test loss of the recommended setting's fresh trainings; "
+        "its: that of its best training."
     )
     return f"{words}\n\n{_table(headings, rows)}"
 
