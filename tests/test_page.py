@@ -1,5 +1,6 @@
 """The report of a verdict, built from a real search and from what a search may come to."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from batchlab.report import captions, cost_pictures, curve_pictures, pictures
+from batchlab.report import captions, cost_pictures, curve_pictures, pictures, race_pictures
 from batchlab.report.claims import claims, noise_share
 from batchlab.report.ink import lines
 from batchlab.report.page import disagreements, page, plates
@@ -290,6 +291,14 @@ def test_seconds_along_a_curve_are_steps_times_the_calibrated_seconds(found: Fin
     item = next(item for item in found.settings if item.candidate.label == "mini_batch 8")
     (line,) = (line for line in panel.get_lines() if line.get_label() == "mini_batch 8 · data_loader 8")
     assert np.asarray(line.get_xdata())[-1] == pytest.approx(item.shown.curve.step[-1] * item.timings.step().value)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("first", [1.0, 0.0, math.inf, math.nan])
+def test_pictures_of_losses_draw_where_training_does_harm_or_the_first_loss_is_unknown(first: float, found: Findings) -> None:
+    harmed = replace(found, first_loss=first)
+    for draw in (race_pictures.race, pictures.rate_sensitivity, curve_pictures.loss_against_rows, pictures.overview):
+        draw(harmed, "target²").canvas.draw()
 
 
 def test_draws_that_were_looked_at_after_other_rows_are_drawn_where_they_were(found: Findings) -> None:

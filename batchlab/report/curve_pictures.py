@@ -109,14 +109,17 @@ def _limits(panel: "Axes", found: Findings, drawn: list[Line]) -> None:
     middles = [spread(line.first, found.loss_unit)[1] for line in drawn]
     lowest = min(float(np.nanmin(values)) for values in middles)
     first = found.first_loss if math.isfinite(found.first_loss) else max(float(values[0]) for values in middles)
-    first = max(first, lowest * 1.01)
     stretched(panel, lowest, first)
 
 
 def stretched(panel: "Axes", lowest: float, first: float) -> None:
-    """Stretch the axis near the lowest loss, where settings differ: logarithmic in the distance to a loss a little below it."""
+    """Stretch the axis near the lowest loss, where settings differ: logarithmic in the distance to a loss a little below it.
+
+    The first loss may lie below: training may do harm.
+    """
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+    first = max(first, 1.01 * lowest, lowest + 1e-9)
     floor, tiny = lowest - BELOW * (first - lowest), 1e-6 * (first - lowest)
     panel.set_yscale(
         "function",

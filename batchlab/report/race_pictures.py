@@ -105,7 +105,7 @@ def _curves(panel: "Axes", found: Findings, unit: str, entries: list[Entry], col
         panel.plot(rows[-1], losses[-1], linestyle="none", color=colour, **ENDS[why])
     if not math.isfinite(lowest):
         return nothing(panel, "every setting diverged")
-    stretched(panel, lowest, max(first, lowest * 1.01) if math.isfinite(first) else lowest * 2)
+    stretched(panel, lowest, first if math.isfinite(first) else lowest * 2)
     logarithmic(panel, "x")
     dressed(panel).set(ylabel=f"validation loss ({literal(unit)})", xlabel="")
     return None
