@@ -18,9 +18,8 @@ from batchlab.experiment import Experiment
 from batchlab.report.wording import verdict_text
 from batchlab.search.concluding import concluded
 from batchlab.search.draws import divided, thinned
-from batchlab.search.evidence import outcome_of
+from batchlab.search.evidence import Goal, goal_of, outcome_of
 from batchlab.search.findings import Finding, Findings
-from batchlab.search.known import Known
 from batchlab.search.records import verdict_of
 from batchlab.search.search import Search
 from batchlab.search.space import Candidate
@@ -145,14 +144,17 @@ def sample(afresh: Afresh, candidate: Candidate, rows: int) -> Sample:
 
 def coverage(search: Search, repetitions: int, most: int = 400) -> dict[str, Any]:
     """Confirm a finished race again and again with fresh draws, and say how often the intervals of the chosen setting's loss and of its
-    seconds to the target cover what `most` fresh trainings come to."""
+    seconds to the target cover what `most` fresh trainings come to: their mean loss, and their mean curve's seconds to the target that
+    they all together set."""
     known, ground = search.known, search.ground
     count = len(next(iter(known.confirmed.values())))
     pools = {
         setting: Afresh(search, most).trained(_candidate(search, setting), results[0].rows_seen)
         for setting, results in known.confirmed.items()
     }
-    rng = np.random.default_rng(0)
+    rng, whole = np.random.default_rng(0), goal_of(pools, search.rule.margin, None)
+    assert whole is not None
+    target = Goal(whole.target[:1], whole.resamples[:1])
     losses = seconds = 0
     for _ in range(repetitions):
         drawn = rng.choice(most, count, replace=False)
@@ -164,21 +166,13 @@ def coverage(search: Search, repetitions: int, most: int = 400) -> dict[str, Any
         pool = pools[best.candidate.setting]
         truth = float(np.mean([result.curve.validation_loss[-1] for result in pool])) * found.loss_unit
         losses += choice.loss.holds(truth)
-        seconds += choice.seconds.holds(_seconds_of_all(search, again, best.candidate, pool, found.target_loss or 0.0))
+        outcome = outcome_of(ground, again, best.candidate, pool, target, behind=False)
+        seconds += choice.seconds.holds(float(np.exp(outcome.seconds().mean)))
     return {"repetitions": repetitions, "loss_covered": losses, "seconds_covered": seconds}
 
 
 def _candidate(search: Search, setting: object) -> Candidate:
     return next(item.candidate for item in (*search.findings.settings, *search.findings.typed) if item.candidate.setting == setting)
-
-
-def _seconds_of_all(search: Search, known: Known, candidate: Candidate, pool: Sequence[TrialResult], target: float) -> float:
-    """Return the seconds to the target of the mean curve over all trainings."""
-    from batchlab.search.evidence import Goal
-
-    goal = Goal(np.full(1, target / search.experiment.loss_unit), np.arange(len(pool))[None])
-    outcome = outcome_of(search.ground, known, candidate, pool, goal, behind=False)
-    return float(np.exp(outcome.seconds().mean))
 
 
 def errors(search: Search, repetitions: int, draws: int, factor: float) -> dict[str, Any]:
@@ -212,7 +206,5 @@ def _groups(rng: np.random.Generator, count: int, size: int, repetitions: int) -
 
 
 def _outcome_of(search: Search, candidate: Candidate, results: Sequence[TrialResult]) -> Any:
-    from batchlab.search.evidence import goal_of
-
     goal = goal_of({candidate.setting: results}, search.rule.margin, None)
     return outcome_of(search.ground, search.known, candidate, results, goal, behind=False)
