@@ -410,7 +410,7 @@ def recorded(name: str, folder: Path, frame: pd.DataFrame) -> tuple[str, np.ndar
     from batchlab.engine.backends.base import seeded_network
     from batchlab.experiment import Experiment
     from batchlab.split import split
-    from batchlab.training_data import _tensors
+    from batchlab.training_data import tensors
     from tasks import store
     from tasks.recording import log_model
 
@@ -428,7 +428,7 @@ def recorded(name: str, folder: Path, frame: pd.DataFrame) -> tuple[str, np.ndar
     with torch.no_grad():
         for part, weights in network.named_parameters():
             weights.copy_(torch.from_numpy(np.asarray(result.weights[part])))
-        inputs, _ = _tensors(table, np.arange(len(frame)), experiment.preparation, torch.float64)
+        inputs, _ = tensors(table, np.arange(len(frame)), experiment.preparation, torch.float64)
         validation = experiment.data.validation_features
         assert torch.equal(inputs[torch.from_numpy(experiment.split.validation)], validation)  # they are what training saw
         outputs = network(inputs)
