@@ -653,3 +653,21 @@ def test_a_loaders_step_is_timed_over_many_steps_not_as_the_difference_of_two_st
     timings = stopwatch.sitting([candidate], 1, {}, {})[candidate]
     assert stopwatch.steps[candidate] >= 8
     assert min(timings.seconds_per_step) > 0
+
+
+@pytest.mark.timeout(120)
+def test_a_race_ends_where_the_plan_ends_trainings_before_the_budget(make: Make, tmp_path: Path) -> None:
+    search = Search(make("quick", "train.max_steps=20", "search.defaults=false", strategies=["mini_batch"]))
+    for part in (parts := search.parts()):
+        if part.label.startswith("confirm"):
+            break
+        part.run()
+    parts.close()
+    entries = [entry for entry in search.known.standings.running if entry.trials]
+    assert entries
+    assert all(entry.steps == 20 or entry.rows >= search.budget_rows for entry in entries)
+    assert any(entry.steps == 20 and entry.ended for entry in entries)
+    timed = make("quick", "columns.time=when", "split.kind=chronological", data=regression(tmp_path, 300, when=np.arange(300)), target="y")
+    earlier = Search(timed)  # whose earlier divisions have fewer training rows than the split
+    assert earlier.terms.row_count < timed.split.sizes()["train"]
+    assert earlier.plan.epochs * earlier.terms.row_count >= earlier.budget_rows

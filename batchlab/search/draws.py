@@ -35,10 +35,13 @@ def thinned(experiment: Experiment, seconds: float = math.inf) -> TrainingData:
     return experiment.data.thinned(*rows, experiment.profile.seed)
 
 
-def budgeted(plan: Plan, row_count: int) -> Plan:
-    """Return the plan of every trial: its rows, and evaluations that lie geometrically along them."""
+def budgeted(plan: Plan, row_count: int, fewest: int | None = None) -> Plan:
+    """Return the plan of every trial: its rows, and evaluations that lie geometrically along them. Divisions may have fewer training rows
+    (`fewest`) than the split, and then see them more often."""
     rows = min(plan.epochs * row_count, plan.max_rows or plan.epochs * row_count)
-    return plan.model_copy(update={"max_rows": rows, "epochs": -(-rows // row_count), "spacing": "geometric", "learning_rate": None})
+    return plan.model_copy(
+        update={"max_rows": rows, "epochs": -(-rows // min(row_count, fewest or row_count)), "spacing": "geometric", "learning_rate": None}
+    )
 
 
 def divided(experiment: Experiment, count: int) -> TrainingData | None:

@@ -101,7 +101,7 @@ def _further(standings: Standings, terms: Terms, ends: Ends, seconds: Seconds) -
     """Return a rung on which those that can go on do, as many as its part of the time allows; None where all are at their ends."""
     share = _next_share(standings, terms, ends, seconds)
     goal = _goal(share, ends)
-    moving = [entry for entry in _startable(standings, terms, goal) if _goes_on(entry, goal(entry), terms)]
+    moving = [entry for entry in _startable(standings, terms, goal) if not entry.ended and _goes_on(entry, goal(entry), terms)]
     if not moving:
         return None if standings.share == share else Rung(share, {})
     rungs_left = max(1, math.ceil(math.log2(1 / standings.share)))

@@ -58,7 +58,7 @@ class Search:
         limit = 60 * self.rule.max_minutes
         self.clock = Clock(limit)
         divisions, whole = divided(experiment, MOST_DRAWS + self.rule.seeds), thinned(experiment)
-        self.plan = budgeted(self.profile.train, experiment.split.sizes()["train"])
+        self.plan = budgeted(self.profile.train, experiment.split.sizes()["train"], (divisions or whole).population.row_count)
         terms = terms_of(experiment, divisions or whole, self.plan)
         self.share_allowed = RACED
         self.worker = Worker(

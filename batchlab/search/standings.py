@@ -29,11 +29,12 @@ class Left:
 
 @dataclass(frozen=True)
 class Entry:
-    """One setting in the race: its trials, in the order of their draws, each as far as it went."""
+    """One setting in the race: its trials, in the order of their draws, each as far as it went; `ended` where they may see no more rows."""
 
     setting: Setting
     trials: tuple[TrialResult, ...] = ()
     left: Left | None = None
+    ended: bool = False
 
     @property
     def rows(self) -> int:
@@ -171,6 +172,10 @@ class Standings:
             known.update({trial.trial: trial for trial in trials})
             entries[setting] = replace(entries[setting], trials=tuple(known.values()))
         return replace(self, entries=entries, trainings=self.trainings + more)
+
+    def ending(self, settings: Iterable[Setting]) -> "Standings":
+        """Return the standings in which the trials of these settings may see no more rows: the plan ends them before the budget."""
+        return replace(self, entries={**self.entries, **{item: replace(self.entries[item], ended=True) for item in settings}})
 
     def without(self, departures: Mapping[Setting, Left]) -> "Standings":
         """Return the standings after these have left; nobody needs their states and weights any more."""

@@ -76,9 +76,10 @@ class Worker:
             for item, result in zip(stack, results, strict=True):
                 trained.setdefault(item.setting, []).append(result)
         went_on = any(entries[setting].trials and goal.rows > entries[setting].rows for setting, goal in rung.goals.items())
-        seconds = time.perf_counter() - began
+        seconds, standings = time.perf_counter() - began, standings.folded(trained)
+        short = [setting for setting in trained if standings.entries[setting].rows < rung.goals[setting].rows]
         return replace(
-            standings.folded(trained),
+            standings if self.should_stop() else standings.ending(short),
             share=max(standings.share, rung.share),
             looks=standings.looks + (went_on or standings.share == 0),
             row_seconds=costs,
