@@ -17,8 +17,6 @@ from tests.stacks import KINDS, Stack, running_stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 MODEL, PROBE = "amounts", sample(200, seed=99, slope=1.0).assign(day=pd.Timestamp("2020-06-01"))
-STEADY = "train.learning_rate=0.05"
-"""A rate at which every strategy also goes on training after x has moved: the highest one that a comparison finds may not."""
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 QUICK = {
     "PREFECT_WORKER_QUERY_SECONDS": "1",
@@ -35,7 +33,7 @@ class Story:
         self.stack, self.data = stack, Growing(folder)
         self.client = stack.client()
         self.made: dict[int, NDArray[np.float64]] = {}
-        self.parameters = {"name": MODEL, "data": str(folder), "target": "y", "overrides": [*OVERRIDES, STEADY]}
+        self.parameters = {"name": MODEL, "data": str(folder), "target": "y", "overrides": OVERRIDES}
 
     def run(self, deployment: str, **parameters: Any) -> dict[str, Any]:
         """Run a deployment to its end and return its flow run."""
