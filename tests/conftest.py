@@ -80,7 +80,7 @@ def mlruns(store_template: Path, tmp_path: Path) -> Path:
     return folder
 
 
-SMALL = ("search.optimizers=sgd", "search.rates=3", "search.tuning_seeds=2", "search.seeds=3", "search.timings=4")
+SMALL = ("search.optimizers=sgd", "search.rates=3", "search.tuning_seeds=2", "search.seeds=2", "search.timings=4")
 """Overrides that make a search small, where a test asks for something else than its verdict."""
 QUICKLY = [word for override in SMALL for word in ("--set", override)]
 

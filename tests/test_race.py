@@ -55,7 +55,15 @@ def line(item: Setting) -> Line:
 
 def terms(settings: Iterable[Setting] = (), **fields: Any) -> Terms:
     lines = tuple({line(item).label: line(item) for item in settings}.values())
-    usual = {"row_count": ROWS, "budget_rows": BUDGET, "first_rows": FIRST_ROWS, "draws": 2, "rows_are_shared": False, "lines": lines}
+    usual = {
+        "row_count": ROWS,
+        "budget_rows": BUDGET,
+        "first_rows": FIRST_ROWS,
+        "draws": 2,
+        "fresh_draws": 3,
+        "rows_are_shared": False,
+        "lines": lines,
+    }
     return Terms(**{**usual, **fields})
 
 

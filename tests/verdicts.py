@@ -21,7 +21,7 @@ from batchlab.split import split
 from batchlab.table import pack
 
 STRATEGIES = ["full_batch", "accumulated", "mini_batch", "data_loader"]
-OVERRIDES = ["train.epochs=30", "search.optimizers=['sgd', 'adamw']", "search.rates=3", "search.tuning_seeds=2", "search.seeds=3"]
+OVERRIDES = ["train.epochs=30", "search.optimizers=['sgd', 'adamw']", "search.rates=3", "search.tuning_seeds=2", "search.seeds=2"]
 OVERRIDES += ["search.timings=4", "search.batch_rows=[8, 32]", "search.margin=0.05"]
 """So high a margin that more than two batch sizes reach the target, and there is a frontier to draw."""
 

@@ -21,7 +21,7 @@ from batchlab.search.measuring import Measuring
 from batchlab.search.race import MOST_DRAWS, Goal, Rung, Seconds, ends_of, next_rung
 from batchlab.search.space import Candidate, first_settings, lines_for, rows_of_table
 from batchlab.search.standings import Standings
-from batchlab.search.terms import Terms, terms_of
+from batchlab.search.terms import DRAWS_WHERE_DIVIDED, Terms, terms_of
 from batchlab.search.walking import walked
 from batchlab.search.work import Worker
 
@@ -57,7 +57,7 @@ class Search:
         self.experiment, self.profile, self.rule = experiment, experiment.profile, experiment.profile.search
         limit = 60 * self.rule.max_minutes
         self.clock = Clock(limit)
-        divisions, whole = divided(experiment, MOST_DRAWS + self.rule.seeds), thinned(experiment)
+        divisions, whole = divided(experiment, MOST_DRAWS + DRAWS_WHERE_DIVIDED * self.rule.seeds), thinned(experiment)
         self.plan = budgeted(self.profile.train, experiment.split.sizes()["train"], (divisions or whole).population.row_count)
         terms = terms_of(experiment, divisions or whole, self.plan)
         self.share_allowed = RACED
@@ -161,7 +161,7 @@ class Search:
             margin=rule.margin,
             target=None if target is None else target / self.experiment.loss_unit,
             by_cost=rule.objective not in ("loss",),
-            draws=rule.seeds,
+            draws=self.terms.fresh_draws,
         )
         planned = confirmations(self.known.standings, self.terms, aim, self.clock.left(CONFIRMED))
         self.candidates = rows_of_table(lines, [item.setting for item in planned])

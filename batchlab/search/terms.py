@@ -11,16 +11,20 @@ from batchlab.search.space import Line, lines_of
 FIRST_ROWS, SMALLEST_PART = 2048, 8
 """The first rung has so many rows, at most an 8th of the budget."""
 
+DRAWS_WHERE_DIVIDED = 2
+"""Where draws also divide the rows, their losses scatter more, and each seed of the profile stands for so many draws."""
+
 
 @dataclass(frozen=True)
 class Terms:
-    """What a race goes by: training rows, rows that a whole training and the first rung see, draws of every setting, whether the validation
-    rows are the same for all draws (so that they share in the uncertainty), the lines of the table, and what may be proposed."""
+    """What a race goes by: training rows, rows that a whole training and the first rung see, draws of every setting in the race and
+    (at most) in its confirmation, whether the validation rows are the same for all draws (so that they share in the uncertainty), the lines of the table, and what may be proposed."""
 
     row_count: int
     budget_rows: int
     first_rows: int
     draws: int
+    fresh_draws: int
     rows_are_shared: bool
     lines: tuple[Line, ...]
     new_rates: bool = True
@@ -31,6 +35,7 @@ def terms_of(experiment: Experiment, data: TrainingData, plan: Plan) -> Terms:
     """Return the terms of a race on these rows under this plan; raises BadInput for a strategy that does not fit the training rows."""
     profile, budget, count = experiment.profile, plan.max_rows or 0, data.population.row_count
     lines = lines_of(profile, count)
+    of_each_seed = 1 if data.divisions is None else DRAWS_WHERE_DIVIDED
     for line in lines:
         try:
             line.strategy.check(experiment.data.population)
@@ -40,7 +45,8 @@ def terms_of(experiment: Experiment, data: TrainingData, plan: Plan) -> Terms:
         row_count=count,
         budget_rows=budget,
         first_rows=max(1, min(FIRST_ROWS, budget // SMALLEST_PART)),
-        draws=profile.search.tuning_seeds if data.divisions is None else 2 * profile.search.tuning_seeds,
+        draws=of_each_seed * profile.search.tuning_seeds,
+        fresh_draws=of_each_seed * profile.search.seeds,
         rows_are_shared=data.divisions is None and profile.split.kind != "in_sample",
         lines=tuple(line for line in lines if line.batch_rows <= budget) or lines[:1],
         new_rates=profile.train.learning_rate is None,
