@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,11 +185,22 @@ class Experiment:
 
     def _test_loss(self, result: TrialResult) -> float:
         from batchlab.evaluation import mean_loss
+
+        truth, outputs = self._tested(result)
+        return mean_loss(truth, outputs, self.loss, self.preparation.target_scale)
+
+    def test_scores(self, result: TrialResult) -> dict[str, float | None]:
+        """Return what the trial's model scores on the test rows, by name."""
+        from batchlab.evaluation import scores
+
+        return scores(*self._tested(result), self.table.schema.target)
+
+    def _tested(self, result: TrialResult) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Return the test rows' truth, and what the trial's model predicts of them."""
         from batchlab.shipping import predicted
 
         rows = self.split.rows("test", MOST_TESTED)
-        outputs = predicted(self.ship(result), self.table.features, rows)
-        return mean_loss(gathered(self.table.target, rows), outputs, self.loss, self.preparation.target_scale)
+        return gathered(self.table.target, rows), predicted(self.ship(result), self.table.features, rows)
 
     def ship(self, result: TrialResult) -> "ShippedModel":
         """Return the trial's model with its preparation inside: packed columns in, prediction in the target's unit out."""

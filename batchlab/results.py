@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
+from batchlab.engine.losses import LossName
 from batchlab.records import Record
 from batchlab.table.target import Task
 
@@ -34,7 +35,8 @@ class StrategyResult(Result):
     `status` is `behind` for one that left the race before the end; `reason` then says when, with the losses. `mean_validation_loss` and
     `mean_test_loss` are means over its `draws`: seeds and, on small tables, divisions. `steps_to_target`, `rows_to_target` and
     `seconds_to_target` are those of the mean curve over draws, None where it does not get there; their intervals then hold a lower bound
-    only. Losses and `metrics` are those of the saved model. `train_seconds` is what all trials of the setting took together.
+    only. Losses and `metrics` are those of the saved model; None, as `mlflow_run_id`, for one that an interruption left unrecorded.
+    `train_seconds` is what all trials of the setting took together.
     """
 
     name: str
@@ -69,7 +71,7 @@ class StrategyResult(Result):
     epochs: float
     rows_seen: int
     train_seconds: float
-    mlflow_run_id: str
+    mlflow_run_id: str | None
 
 
 class Period(Result):
@@ -86,6 +88,23 @@ class Period(Result):
     constant_test_loss: float
 
 
+class TrainingFacts(Result):
+    """What a training is made of beside the setting: the network as keys of a profile and its inputs and outputs, loss and schedule,
+    whether numbers are `scaled` and weights averaged, and the rows of an epoch. `loss_unit` turns losses as training sees them into the
+    target's unit."""
+
+    model: dict[str, Any]
+    inputs: int
+    outputs: int
+    loss: LossName
+    huber_delta: float
+    scaled: bool
+    loss_unit: float
+    averaging: bool
+    schedule: dict[str, Any]
+    train_rows: int
+
+
 class Verdict(Result):
     """The recommendation: train with this strategy, batch size, optimizer and learning rate for `rows` rows.
 
@@ -94,7 +113,8 @@ class Verdict(Result):
     that. `value` and `ci` are in loss (objectives `best` and `loss`), seconds, rows or bytes, as `objective` says. `ratio` is the
     runner-up's seconds (rows, bytes; loss for `loss`) to the target over the recommended one's with its 97.5% interval,
     `full_batch_ratio` full batch's; `ties` cannot be told from the recommendation in that. `left_out` names what was not measured, with
-    the reason. `settings` are the keys of a profile that train so.
+    the reason. `settings` are the keys of a profile that train so, `training` is what else a training is made of, and `code` says both in
+    a few lines.
     """
 
     strategy: str | None
@@ -133,6 +153,16 @@ class Verdict(Result):
     notes: tuple[str, ...]
     text: str
     settings: dict[str, Any] | None = None
+    training: TrainingFacts | None = None
+
+    def code(self, library: Literal["torch", "lightning", "skorch", "keras"] = "torch") -> str:
+        """Return a few lines that train with the recommended setting in another library, of arrays `X` `[rows, inputs]` and `y` `[rows]`.
+
+        Raises BadInput where nothing is recommended, and for what the library cannot say in a few lines.
+        """
+        from batchlab.report.snippets import code_of
+
+        return code_of(self, library)
 
 
 class ComparisonFacts(Result):

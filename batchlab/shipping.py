@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +18,11 @@ from batchlab.preparation import Preparation
 from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.table import gathered
 
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
 ROWS_AT_ONCE = 8192
+GRAPH = "model.pt2"
 EXPORT_ROWS = 2
 """torch.export fixes a dimension whose example has size 0 or 1, so its example has 2 rows and any number can be predicted."""
 
@@ -57,13 +62,19 @@ def shipped(
     return ShippedModel(network, preparation, classification).eval()
 
 
-def export(model: ShippedModel, columns: Sequence[PackedColumn], folder: Path) -> Path:
+def export(
+    model: ShippedModel, columns: Sequence[PackedColumn], folder: Path, program: "ExportedProgram | None" = None
+) -> "ExportedProgram":
     """Write `model.pt2`, a torch.export archive that holds a graph and arrays and runs no code when loaded, and `columns.json`, which says
-    how raw columns become packed ones; return the archive."""
-    width = sum(len(column.packed_names) for column in columns)
-    example = torch.zeros(EXPORT_ROWS, width, dtype=torch.float32)
-    program = torch.export.export(model, (example,), dynamic_shapes=[{0: torch.export.Dim.AUTO}])
-    path = folder / "model.pt2"
-    torch.export.save(program, path)
+    how raw columns become packed ones.
+
+    Returns the program: given again, it spares another model of the same network and preparation the making of its graph.
+    """
+    if program is None:
+        width = sum(len(column.packed_names) for column in columns)
+        example = torch.zeros(EXPORT_ROWS, width, dtype=torch.float32)
+        program = torch.export.export(model, (example,), dynamic_shapes=[{0: torch.export.Dim.AUTO}])
+    program.state_dict.update({**dict(model.named_parameters()), **dict(model.named_buffers())})
+    torch.export.save(program, folder / GRAPH)
     (folder / "columns.json").write_text(json.dumps([dataclasses.asdict(column) for column in columns], indent=1))
-    return path
+    return program

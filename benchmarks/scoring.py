@@ -47,7 +47,7 @@ def prepare(folder: Path, row_count: int) -> None:
     from batchlab.split import split
     from batchlab.table import pack
     from tasks import registry, store
-    from tasks.recording import log_model
+    from tasks.models import log_model
 
     write_table(folder / "rows.parquet", row_count)
     write_table(folder / "training.parquet", TRAINING_ROWS)

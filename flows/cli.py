@@ -1,16 +1,21 @@
 """The command line. Heavy imports happen inside the commands, so that --help answers at once."""
 
 import atexit
+import math
 import os
 import signal
 import sys
 import time
 import traceback
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows import champion_commands, notify_commands, options, predict_command, retrain_commands, running, server_commands
+
+if TYPE_CHECKING:
+    from batchlab.search.search import Search
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,11 +55,12 @@ def compare(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the split, the initial weights and the order of rows.")] = None,
     json_file: options.JsonFile = None,
+    wide: Annotated[bool, typer.Option("--wide", help="Show every setting, column and note.")] = False,
     no_server: options.NoServer = False,
 ) -> None:
     """Find the strategy, batch size and learning rate to train with, and show the evidence."""
     from batchlab.config import load_profile
-    from flows.display import console, show_result
+    from flows.display import PLAIN_WIDTH, WIDE_WIDTH, console, show_end, show_verdict
 
     names = None if strategies is None else options.separated(strategies)
     arguments: dict[str, Any] = {
@@ -74,13 +80,19 @@ def compare(
     imports, waiting = running.warm_up(running.prepare_server(no_server))
     from flows.comparison import comparison
 
-    result, flow_seconds = running.run_flow(lambda: comparison(profile=profile, **arguments))
-    searching = result.verdict.search_seconds
+    shown_on, told = console(plain_width=WIDE_WIDTH if wide else PLAIN_WIDTH), [math.nan]
+
+    def on_verdict(search: "Search", scores: Mapping[str, float | None]) -> None:
+        told[0] = time.perf_counter() - running.BEGAN
+        show_verdict(shown_on, search, scores, wide)
+
+    result, _ = running.run_flow(lambda: comparison(profile=profile, **arguments), on_verdict)
+    whole, searching = time.perf_counter() - running.BEGAN, result.verdict.search_seconds
     timing = (
-        f"{time.perf_counter() - running.BEGAN:.1f} s in all: {imports:.1f} s imports, {waiting:.1f} s waiting for the Prefect server, "
-        f"{searching:.1f} s search, {flow_seconds - searching:.1f} s data, scores, models, page and records"
+        f"{whole:.1f} s in all: {searching:.1f} s search, {told[0] - searching:.1f} s before it (of these {imports:.1f} s imports, "
+        f"{waiting:.1f} s waiting for the Prefect server), {whole - told[0]:.1f} s records and page after it"
     )
-    show_result(console(), result, timing)
+    show_end(shown_on, result, timing)
     options.write_json(json_file, result.model_dump_json(indent=2))
 
 

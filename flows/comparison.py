@@ -1,4 +1,4 @@
-"""The main flow: bring in rows, split them, search every strategy's best setting, score what was saved, report the verdict."""
+"""The main flow: bring in rows, split them, search every strategy's best setting, tell the verdict, record and score, report."""
 
 from pathlib import Path
 
@@ -10,10 +10,9 @@ from batchlab.results import Comparison
 from tasks import progress
 from tasks.abandoned import claim
 from tasks.data import divide, ingest
-from tasks.evaluation import evaluate
-from tasks.recording import record
+from tasks.recording import best_first, plan_recording, record
 from tasks.reporting import comparison_run, conclude
-from tasks.searching import plan_search, work
+from tasks.searching import plan_search, tell, work
 
 
 # One worker thread, and every task on it: strategies are timed, so none may train beside another, and torch work on a second
@@ -51,7 +50,8 @@ def compared(settings: Profile, table: Path, parts: Path) -> Comparison:
         search = plan_search.submit(run).result()
         for part in search.parts():
             work.submit(part, search, run).result()
+        tell.submit(search).result()
+        recording = plan_recording.submit(search, run).result()
+        results = {label: record.submit(label, recording).result() for label in best_first(search.findings)}
         progress.finished()
-        recorded = [record.submit(label, search, run).result() for label in search.findings.labels]
-        scored = [evaluate.submit(item, search).result() for item in recorded]
-        return conclude.submit(run, search, recorded, scored).result()
+        return conclude.submit(recording, [results[label] for label in search.findings.labels]).result()

@@ -1,7 +1,7 @@
 """What the command line shows: progress while strategies train, the table of results, and where to look further."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -10,41 +10,52 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from batchlab.report.tables import SPARED, remarks, table
 from batchlab.results import Comparison, StrategyResult
 from batchlab.table.target import Task
 
 if TYPE_CHECKING:
+    from batchlab.search.findings import Findings
+    from batchlab.search.search import Search
     from tasks.history import Decision
 
-PLAIN_WIDTH = 200
+    OnVerdict = Callable[[Search, Mapping[str, float | None]], None]
+
+PLAIN_WIDTH, WIDE_WIDTH = 80, 200
+NOTE_LINES = 8
+"""Notes take so many lines at most, so that the whole fits on a screen; the page has them all."""
 STYLES = {"first": "green", "promoted": "green", "rollback": "yellow", "by_hand": "yellow", "kept": "dim"}
 SECONDS_BETWEEN_LINES = 10.0
+LABEL_WIDTH = 44
 
 
-def console(stderr: bool = False) -> Console:
-    """Return the console; where the output is no terminal its lines are wide enough not to be folded."""
+def console(stderr: bool = False, plain_width: int = PLAIN_WIDTH) -> Console:
+    """Return the console; where the output is no terminal it is plain and of this width."""
     made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=plain_width)
 
 
 class SearchProgress:
     """Shows how far the search is: a bar with the time left in a terminal, else a line now and then."""
 
-    def __init__(self, shown_on: Console) -> None:
-        self.console = shown_on
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            console=shown_on,
-            disable=not shown_on.is_terminal,
-            transient=True,
-        )
+    def __init__(self, shown_on: Console, on_verdict: "OnVerdict" = lambda search, scores: None) -> None:
+        self.console, self.on_verdict = shown_on, on_verdict
+        self.bar = self._bar()
         self.task: TaskID | None = None
         self.last_line = time.monotonic()
+
+    def _bar(self) -> Progress:
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
 
     def __enter__(self) -> "SearchProgress":
         self.bar.start()
@@ -57,7 +68,7 @@ class SearchProgress:
         """Take note of the part under way and of the share done; called from the thread that trains."""
         if self.task is None:
             self.task = self.bar.add_task(label, total=1.0)
-        self.bar.update(self.task, completed=share, description=f"{label:<78.78}")
+        self.bar.update(self.task, completed=share, description=f"{label:<{LABEL_WIDTH}.{LABEL_WIDTH}}")
         if not self.console.is_terminal and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
             self.console.print(f"{share:.0%}: {label}")
@@ -66,19 +77,82 @@ class SearchProgress:
         """Print a sentence above the bar."""
         self.console.print(text)
 
+    def concluded(self, search: "Search", scores: Mapping[str, float | None]) -> None:
+        """Hand on the verdict, with no bar in its way; a new one then tells of the records."""
+        self.bar.stop()
+        self.on_verdict(search, scores)
+        self.bar, self.task = self._bar(), None
+        self.bar.start()
 
-def show_result(shown_on: Console, result: Comparison, timing: str) -> None:
-    """Print the table of settings, what people type, the remarks, the verdict, and where to look further."""
-    facts, sizes = result.comparison, result.comparison.rows
-    shown_on.print(f"\n{facts.task} on {facts.device}: {sizes.train:,} training, {sizes.validation:,} validation, {sizes.test:,} test rows")
-    shown_on.print(grid(facts.task, [*result.strategies, *result.typed], shown_on.width))
-    whole = not shown_on.is_terminal  # a terminal folds between words, a file holds lines as they are
-    for remark in [*remarks([*result.strategies, *result.typed]), *result.verdict.notes]:
-        shown_on.print(f"• {remark}", soft_wrap=whole)
+
+def show_verdict(shown_on: Console, search: "Search", scores: Mapping[str, float | None], wide: bool) -> None:
+    """Print what was compared, the table of settings, what to know beside it, and the verdict, last: as soon as it is known.
+
+    `scores` are those of the recommended setting's model on the test rows. With `wide` the table has every row and column, and all notes.
+    """
+    from batchlab.report.ranking import ranked
+    from batchlab.report.wording import beside_it, recommendation
+    from tasks.recording import result_of
+
+    found, sizes, task = search.findings, search.experiment.split.sizes(), search.experiment.table.schema.target.task
+    parts = f"{sizes['train']:,} training, {sizes['validation']:,} validation, {sizes['test']:,} test rows"
+    shown_on.print(f"\n{task} on {search.experiment.device}: {parts}")
+    results = [result_of(item, search) for item in ranked(found)]
+    shown_on.print(grid(task, results, shown_on.width) if wide else narrow(found))
+    said = [*remarks(results), *found.notes]
+    _print_notes(shown_on, said, len(said) if wide else NOTE_LINES)
+    for line in beside_it(found):
+        shown_on.print(line, style="dim")
     shown_on.print()
-    for number, line in enumerate(result.verdict.text.splitlines()):
-        shown_on.print(line, style="bold" if number < 2 else "", soft_wrap=whole)
-    shown_on.print(f"\n{timing}\nSee the page, every curve and model: batchlab ui   (MLflow run {facts.mlflow_run_id})", style="dim")
+    tested = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scores.items() if value is not None)
+    for number, line in enumerate(recommendation(found)):
+        shown_on.print(line, style="bold" if number < 2 else "")
+    if tested:
+        shown_on.print(f"Its model on the test rows: {tested}.")
+
+
+def _print_notes(shown_on: Console, notes: Sequence[str], most_lines: int) -> None:
+    """Print the notes that fit into so many lines, and how many there are beside them."""
+    lines, printed = 0, 0
+    for note in notes:
+        lines += len(escaped_lines(shown_on, f"• {note}"))
+        if lines > most_lines and printed:
+            break
+        shown_on.print(f"• {note}", markup=False)
+        printed += 1
+    if printed < len(notes):
+        shown_on.print(f"• {len(notes) - printed} more on the page, or with --wide", style="dim")
+
+
+def escaped_lines(shown_on: Console, text: str) -> list[str]:
+    """Return the lines that a text takes at the console's width."""
+    return [str(line) for line in Text(text).wrap(shown_on, shown_on.width)]
+
+
+def show_end(shown_on: Console, result: Comparison, timing: str) -> None:
+    """Print what the comparison took, and where to look further."""
+    left = sum(item.mlflow_run_id is None for item in (*result.strategies, *result.typed))
+    if left:
+        shown_on.print(f"{left} settings were not recorded, because you asked to end.")
+    shown_on.print(timing, style="dim")
+    shown_on.print("Page, curves and models: batchlab ui", style="dim")
+
+
+def narrow(found: "Findings") -> Table:
+    """Return the table in a few narrow lines."""
+    from batchlab.report.brief import HEADINGS, brief
+
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in HEADINGS:
+        words = heading in ("setting", "optimizer", "what to know")
+        made.add_column(heading, justify="left" if words else "right", no_wrap=heading != "setting")
+    for line in brief(found):
+        made.add_row(*line.cells, style=_style(line.item is found.best, line.item.outcome.status))
+    return made
+
+
+def _style(recommended: bool, status: str) -> str:
+    return "bold green" if recommended else {"diverged": "red", "behind": "dim"}.get(status, "")
 
 
 def grid(task: Task, items: Sequence[StrategyResult], width: int) -> Table:
@@ -91,8 +165,7 @@ def grid(task: Task, items: Sequence[StrategyResult], width: int) -> Table:
         words, folds = headings[place] in ("strategy", "optimizer", "status"), headings[place] in ("strategy", "optimizer")
         made.add_column(headings[place].replace(" ", "\n"), justify="left" if words else "right", no_wrap=not folds)
     for row, item in zip(rows, items, strict=True):
-        style = "bold green" if item.recommended else {"diverged": "red", "behind": "dim"}.get(item.status, "")
-        made.add_row(*[row[place] for place in shown], style=style)
+        made.add_row(*[row[place] for place in shown], style=_style(item.recommended, item.status))
     return made
 
 

@@ -3,21 +3,56 @@
 Without it any web page could make the visitor's browser start flow runs: by a plain POST or a web socket, which no CORS setting stops,
 or under a host name that it points at this machine. `uvicorn --factory flows.guarded_prefect:app` runs it; its own pages are at
 the addresses in PREFECT_SERVER_CORS_ALLOWED_ORIGINS.
+
+It also looks for work of its own more seldom: steps are timed beside it. What settings can slow down is in flows/local_server.py.
 """
 
+import asyncio
 from collections.abc import Collection
+from datetime import timedelta
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
+from burner_redis import PubSub  # type: ignore[import-untyped]
+from docket import Worker
+from prefect.server.api import background_workers
 from prefect.server.api.server import create_app
+from prefect.server.events import triggers
 from prefect.settings import PREFECT_SERVER_CORS_ALLOWED_ORIGINS
 from starlette.datastructures import Headers
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+BETWEEN_LOOKS, BETWEEN_SWEEPS = timedelta(seconds=2), timedelta(seconds=15)
+"""How late at most begins what the server does by itself, and how often it looks whether an event was lost; what it is asked for, and
+events, it takes at once."""
+READ = PubSub.get_message
+
+
+async def read_seldom(subscriber: PubSub, ignore_subscribe_messages: bool = False, timeout: float | None = 0.0) -> Any:
+    """Return the subscriber's next message; one who waits looks now and then, where the queue has a thread look ten times a second."""
+    found = await READ(subscriber, ignore_subscribe_messages, 0.0)
+    while found is None and timeout != 0.0:
+        await asyncio.sleep(BETWEEN_LOOKS.total_seconds())
+        found = await READ(subscriber, ignore_subscribe_messages, 0.0)
+        if timeout is not None:
+            break
+    return found
+
+
+def look_seldom() -> None:
+    """Have the server look for work that is due every two seconds instead of ten and four times a second: its queue has no settings."""
+    worker = partial(Worker, minimum_check_interval=BETWEEN_LOOKS, scheduling_resolution=BETWEEN_LOOKS)
+    setattr(background_workers, "Worker", worker)  # noqa: B010
+    setattr(triggers, "consumer", partial(triggers.consumer, BETWEEN_SWEEPS))  # noqa: B010
+    PubSub.get_message = read_seldom
+
 
 def app() -> ASGIApp:
     """Return Prefect's application for requests to its own hosts from its own pages; all hosts and pages where the setting is `*`."""
+    look_seldom()
     origins = PREFECT_SERVER_CORS_ALLOWED_ORIGINS.value().split(",")
     server: ASGIApp = create_app(final=True)
     if "*" in origins:

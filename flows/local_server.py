@@ -18,6 +18,19 @@ ORIGINS = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 LEASES, LEASES_IN_FILES = "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE", "prefect.server.concurrency.lease_storage.filesystem"
 """Who holds which slot; Prefect's default, memory, forgets it when the server is killed: dead runs keep theirs, live ones are ended."""
 
+SELDOM = {
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "15",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "15",
+    "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "30",
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_CLEANUP_RECONCILER_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT15S",
+}
+"""How often the server looks for what it does by itself, where the user has not said: most of Prefect's defaults are 5 seconds, which
+takes the steps that are timed beside it a few percent of a core. Runs are scheduled ahead, and events are taken as they come."""
+
 
 @dataclass(frozen=True)
 class LocalServer:
@@ -127,7 +140,7 @@ def _spawned(port: int, database: PostgresServer | None) -> LocalServer:
     environment = {
         "PREFECT_API_URL": f"http://{HOST}:{port}/api",
         ORIGINS: ",".join(origins),
-        LEASES: os.environ.get(LEASES, LEASES_IN_FILES),
+        **{key: os.environ.get(key, value) for key, value in ({LEASES: LEASES_IN_FILES} | SELDOM).items()},
     }
     if database is not None:
         environment |= database.environment

@@ -8,6 +8,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from flows.display import OnVerdict
     from flows.local_server import LocalServer
 
 Value = TypeVar("Value")
@@ -66,8 +67,9 @@ def warm_up(server: "LocalServer | None") -> tuple[float, float]:
     return imported - began, time.perf_counter() - imported
 
 
-def run_flow(flow: Callable[[], Value]) -> tuple[Value, float]:
-    """Run a flow in this process with a progress display; return its result and its seconds."""
+def run_flow(flow: Callable[[], Value], on_verdict: "OnVerdict" = lambda search, scores: None) -> tuple[Value, float]:
+    """Run a flow in this process with a progress display; return its result and its seconds. `on_verdict` is told a comparison's verdict
+    as soon as that is known."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.display import SearchProgress, console
@@ -75,9 +77,9 @@ def run_flow(flow: Callable[[], Value]) -> tuple[Value, float]:
 
     began = time.perf_counter()
     # Nobody watches the heartbeats of a run at the command line, and ending their thread takes a second.
-    with SearchProgress(console(stderr=True)) as bars, temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with SearchProgress(console(stderr=True), on_verdict) as bars, temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         progress.listeners.append(bars)
-        before = signal.signal(signal.SIGINT, _end_with_what_is_known)
+        before = signal.signal(signal.SIGINT, _cut_short)
         try:
             return flow(), time.perf_counter() - began
         finally:
@@ -85,10 +87,10 @@ def run_flow(flow: Callable[[], Value]) -> tuple[Value, float]:
             progress.listeners.remove(bars)
 
 
-def _end_with_what_is_known(number: int, frame: FrameType | None) -> None:
-    """On the first Ctrl-C end the search with the verdict of what is known; on a second one, or where nothing is known, end at once."""
+def _cut_short(number: int, frame: FrameType | None) -> None:
+    """On the first Ctrl-C end the search with the verdict of what is known, or recording with what is recorded; on a second one, or where
+    nothing is known, end at once."""
     from tasks import progress
 
-    if not progress.ended_early():
+    if not progress.cut_short():
         raise KeyboardInterrupt
-    progress.announce("ending with the verdict of what is known; Ctrl-C once more gives it up")

@@ -7,20 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchlab.errors import BadInput
+from batchlab.retraining.saved import FOLDER
+from tasks import store
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
+    from torch import nn
 
 CARRIED = "batchlab_serving"
 """The module that every saved model carries a file of."""
+EXPORTED = f"data/{FOLDER}"
+"""Where MLflow puts what Batchlab exports, in the folder of a saved model."""
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 @functools.lru_cache(maxsize=8)
-def downloaded(uri: str, run_id: str, store: str) -> Path:
+def downloaded(uri: str, run_id: str, tracking_uri: str) -> Path:
     """Return a folder with the files of the model at `uri`, which the process's end removes; raises BadInput where they are gone.
 
-    `run_id` and `store` tell apart models that bear the same name and number one after the other.
+    `run_id` and `tracking_uri` tell apart models that bear the same name and number one after the other.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -53,6 +58,19 @@ def loaded(uri: str) -> "PyFuncModel":
     finally:
         sys.path[:] = before
         sys.modules.pop(CARRIED, None)
+
+
+def graph_of(uri: str) -> "nn.Module":
+    """Return the graph of the logged model at `uri` (models:/m-…), as the store has it; it maps packed columns to predictions."""
+    import mlflow
+    import torch
+
+    from batchlab.shipping import GRAPH
+
+    location = store.client().get_logged_model(uri.removeprefix("models:/")).artifact_location
+    with tempfile.TemporaryDirectory() as scratch:
+        path = mlflow.artifacts.download_artifacts(artifact_uri=f"{location}/{EXPORTED}/{GRAPH}", dst_path=scratch)
+        return torch.export.load(path).module()
 
 
 @functools.cache

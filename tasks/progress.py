@@ -2,22 +2,28 @@
 
 import threading
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from batchlab.engine.records import Progress
+
+if TYPE_CHECKING:
+    from batchlab.search.search import Search
 
 SECONDS_BETWEEN = 0.1
 
 
 class Listener(Protocol):
-    """Is told how far the search is and what it has to say."""
+    """Is told how far a comparison is, what it has to say, and its verdict as soon as that is known."""
 
     def moved(self, label: str, share: float) -> None:
         """Take note that `label` is under way and the whole search is done to `share`."""
 
     def announced(self, text: str) -> None:
         """Take note of a sentence for people."""
+
+    def concluded(self, search: "Search", scores: Mapping[str, float | None]) -> None:
+        """Take note that the verdict is known, with the scores of the recommended model on the test rows; records follow."""
 
 
 listeners: list[Listener] = []
@@ -33,12 +39,12 @@ class _Place:
 
     label, told = "", 0.0
     share: Callable[[], float] = staticmethod(lambda: 0.0)
-    end: Callable[[], bool] | None = None
+    end: Callable[[], str | None] | None = None
 
 
-def begin(label: str, share: Callable[[], float], end: Callable[[], bool] | None) -> None:
-    """Tell the listeners that a part begins; `share` says how far the whole search is, `end` ends it with what is known and says whether
-    it could. Raises Stopped when asked to stop."""
+def begin(label: str, share: Callable[[], float], end: Callable[[], str | None] | None) -> None:
+    """Tell the listeners that a part begins; `share` says how far the whole is, `end` cuts it short and returns what to tell of that, None
+    where it cannot be. Raises Stopped when asked to stop."""
     if stopping.is_set():
         raise Stopped(label)
     _Place.label, _Place.share, _Place.end = label, staticmethod(share), None if end is None else staticmethod(end)
@@ -46,13 +52,16 @@ def begin(label: str, share: Callable[[], float], end: Callable[[], bool] | None
 
 
 def finished() -> None:
-    """Take note that there is no search any more that could be ended."""
+    """Take note that there is nothing any more that could be cut short."""
     _Place.end = None
 
 
-def ended_early() -> bool:
-    """End the search under way with what is known; whether there was one that knows enough for a verdict."""
-    return _Place.end is not None and _Place.end()
+def cut_short() -> bool:
+    """Cut short what is under way, and tell of it; whether that could be done."""
+    told = None if _Place.end is None else _Place.end()
+    if told is not None:
+        announce(told)
+    return told is not None
 
 
 def within(label: str, progress: Progress) -> None:
@@ -71,6 +80,13 @@ def moved(label: str, share: float) -> None:
         _Place.told = time.monotonic()
         for listener in listeners:
             listener.moved(label, share)
+
+
+def conclude(search: "Search", scores: Mapping[str, float | None]) -> None:
+    """Tell the listeners the verdict, with the scores of the recommended model on the test rows."""
+    _Place.end = None
+    for listener in listeners:
+        listener.concluded(search, scores)
 
 
 def announce(text: str) -> None:

@@ -1,5 +1,6 @@
 """Who runs what, from which code, on which machine."""
 
+import functools
 import json
 import os
 import platform
@@ -41,6 +42,7 @@ def provenance() -> dict[str, str]:
     return tags | ({"mlflow.source.git.commit": commit} if commit else {})
 
 
+@functools.cache
 def git_commit() -> str | None:
     """Return the commit of the checkout that this code runs from; None outside a git checkout, or without git."""
     here = Path(__file__).resolve().parent

@@ -1,9 +1,11 @@
-"""The task that records one setting of a finished search: its child run with curves, numbers and model."""
+"""The tasks that record the settings of a finished search: a child run each, with curves, numbers, model and scores."""
 
-import tempfile
+import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,21 +13,18 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from batchlab.config import Profile
-from batchlab.engine.records import TrialResult
-from batchlab.experiment import Experiment
 from batchlab.records import Record
-from batchlab.retraining import saved
-from batchlab.retraining.saved import Lineage
+from batchlab.report.ranking import ranked
+from batchlab.report.wording import why
+from batchlab.results import StrategyResult
 from batchlab.search.findings import Finding, Findings, RateSummary
 from batchlab.search.records import to_target
 from batchlab.search.search import Search
 from batchlab.search.space import optimizer_words
-from batchlab.table import PackedTable
-from tasks import store
-from tasks.tracking import log_curve, log_dataset, log_metrics, log_params, recorded_run, settings_of, type_of
-
-if TYPE_CHECKING:
-    import pandas as pd
+from tasks import progress, store
+from tasks.evaluation import PARTS, scored, unseen
+from tasks.models import Models
+from tasks.tracking import log_batches, log_dataset, metrics_along, metrics_at, recorded_run, settings_of
 
 
 class ComparisonRun(Record):
@@ -39,33 +38,98 @@ class ComparisonRun(Record):
     links: dict[str, str]
 
 
-class Recorded(Record):
-    """One setting's child run, its model there (None for one that diverged or left the race), and the seconds that recording took."""
+class Recording:
+    """What recording the settings of a finished search needs once for all of them."""
 
-    label: str
-    run_id: str
-    model_uri: str | None
-    seconds: float
+    def __init__(self, search: Search, comparison: ComparisonRun) -> None:
+        self.search, self.comparison = search, comparison
+        self.models = Models(search.experiment)
+        self.settings = settings_of(search.experiment)
+        self.seconds: dict[str, float] = {}
+        self.hurry = threading.Event()
+
+    def share(self) -> float:
+        """Return the share of the settings that are recorded."""
+        return len(self.seconds) / len(self.search.findings.labels)
+
+    def hurried(self) -> str | None:
+        """Leave the settings that are not recorded yet unrecorded; returns what to tell of that, None where it was asked before."""
+        if self.hurry.is_set():
+            return None
+        self.hurry.set()
+        return "the settings that are not recorded yet are left out; Ctrl-C once more leaves at once"
+
+
+def best_first(found: Findings) -> list[str]:
+    """Return the labels of the settings in the order of their records: the best first, should somebody be in a hurry."""
+    return [item.candidate.label for item in ranked(found)]
+
+
+@task(cache_policy=NO_CACHE)
+def plan_recording(search: Search, comparison: ComparisonRun) -> Recording:
+    """Return what records the settings of a finished search."""
+    return Recording(search, comparison)
 
 
 @task(task_run_name="record {label}", cache_policy=NO_CACHE)
-def record(label: str, search: Search, comparison: ComparisonRun) -> Recorded:
-    """Record one setting in a child run: its numbers with intervals, its curves over draws, what its rates came to, its model."""
-    found, experiment = search.findings, search.experiment
-    item, began = found.of(label), time.time()
+def record(label: str, recording: Recording) -> StrategyResult:
+    """Record one setting in a child run: its numbers with intervals, its curves over draws, what its rates came to, its model and scores.
+
+    A setting whose turn comes after somebody was in a hurry is not recorded.
+    """
+    search, item = recording.search, recording.search.findings.of(label)
+    progress.begin(f"recording {label}", recording.share, recording.hurried)
+    if recording.hurry.is_set():
+        return result_of(item, search)
+    comparison, experiment, began = recording.comparison, search.experiment, time.time()
     tags = {"mlflow.parentRunId": comparison.run_id, "strategy": item.candidate.name}
-    tags |= {"batchlab.recommended": "yes"} if found.choice is not None and found.choice.label == label else {}
+    tags |= {"batchlab.recommended": "yes"} if item is search.findings.best else {}
     with recorded_run(comparison.experiment_id, label, tags) as run_id:
-        log_params(run_id, settings_of(experiment) | _own_params(item))
         log_dataset(run_id, experiment.table.schema, experiment.profile, "training")
-        log_metrics(run_id, _own_metrics(item), item.shown.steps)  # first, so that the comparison view begins with them
-        log_curve(run_id, curve_of(item, found), began)
-        rates = [_rate_row(rate, found.loss_unit) for rate in item.rates]
+        model = None
+        if item.shown.weights and item.outcome.status != "diverged":
+            model = recording.models.logged(run_id, item.shown)
+        losses, scores = ({}, {}) if model is None else scored(model, run_id, experiment, item is search.findings.best)
+        final = {f"final_{key}" if key != "test_loss" else key: value for key, value in losses.items()}
+        tested = {f"test_{key}": value for key, value in scores.items()}
+        # first, so that the comparison view begins with them
+        metrics = metrics_at(_own_metrics(item) | final | tested, item.shown.steps, model)
+        curve = metrics_along(curve_of(item, search.findings), began)
+        log_batches(run_id, _own_params(item) | recording.settings, [*metrics, *curve])
+        rates = [_rate_row(rate, search.findings.loss_unit) for rate in item.rates]
         if rates:
             store.client().log_table(run_id, {key: [row[key] for row in rates] for key in rates[0]}, "rates.json")
-        tracked = time.time() - began
-        model_uri = log_model(run_id, experiment, item.shown) if item.shown.weights and item.outcome.status != "diverged" else None
-    return Recorded(label=label, run_id=run_id, model_uri=model_uri, seconds=tracked)
+    recording.seconds[label] = time.time() - began
+    return result_of(item, search, run_id, losses, scores)
+
+
+def result_of(
+    item: Finding,
+    search: Search,
+    run_id: str | None = None,
+    losses: Mapping[str, float | None] = MappingProxyType({}),
+    scores: Mapping[str, float | None] = MappingProxyType({}),
+) -> StrategyResult:
+    """Return the setting's row of the table, with the losses and scores of its saved model where there is one."""
+    found, candidate, shown = search.findings, item.candidate, item.shown
+    return StrategyResult(
+        name=candidate.name,
+        label=candidate.label,
+        kind=candidate.strategy.kind,
+        batch_rows=candidate.batch_rows,
+        optimizer=optimizer_words(candidate.optimizer),
+        learning_rate=item.learning_rate,
+        recommended=item is found.best,
+        reason="; ".join(filter(None, (why(found, item), unseen(search.experiment)))) or None,
+        **to_target(item),
+        **{f"{part}_loss": losses.get(f"{part}_loss") for part in PARTS},
+        metrics=dict(scores),
+        steps=shown.steps,
+        epochs=shown.epochs,
+        rows_seen=shown.rows_seen,
+        train_seconds=found.seconds_of(candidate.label),
+        mlflow_run_id=run_id,
+    )
 
 
 def _own_params(item: Finding) -> dict[str, Any]:
@@ -131,63 +195,3 @@ def curve_of(item: Finding, found: Findings) -> dict[str, list[float]]:
         losses = over_draws(name) * found.loss_unit
         columns |= {name: losses.mean(0), f"{name}_low": losses.min(0), f"{name}_high": losses.max(0)}
     return {name: values.tolist() for name, values in columns.items()}
-
-
-def log_model(run_id: str, experiment: Experiment, result: TrialResult, lineage: Lineage | None = None) -> str:
-    """Log the trial's model, which takes raw columns by name, and return its address.
-
-    It holds a graph, arrays, and one readable file that turns raw columns into the graph's; with a `lineage` also what retraining needs.
-    """
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-    from mlflow.types.schema import AnyType
-
-    from batchlab.serving import batchlab_serving
-    from batchlab.shipping import export
-
-    schema = experiment.table.schema
-    types = {column.name: type_of(column) for column in schema.columns}
-    inputs = [ColSpec(AnyType(), name) for name in types]  # any number: MLflow takes no int64 for a double, nor 2.5 for a long
-    outputs = [ColSpec("double", name) for name in (schema.target.classes or (schema.target.name,))]
-    with tempfile.TemporaryDirectory() as scratch, mlflow.start_run(run_id=run_id):
-        folder = Path(scratch) / saved.FOLDER
-        folder.mkdir()
-        export(experiment.ship(result), schema.columns, folder)
-        if lineage is not None:
-            saved.save(folder, experiment.preparation, result.weights, lineage)
-        logged = mlflow.pyfunc.log_model(
-            name="model",
-            loader_module="batchlab_serving",
-            code_paths=[str(batchlab_serving.__file__)],
-            data_path=str(folder),
-            signature=ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs)),
-            input_example=raw_example(experiment.table),
-            pip_requirements=requirements(),
-            metadata={
-                "columns": types,
-                "classes": list(schema.target.classes),
-                "target": schema.target.name,
-                "table_digest": schema.digest,
-            },
-        )
-    store.client().update_run(run_id, "RUNNING")  # MLflow has ended it, but whoever opened it goes on
-    return str(logged.model_uri)
-
-
-def raw_example(table: PackedTable) -> "pd.DataFrame":
-    """Return a few raw rows as a person would write them: numbers as numbers, whatever text they were read from."""
-    import pandas as pd
-
-    frame = pd.read_parquet(table.example)
-    for column in table.schema.columns:
-        if column.text and column.kind == "number" and column.decimal == ".":
-            frame[column.name] = pd.to_numeric(frame[column.name], errors="coerce")
-    return frame
-
-
-def requirements() -> list[str]:
-    """Return what a process needs to load the model: the versions at work here."""
-    from importlib.metadata import version
-
-    return [f"{name}=={version(name)}" for name in ("mlflow", "torch", "numpy", "pandas", "pyarrow")]

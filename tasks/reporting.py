@@ -30,7 +30,7 @@ from tasks import progress, store
 from tasks.abandoned import end_abandoned_runs
 from tasks.data import opened
 from tasks.provenance import machine
-from tasks.recording import ComparisonRun, Recorded
+from tasks.recording import ComparisonRun, Recording
 from tasks.searching import unfinished
 from tasks.tracking import log_dataset, log_metrics, log_params, log_trials, recorded_run, settings_of
 
@@ -71,8 +71,9 @@ def prefect_link() -> str | None:
 
 
 @task(cache_policy=NO_CACHE)
-def conclude(comparison: ComparisonRun, search: Search, recorded: Sequence[Recorded], results: Sequence[StrategyResult]) -> Comparison:
+def conclude(recording: Recording, results: Sequence[StrategyResult]) -> Comparison:
     """Write the verdict, its page and all trials to MLflow and Prefect, and return the whole result."""
+    comparison, search = recording.comparison, recording.search
     experiment = search.experiment
     typed = {item.candidate.label for item in search.findings.typed}
     result = Comparison(
@@ -86,13 +87,13 @@ def conclude(comparison: ComparisonRun, search: Search, recorded: Sequence[Recor
     links = comparison.links | {"Report page": _page_link(comparison, PAGE), "Data page": _page_link(comparison, DATA_PAGE)}
     text = report(title, result, links)
     store.client().log_text(comparison.run_id, data_page(experiment, title=title, links=links), DATA_PAGE)
-    _to_mlflow(comparison, search, result, text, page_of(comparison, search, title, recorded))
+    _to_mlflow(comparison, search, result, text, page_of(comparison, search, title, recording.seconds))
     _to_prefect(links, result, text)
     unfinished(comparison.run_id).unlink(missing_ok=True)
     return result
 
 
-def page_of(comparison: ComparisonRun, search: Search, title: str, recorded: Sequence[Recorded]) -> str:
+def page_of(comparison: ComparisonRun, search: Search, title: str, tracking: Mapping[str, float]) -> str:
     """Return the report page."""
     experiment, schema = search.experiment, search.experiment.table.schema
     sizes = experiment.split.sizes()
@@ -105,7 +106,6 @@ def page_of(comparison: ComparisonRun, search: Search, title: str, recorded: Seq
         "device": f"{experiment.device}, {machine()['machine.cores']} cores, {machine()['machine.processor']}",
         "split": experiment.split.digest,
     }
-    tracking = {item.label: item.seconds for item in recorded}
     links = comparison.links | {"Data page": _page_link(comparison, DATA_PAGE)}
     unit = experiment.loss_unit_name
     return page(search.findings, title=title, unit=unit, facts=facts, tracking_seconds=tracking, links=links, experiment=experiment)

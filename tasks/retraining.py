@@ -20,8 +20,8 @@ from batchlab.retraining.saved import Lineage
 from batchlab.split import Split
 from batchlab.table import PackedTable
 from tasks import events, progress, registry, store
+from tasks.models import log_model
 from tasks.provenance import hardware, machine
-from tasks.recording import log_model
 from tasks.registry import Version
 from tasks.reporting import prefect_link
 from tasks.tracking import log_dataset, log_metrics, log_params, recorded_run, settings_of

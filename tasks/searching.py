@@ -13,6 +13,7 @@ from tasks.data import opened
 from tasks.recording import ComparisonRun
 from tasks.tracking import log_trials
 
+ENDING = "ending with the verdict of what is known; Ctrl-C once more gives it up"
 MOST_BYTES = 2**29
 """More than this is not written after every rung: it would take longer than the rung."""
 
@@ -26,7 +27,7 @@ def plan_search(comparison: ComparisonRun) -> Search:
 @task(task_run_name="{part.label}", cache_policy=NO_CACHE)
 def work(part: Part, search: Search, comparison: ComparisonRun) -> None:
     """Run one part of the search; when it is interrupted or fails, the trials so far are kept."""
-    progress.begin(f"{part.label}{_so_far(search)}", lambda: search.share, search.stopped)
+    progress.begin(f"{part.label}{_so_far(search)}", lambda: search.share, lambda: ENDING if search.stopped() else None)
     try:
         part.run()
     except BaseException:
@@ -35,6 +36,14 @@ def work(part: Part, search: Search, comparison: ComparisonRun) -> None:
         raise
     if state_bytes(search.known) <= MOST_BYTES:
         save(search.known, unfinished(comparison.run_id))
+
+
+@task(cache_policy=NO_CACHE)
+def tell(search: Search) -> None:
+    """Tell the verdict as soon as it is known, with what the recommended setting's model scores on the test rows; records follow."""
+    found, experiment = search.findings, search.experiment
+    scores = {} if found.best is None or not found.best.shown.weights else experiment.test_scores(found.best.shown)
+    progress.conclude(search, scores)
 
 
 def unfinished(run_id: str) -> Path:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchlab.config import Profile
 from batchlab.experiment import Experiment
@@ -18,6 +18,9 @@ from batchlab.table import Schema
 from tasks import progress, store
 from tasks.provenance import provenance
 
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
 METRICS_A_BATCH, PARAMS_A_BATCH = 1000, 100
 
 
@@ -25,14 +28,8 @@ METRICS_A_BATCH, PARAMS_A_BATCH = 1000, 100
 def recorded_run(experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
     """Open an MLflow run and yield its id; it ends FINISHED, FAILED on an error, or KILLED on an interruption."""
     run_id = store.client().create_run(experiment, run_name=name, tags={**provenance(), **tags}).info.run_id
-    with _ended_truthfully(run_id):
-        yield run_id
-
-
-@contextmanager
-def _ended_truthfully(run_id: str) -> Iterator[None]:
     try:
-        yield
+        yield run_id
     except Exception:
         store.client().set_terminated(run_id, "KILLED" if progress.stopping.is_set() else "FAILED")
         raise
@@ -43,31 +40,37 @@ def _ended_truthfully(run_id: str) -> Iterator[None]:
     store.client().set_terminated(run_id, "FINISHED")
 
 
-@contextmanager
-def resumed_run(run_id: str) -> Iterator[None]:
-    """Work on a run that had ended: it is RUNNING meanwhile and ends as `recorded_run` does."""
-    store.client().update_run(run_id, "RUNNING")
-    with _ended_truthfully(run_id):
-        yield
-
-
 def log_params(run_id: str, params: Mapping[str, Any]) -> None:
     """Write parameters, in batches."""
-    from mlflow.entities import Param
-
-    entities = [Param(key, str(value)[:6000]) for key, value in params.items()]
-    for start in range(0, len(entities), PARAMS_A_BATCH):
-        store.client().log_batch(run_id, params=entities[start : start + PARAMS_A_BATCH])
+    log_batches(run_id, params, [])
 
 
 def log_metrics(run_id: str, metrics: Mapping[str, float | None], step: int = 0) -> None:
     """Write single metrics at `step`; those without a value are left out."""
+    log_batches(run_id, {}, metrics_at(metrics, step))
+
+
+def log_batches(run_id: str, params: Mapping[str, Any], metrics: Sequence["Metric"]) -> None:
+    """Write parameters and metrics together, in as few batches as MLflow takes: each waits for the disk."""
+    from mlflow.entities import Param
+
+    entities = [Param(key, str(value)[:6000]) for key, value in params.items()]
+    count = max(-(-len(entities) // PARAMS_A_BATCH), -(-len(metrics) // METRICS_A_BATCH))
+    for number in range(count):
+        store.client().log_batch(
+            run_id,
+            metrics=metrics[number * METRICS_A_BATCH : (number + 1) * METRICS_A_BATCH],
+            params=entities[number * PARAMS_A_BATCH : (number + 1) * PARAMS_A_BATCH],
+        )
+
+
+def metrics_at(metrics: Mapping[str, float | None], step: int, model: str | None = None) -> list["Metric"]:
+    """Return single metrics at `step` as MLflow takes them, those of the `model` at that address, too; without those that have no value."""
     from mlflow.entities import Metric
 
     now, names = int(time.time() * 1000), metric_names(metrics)
-    entities = [Metric(names[key], value, now, step) for key, value in metrics.items() if value is not None]
-    for start in range(0, len(entities), METRICS_A_BATCH):
-        store.client().log_batch(run_id, metrics=entities[start : start + METRICS_A_BATCH])
+    model_id = None if model is None else model.removeprefix("models:/")
+    return [Metric(names[key], value, now, step, model_id=model_id) for key, value in metrics.items() if value is not None]
 
 
 def metric_names(keys: Iterable[str]) -> dict[str, str]:
@@ -83,8 +86,8 @@ def metric_names(keys: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def log_curve(run_id: str, curve: Mapping[str, Sequence[float]], began: float) -> None:
-    """Write every column of the curve as a metric at its `step`, so that any can be the x-axis of another.
+def metrics_along(curve: Mapping[str, Sequence[float]], began: float) -> list["Metric"]:
+    """Return every column of the curve as a metric at its `step`, so that any can be the x-axis of another.
 
     `began` is a moment in seconds since 1970; each point is stamped with the seconds of training after it.
     """
@@ -95,8 +98,7 @@ def log_curve(run_id: str, curve: Mapping[str, Sequence[float]], began: float) -
     for position, step in enumerate(curve["step"]):
         moment = int((began + curve["wall_seconds"][position]) * 1000)
         entities += [Metric(name, values[position], moment, int(step)) for name, values in columns.items()]
-    for start in range(0, len(entities), METRICS_A_BATCH):
-        store.client().log_batch(run_id, metrics=entities[start : start + METRICS_A_BATCH])
+    return entities
 
 
 def log_dataset(run_id: str, schema: Schema, profile: Profile, context: str) -> None:

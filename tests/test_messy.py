@@ -412,7 +412,7 @@ def recorded(name: str, folder: Path, frame: pd.DataFrame) -> tuple[str, np.ndar
     from batchlab.split import split
     from batchlab.training_data import tensors
     from tasks import store
-    from tasks.recording import log_model
+    from tasks.models import log_model
 
     model, encoding, target = MODELS[name]
     other = {"price": "band", "band": "price"}[target]

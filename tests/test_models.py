@@ -18,7 +18,7 @@ from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
 from batchlab.preparation import identity
 from batchlab.serving.batchlab_serving import PackedColumn
-from batchlab.shipping import export, predicted, shipped
+from batchlab.shipping import GRAPH, export, predicted, shipped
 
 
 def residual(features: int, outputs: int) -> nn.Module:
@@ -92,7 +92,7 @@ def test_an_exported_model_predicts_any_number_of_rows_as_the_original(model: Mo
     network = seeded_network(model, (6, 3 if classification else 1), 0).double()
     weights = {name: parameter.detach().numpy() for name, parameter in network.named_parameters()}
     original = shipped(model, (6, 3 if classification else 1), weights, scaling, classification)
-    loaded = torch.export.load(export(original, columns, tmp_path)).module()
+    loaded = torch.export.load(export(original, columns, tmp_path) and tmp_path / GRAPH).module()
     features = np.random.default_rng(0).normal(size=(9000, 6)).astype(np.float32)
     for count in (1, 2, 9000):
         rows = np.arange(count)

@@ -314,7 +314,7 @@ def store_of(mlruns: Path) -> Iterator[None]:
 def registered(folder: Path, name: str, target: str = "price") -> "Version":
     """Train, log and register such a model as the champion."""
     from tasks import registry, store
-    from tasks.recording import log_model
+    from tasks.models import log_model
 
     experiment, result = trained(folder, target)
     run = store.client().create_run(store.experiment_id(name)).info.run_id

@@ -22,8 +22,8 @@ from batchlab.table import PackedTable, pack
 from tasks import model_files, registry, store
 from tasks.history import decisions, rolled_back, shown
 from tasks.model_names import check_name, model_name
+from tasks.models import log_model
 from tasks.provenance import hardware
-from tasks.recording import log_model
 from tasks.tracking import recorded_run
 from tasks.watching import Standing, Study, standing_of, study
 from tests.growing import Growing, sample

@@ -99,7 +99,7 @@ def dressed(panel: "Axes", along: str = "both") -> "Axes":
 
 def logarithmic(panel: "Axes", axis: str, shown: Callable[[float], str] = number) -> None:
     """Make an axis logarithmic, with plain numbers at its ticks and more of them where it spans little."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     getattr(panel, f"set_{axis}scale")("log")
     low, high = getattr(panel, f"get_{axis}lim")()
@@ -108,7 +108,7 @@ def logarithmic(panel: "Axes", axis: str, shown: Callable[[float], str] = number
     ruler = getattr(panel, f"{axis}axis")
     ruler.set_major_locator(LogLocator(subs=subs, numticks=12))
     ruler.set_major_formatter(FuncFormatter(lambda value, _: shown(value)))
-    ruler.set_minor_formatter(NullFormatter())
+    ruler.set_minor_locator(NullLocator())
 
 
 def shortened(text: str) -> str:

@@ -36,8 +36,18 @@ def _drawn(figure: "Figure", name: str) -> str:
 
     text = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        laid_out(figure)
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return text.getvalue()
+
+
+def laid_out(figure: "Figure") -> "Figure":
+    """Make the figure's parts make room for one another now: left to itself, saving draws everything twice for it."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    return figure
 
 
 def _own_identifiers(text: str, name: str) -> str:

@@ -71,10 +71,14 @@ def _unit(value: float) -> tuple[float, str]:
 
 def verdict_text(found: "Findings") -> str:
     """Return the verdict in a few lines: the setting, its loss, its cost, and what stands beside it."""
-    lines = [*_recommendation(found), *_batch_sizes(found), *_typed(found)]
+    return "\n".join([*recommendation(found), *beside_it(found)])
+
+
+def beside_it(found: "Findings") -> list[str]:
+    """Return what stands beside the recommendation: batch sizes, what people type, and the search itself."""
     limit = "" if found.limit_minutes is None else f" of the {number(found.limit_minutes)} min that it was given"
-    lines.append(f"The search itself: {found.trials:,} trainings, {seconds(found.seconds)}{limit}.{_left_out(found)}")
-    return "\n".join(lines)
+    search = f"The search itself: {found.trials:,} trainings, {seconds(found.seconds)}{limit}.{_left_out(found)}"
+    return [*_batch_sizes(found), *_typed(found), search]
 
 
 def _left_out(found: "Findings") -> str:
@@ -85,7 +89,8 @@ def _left_out(found: "Findings") -> str:
     return "".join(f" Left out: {listed(names)} ({why})." for why, names in by_reason.items())
 
 
-def _recommendation(found: "Findings") -> list[str]:
+def recommendation(found: "Findings") -> list[str]:
+    """Return the recommended setting, its loss and its cost, a line each."""
     choice, best = found.choice, found.best
     if choice is None or best is None:
         return ["Every setting that was searched diverged or could not train a step in the time; see the reasons."]

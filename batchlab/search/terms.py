@@ -17,8 +17,9 @@ DRAWS_WHERE_DIVIDED = 2
 
 @dataclass(frozen=True)
 class Terms:
-    """What a race goes by: training rows, rows that a whole training and the first rung see, draws of every setting in the race and
-    (at most) in its confirmation, whether the validation rows are the same for all draws (so that they share in the uncertainty), the lines of the table, and what may be proposed."""
+    """What a race goes by: training rows, rows that a whole training and the first rung see, draws of every setting in the race and (at
+    most) in its confirmation, whether the validation rows are the same for all draws (so that they share in the uncertainty), the lines of
+    the table, and what may be proposed."""
 
     row_count: int
     budget_rows: int
