@@ -30,6 +30,8 @@ DATE_PARTS = ("days", "year_sin", "year_cos", "week_sin", "week_cos")
 TIME_PARTS = ("day_sin", "day_cos")
 FARTHEST = 280_000 * YEAR * DAY
 WHOLE = 2.0**53
+PERIODS, CLOCKS = "pandas.period", ("h", "min", "s", "ms", "us", "ns")
+"""The Arrow name of pandas periods, and those of their frequencies that divide a day."""
 WANTED = {"number": "numbers", "boolean": "true and false", "datetime": "dates", "category": "categories"}
 ROWS_AT_ONCE, PACKED_AT_ONCE = 4096, 16_384
 """So many rows go through the graph, and are packed, at once: what is made of them stays in the processor's cache."""
@@ -93,6 +95,8 @@ def numbers(values: Any, column: PackedColumn) -> tuple[NDArray[np.float64], Fla
     import pyarrow.compute as pc
 
     if not is_text(values.type):
+        if pa.types.is_duration(values.type):
+            return seconds(values), np.zeros(len(values), bool)
         if pa.types.is_boolean(values.type):
             values = values.cast("int8")
         if not pa.types.is_floating(values.type) or values.null_count:
@@ -111,6 +115,15 @@ def numbers(values: Any, column: PackedColumn) -> tuple[NDArray[np.float64], Fla
         readable = pc.replace_substring(readable, ",", ".")
     found = np.asarray(readable.cast("float64").to_numpy(zero_copy_only=False))
     return found, np.asarray(pc.is_valid(words).to_numpy(zero_copy_only=False), bool) & ~fits
+
+
+def seconds(values: Any) -> NDArray[np.float64]:
+    """Return durations as seconds `[rows]`, NaN for missing."""
+    import pyarrow.compute as pc
+
+    counts = pc.fill_null(values.cast("int64"), 0).to_numpy(zero_copy_only=False)
+    known = np.asarray(pc.is_valid(values).to_numpy(zero_copy_only=False), bool)
+    return np.where(known, counts / {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[values.type.unit], np.nan)
 
 
 def plain_numbers(words: Any) -> NDArray[np.float64] | None:
@@ -244,6 +257,8 @@ def as_words(values: Any) -> Any:
     if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
         texts = values.cast(pa.timestamp("us", getattr(values.type, "tz", None)), safe=False).cast(pa.timestamp("us")).cast("string")
         return pc.replace_substring_regex(texts, r"( 00:00:00)?\.000000$", "")
+    if pa.types.is_duration(values.type):
+        values = pa.array(seconds(values), from_pandas=True)
     if pa.types.is_floating(values.type):
         exact = np.asarray(values.cast("float64").to_numpy(zero_copy_only=False))
         whole = pa.array(np.isfinite(exact) & (np.floor(exact) == exact) & (np.abs(exact) < WHOLE))
@@ -328,6 +343,8 @@ def _arrow(series: Any) -> Any:
     try:
         if isinstance(series.dtype, pd.SparseDtype):
             series = series.sparse.to_dense()
+        if isinstance(series.dtype, pd.PeriodDtype):
+            series = series.dt.to_timestamp()
         values = pa.array(series, from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         values = pa.array([_text(value) for value in series], pa.string())
@@ -340,7 +357,40 @@ def _plain(values: Any) -> Any:
 
     values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     values = values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+    if (frequency := frequency_of(values.type)) is not None:
+        return period_starts(values.storage, frequency)
     return values.cast("string") if pa.types.is_string_view(values.type) else values
+
+
+def frequency_of(kind: Any, metadata: Any = None) -> str | None:
+    """Return the frequency of pandas periods by their Arrow type, or by what a field of whole numbers says of itself; None for others."""
+    import pyarrow as pa
+
+    if isinstance(kind, pa.BaseExtensionType):
+        return str(getattr(kind, "freq", "")) or None if kind.extension_name == PERIODS else None
+    known = metadata or {}
+    if known.get(b"ARROW:extension:name") != PERIODS.encode():
+        return None
+    return str(json.loads(known[b"ARROW:extension:metadata"])["freq"])
+
+
+def starts_type(frequency: str) -> Any:
+    """Return the Arrow type of the starts of periods: days where none begins within one."""
+    import pyarrow as pa
+
+    return pa.timestamp("us") if frequency.lstrip("0123456789").split("-")[0] in CLOCKS else pa.date32()
+
+
+def period_starts(ordinals: Any, frequency: str) -> Any:
+    """Return periods, as Arrow array of their ordinals, as when they begin."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    counts = np.asarray(pc.fill_null(ordinals.cast("int64"), 0).to_numpy(zero_copy_only=False))
+    starts = pd.PeriodIndex.from_ordinals(counts, freq=frequency).to_timestamp()  # type: ignore[attr-defined]
+    made = pc.if_else(pc.is_valid(ordinals), pa.array(starts), pa.scalar(None, pa.array(starts).type))
+    return made.cast(starts_type(frequency), safe=False)
 
 
 def _text(value: Any) -> str | None:
@@ -361,6 +411,7 @@ def _problem(kind: Any, column: PackedColumn) -> str | None:
     is_day = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
     is_date = is_day or (pa.types.is_time(kind) and "days" not in column.parts)
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_boolean(kind)
+    is_number = is_number or pa.types.is_duration(kind)
     fits = {
         "number": is_number or is_text(kind),
         "boolean": is_number or is_text(kind),

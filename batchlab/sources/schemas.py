@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from batchlab.errors import BadInput
+from batchlab.serving.batchlab_serving import frequency_of, period_starts, starts_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,10 +33,11 @@ def unified(schemas: "list[tuple[str, pa.Schema]]") -> "pa.Schema":
 
 
 def decoded(schema: "pa.Schema") -> "pa.Schema":
-    """Return the schema with dictionary-encoded columns (pandas Categoricals) as their values, and without notes to other readers."""
+    """Return the schema with dictionary-encoded columns (pandas Categoricals) as their values, periods as the dates on which they begin,
+    and without notes to other readers."""
     import pyarrow as pa
 
-    return pa.schema([pa.field(field.name, _plain(field.type)) for field in schema])
+    return pa.schema([pa.field(field.name, _plain(field)) for field in schema])
 
 
 def aligned(batch: "pa.RecordBatch", schema: "pa.Schema", constants: dict[str, Any]) -> "pa.RecordBatch":
@@ -47,12 +49,12 @@ def aligned(batch: "pa.RecordBatch", schema: "pa.Schema", constants: dict[str, A
     for place, field in enumerate(schema):
         if field.name in constants:
             column = pa.repeat(pa.scalar(constants[field.name], field.type), batch.num_rows)
-        elif same_names:
-            column = batch.column(place)
         else:
-            position = batch.schema.get_field_index(field.name)
+            position = place if same_names else batch.schema.get_field_index(field.name)
             column = batch.column(position) if position >= 0 else pa.nulls(batch.num_rows, field.type)
-        columns.append(column if column.type == field.type else column.cast(field.type, safe=False))
+            if column.type != field.type:
+                column = _cast(column, batch.schema.field(position), field.type)
+        columns.append(column)
     for column in columns:
         if not pa.types.is_primitive(column.type):
             column.validate(full=True)
@@ -97,9 +99,27 @@ def _pairs(name: str) -> dict[str, str | None]:
     return {key: None if value == HIVE_MISSING else unquote(value) for key, _, value in parts}
 
 
-def _plain(kind: "pa.DataType") -> "pa.DataType":
+def _cast(column: "pa.Array", held: "pa.Field", kind: "pa.DataType") -> "pa.Array":
+    """Return a column, that the file holds as `held`, as values of the type."""
     import pyarrow as pa
 
+    frequency = frequency_of(column.type, held.metadata)
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    if frequency is not None:
+        column = period_starts(column, frequency)
+    return column.cast(kind, safe=False)
+
+
+def _plain(field: "pa.Field") -> "pa.DataType":
+    """Return the type that a column is read as."""
+    import pyarrow as pa
+
+    kind = field.type
+    if (frequency := frequency_of(kind, field.metadata)) is not None:
+        return starts_type(frequency)
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.string() if pa.types.is_string_view(kind) else kind  # few of pyarrow's functions take views
 

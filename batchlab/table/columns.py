@@ -135,11 +135,11 @@ def is_plain(kind: "pa.DataType") -> bool:
 
 
 def is_number(kind: "pa.DataType") -> bool:
-    """Whether the type is one of numbers."""
+    """Whether the type is one of numbers; durations are, of seconds."""
     import pyarrow as pa
 
     kind = value_type(kind)
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+    return any(fits(kind) for fits in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_duration))
 
 
 def is_text(kind: "pa.DataType") -> bool:
