@@ -1,19 +1,21 @@
 """The whole comparison from a notebook or a script: a data frame in, the verdict out, without Prefect or MLflow."""
 
+import json
 import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from batchlab.config import load_profile
+from batchlab.config import Profile, load_profile
 from batchlab.experiment import Experiment
+from batchlab.intake import Held, taken
 from batchlab.report.wording import verdict_text
 from batchlab.results import Verdict
 from batchlab.search.records import to_target, trials_frame, verdict_of
@@ -32,11 +34,15 @@ class Comparison:
     """What `compare` found. In a notebook it shows itself; `verdict` is the same record that `--json` writes."""
 
     search: Search
+    notes: tuple[str, ...] = ()
+    """What people should know of how the frame was taken."""
 
     @cached_property
     def verdict(self) -> Verdict:
-        """The recommendation with its evidence in numbers."""
-        return verdict_of(self.search.findings, verdict_text(self.search.findings))
+        """The recommendation with its evidence in numbers; its notes begin with what there is to know of the rows."""
+        found = verdict_of(self.search.findings, verdict_text(self.search.findings))
+        said = (*self.notes, *self.search.experiment.table.schema.notes)
+        return found.model_copy(update={"notes": (*said, *found.notes)})
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row a setting, those that people type by default last; losses are in the target's unit."""
@@ -80,7 +86,8 @@ class Comparison:
         schema, sizes = experiment.table.schema, experiment.split.sizes()
         facts = {"task": schema.target.task, "device": str(experiment.device), **{part: f"{rows:,} rows" for part, rows in sizes.items()}}
         title, unit = f"{schema.target.name} of {schema.source}", experiment.loss_unit_name
-        return page(self.search.findings, title=title, unit=unit, facts=facts, tracking_seconds={}, links={}, experiment=experiment)
+        found = replace(self.search.findings, notes=(*self.notes, *self.search.findings.notes))
+        return page(found, title=title, unit=unit, facts=facts, tracking_seconds={}, links={}, experiment=experiment)
 
     def _repr_html_(self) -> str:
         """Show the verdict and the table in a notebook."""
@@ -99,15 +106,17 @@ class Comparison:
             "mean_test_loss",
             "seconds_to_target",
         ]
-        return f"<p>{shown}</p>{self.to_frame()[columns].to_html(index=False, float_format=lambda value: f'{value:.4g}', na_rep='–')}"
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.verdict.notes)
+        rows = self.to_frame()[columns].to_html(index=False, float_format=lambda value: f"{value:.4g}", na_rep="–")
+        return f"<p>{shown}</p>{f'<ul>{notes}</ul>' if notes else ''}{rows}"
 
     def __repr__(self) -> str:
         return self.verdict.text
 
 
 def compare(
-    frame: "pd.DataFrame",
-    target: str,
+    frame: Any,
+    target: Any,
     *,
     profile: str = "quick",
     task: str | None = None,
@@ -118,35 +127,49 @@ def compare(
 ) -> Comparison:
     """Find the strategy, batch size and learning rate to train with on the rows of `frame`, and return the evidence.
 
+    `frame` is a pandas DataFrame, a polars or Arrow table (or what speaks Arrow's protocol), with the name of its `target`; or it is an
+    array `[rows, features]`, and `target` the values `[rows]`. A frame's index of dates becomes the time column, and its rows are then
+    split by time, unless the settings say otherwise; another index that has a name is a column.
+
     `overrides` are settings as `key=value`, for example `"model.kind=mlp"` or `"search.max_minutes=2"`. `progress` shows a bar in the
     cell or the terminal; left out, it does where there is one. An interruption ends the search with the verdict of what is known. Raises
     BadInput for a column, task or setting that does not fit.
     """
+    held = taken(frame, target)
     with tempfile.TemporaryDirectory(prefix="batchlab-") as folder:
-        path = Path(folder) / "frame.parquet"
-        _written(frame, path)
-        target, overrides = str(target), [overrides] if isinstance(overrides, str) else list(overrides)
-        settings = load_profile(profile, data=str(path), target=target, task=task, strategies=strategies, overrides=overrides, seed=seed)
+        path, given = Path(folder) / "frame.parquet", [overrides] if isinstance(overrides, str) else list(overrides)
+        choices: dict[str, Any] = {"data": str(path), "target": held.target, "task": task, "strategies": strategies, "seed": seed}
+        settings = load_profile(profile, overrides=given, **choices)
+        by_time, said = _by_time(held, settings, _split_is_asked(settings, profile, given))
+        settings = load_profile(profile, overrides=[*given, *by_time], **choices) if by_time else settings
+        held.write(path, settings.columns.drop)
         table = pack(settings.source, settings.named_columns(), Path(folder) / "tables", settings.seed, settings.checks)
         experiment = Experiment(settings, table, split(table, settings.split, settings.seed))
         experiment.check()
         # what is memory-mapped stays readable when the folder is gone; what is read from its files is read now
         _ = table.features, table.target, experiment.data, experiment.leaks, experiment.portrait
-        return Comparison(_searched(experiment, progress))
+        return Comparison(_searched(experiment, progress), (*said, *held.notes))
 
 
-def _written(frame: "pd.DataFrame", path: Path) -> None:
-    """Write the frame where it can be packed; its index is no column."""
-    import pyarrow as pa
+def _split_is_asked(settings: Profile, profile: str, overrides: Sequence[str]) -> bool:
+    """Whether somebody chose how rows are divided; the shipped profiles' random split is nobody's choice."""
+    if settings.split.kind != "random" or any(override.partition("=")[0].strip() == "split.kind" for override in overrides):
+        return True
+    return profile.endswith(".toml") and "kind" in settings.split.model_fields_set
 
-    from batchlab.errors import BadInput
 
-    if not hasattr(frame, "to_parquet"):
-        raise BadInput(f"batchlab.compare takes a pandas DataFrame, not {type(frame).__name__}.")
-    try:
-        frame.rename(columns=str).to_parquet(path, index=False)
-    except (pa.ArrowException, ValueError, TypeError) as error:
-        raise BadInput(f"the frame cannot be read as a table: {error}") from error
+def _by_time(held: Held, settings: Profile, split_asked: bool) -> tuple[list[str], list[str]]:
+    """Return the settings with which an index of dates orders the rows and divides them, where nothing else was said, and a note on it."""
+    name, own = held.time, settings.columns
+    if name is None or own.time is not None or name in (*own.drop, *own.categorical, own.group, own.key, held.target):
+        return [], []
+    chosen = [f"columns.time={json.dumps(name, ensure_ascii=False)}"]
+    note = f"the frame's index '{name}' holds dates and is the time column"
+    if split_asked:
+        return chosen, [f"{note}; the split is {settings.split.kind}, as asked for"]
+    how = "the earliest rows train, the latest validate and test"
+    ways = "for a random split: overrides=['split.kind=random']; without the dates: frame.reset_index(drop=True)"
+    return [*chosen, "split.kind=chronological"], [f"{note}, so rows are split by time (chronological): {how}; {ways}"]
 
 
 def _searched(experiment: Experiment, progress: bool | None) -> Search:

@@ -1,0 +1,275 @@
+"""Tables as people hold them: what their types, signs, codes and indexes mean is taken or refused in words, in packing and in serving."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import ipc
+from scipy.sparse import csr_matrix
+
+import batchlab
+from batchlab.config import load_profile
+from batchlab.errors import BadInput
+from batchlab.intake import Held, taken
+from batchlab.notebook import _by_time, _split_is_asked
+from batchlab.serving.batchlab_serving import frame_packed
+from batchlab.sources.arrow import Arrow
+from batchlab.sources.csv import Csv
+from batchlab.sources.parquet import Parquet
+from batchlab.table import PackedTable, pack
+from batchlab.table.columns import CheckRule, Columns
+from tests.conftest import SMALL
+
+ROWS = 120
+FEW = {"strategies": ["full_batch", "mini_batch"], "overrides": [*SMALL, "train.epochs=10", "search.batch_rows=[8,32]"], "progress": False}
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    made = pd.DataFrame({"a": rng.normal(size=ROWS), "b": rng.normal(size=ROWS)})
+    return made.assign(y=3 * made.a + made.b + rng.normal(size=ROWS))
+
+
+def packed(frame: pd.DataFrame, folder: Path, csv: bool = False, rule: CheckRule | None = None, **columns: Any) -> PackedTable:
+    """Pack a frame by way of the file that a person would write."""
+    chosen = Columns(**{"target": "y", **columns})
+    if csv:
+        frame.to_csv(folder / "rows.csv", index=False)
+        return pack(Csv(path=folder / "rows.csv"), chosen, folder / "tables", rule=rule or CheckRule())
+    frame.to_parquet(folder / "rows.parquet", index=False)
+    return pack(Parquet(path=folder / "rows.parquet"), chosen, folder / "tables", rule=rule or CheckRule())
+
+
+def feature(table: PackedTable, name: str) -> np.ndarray[Any, Any]:
+    """One packed column `[rows]`, its offset added again."""
+    offsets = {own: column.offset for column in table.schema.columns for own in column.packed_names}
+    return np.asarray(table.features[:, table.schema.packed_names.index(name)], np.float64) + offsets[name]
+
+
+DURATIONS = pd.to_timedelta(np.arange(ROWS) * 1.5, unit="h")
+
+
+def test_durations_are_seconds_in_packing_and_serving_whatever_their_unit(frame: pd.DataFrame, tmp_path: Path) -> None:
+    for unit in ("ns", "us", "ms", "s"):
+        (tmp_path / unit).mkdir()
+        given = frame.assign(waited=pd.Series(DURATIONS).where(frame.index != 7).to_numpy().astype(f"timedelta64[{unit}]"))
+        table = packed(given, tmp_path / unit)
+        expected = np.where(np.arange(ROWS) == 7, np.nan, DURATIONS.total_seconds())
+        np.testing.assert_allclose(feature(table, "waited"), expected, atol=0.5)
+        np.testing.assert_array_equal(frame_packed(given, table.schema.columns), table.features)
+
+
+def test_a_duration_can_be_the_target_the_time_and_the_group(frame: pd.DataFrame, tmp_path: Path) -> None:
+    table = packed(frame.assign(waited=DURATIONS, y=DURATIONS * 2), tmp_path, time="waited")
+    np.testing.assert_array_equal(table.target, DURATIONS.total_seconds() * 2)
+    np.testing.assert_array_equal(table.side_column("time"), DURATIONS.total_seconds())
+    (tmp_path / "grouped").mkdir()
+    grouped = packed(frame.assign(waited=pd.to_timedelta(np.arange(ROWS) % 5, unit="D")), tmp_path / "grouped", group="waited")
+    assert len(set(np.asarray(grouped.side_column("group")))) == 5
+
+
+@pytest.mark.parametrize(("freq", "clock"), [("M", False), ("D", False), ("W", False), ("Q", False), ("h", True)])
+def test_periods_are_the_dates_on_which_they_begin(frame: pd.DataFrame, tmp_path: Path, freq: str, clock: bool) -> None:
+    periods = pd.Series(pd.period_range("2000-01-01", periods=ROWS, freq=freq)).where(frame.index != 3)
+    given = frame.assign(month=periods)
+    table = packed(given, tmp_path)
+    expected = periods.dt.to_timestamp().to_numpy().astype("datetime64[us]").astype(np.float64) / 86_400e6
+    np.testing.assert_allclose(feature(table, "month.days"), np.where(np.arange(ROWS) == 3, np.nan, expected), rtol=1e-6)
+    assert ("month.day_sin" in table.schema.packed_names) == clock
+    np.testing.assert_array_equal(frame_packed(given, table.schema.columns), table.features)
+
+
+def test_periods_of_a_file_are_dates_too_where_pandas_was_not_imported_and_in_arrow_files(frame: pd.DataFrame, tmp_path: Path) -> None:
+    given = frame.assign(month=pd.period_range("2000-01", periods=ROWS, freq="M"))
+    given.to_parquet(tmp_path / "rows.parquet", index=False)
+    code = (
+        "from batchlab.sources.parquet import Parquet; import sys; from pathlib import Path\n"
+        "assert 'pandas' not in sys.modules\n"
+        f"print(Parquet(path=Path({str(tmp_path / 'rows.parquet')!r})).peek().field('month').type)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "date32[day]"
+    held = pa.Table.from_pandas(given, preserve_index=False)
+    with ipc.new_file(tmp_path / "rows.arrow", held.schema) as file:
+        file.write_table(held)
+    table = pack(Arrow(path=tmp_path / "rows.arrow"), Columns(target="y"), tmp_path / "tables")
+    assert feature(table, "month.days")[12] == 11_323  # 2001-01-01
+
+
+DAYS = pd.date_range("2020-01-01", periods=ROWS)
+
+
+def names(held: Held) -> list[str]:
+    return [name for name, _ in held.columns]
+
+
+@pytest.mark.parametrize(
+    ("index", "columns", "time", "note"),
+    [
+        (pd.RangeIndex(ROWS), ["a", "b", "y"], None, None),
+        (pd.RangeIndex(ROWS, name="row"), ["a", "b", "y"], None, None),
+        (pd.Index(np.arange(ROWS)[::-1].copy()), ["a", "b", "y"], None, None),
+        (DAYS, ["index", "a", "b", "y"], "index", None),
+        (DAYS.rename("day").tz_localize("UTC"), ["day", "a", "b", "y"], "day", None),
+        (DAYS.rename("b"), ["b (index)", "a", "b", "y"], "b (index)", None),
+        (pd.period_range("2000-01", periods=ROWS, freq="M", name="month"), ["month", "a", "b", "y"], "month", None),
+        (pd.Index([day.date() for day in DAYS], name="day"), ["day", "a", "b", "y"], "day", None),
+        (pd.Index(np.arange(1900, 1900 + ROWS), name="year"), ["year", "a", "b", "y"], None, "index 'year' is taken as a column"),
+        (pd.Index(["x", "y"] * (ROWS // 2), name="kind"), ["kind", "a", "b", "y"], None, "index 'kind' is taken as a column"),
+        (pd.Index([f"w{row}" for row in range(ROWS)], name="id"), ["a", "b", "y"], None, "index 'id' only names the rows"),
+        (pd.MultiIndex.from_arrays([["x"] * ROWS, DAYS], names=["shop", "day"]), ["shop", "day", "a", "b", "y"], "day", "index 'shop'"),
+    ],
+)
+def test_an_index_that_holds_something_is_a_column_and_dates_order_the_rows(
+    frame: pd.DataFrame, index: pd.Index, columns: list[str], time: str | None, note: str | None
+) -> None:
+    held = taken(frame.set_index(index), "y")
+    assert (names(held), held.time) == (columns, time)
+    assert held.notes == [] if note is None else note in held.notes[0]
+
+
+def test_an_index_that_is_a_column_too_is_taken_once(frame: pd.DataFrame) -> None:
+    held = taken(frame.assign(day=DAYS).set_index("day", drop=False), "y")
+    assert (names(held), held.time, held.notes) == (["a", "b", "y", "day"], "day", [])
+
+
+def test_rows_are_split_by_the_time_of_the_index_unless_somebody_chose_otherwise(frame: pd.DataFrame, tmp_path: Path) -> None:
+    held = taken(frame.set_index(DAYS.rename("day")), "y")
+
+    def chosen(*overrides: str, profile: str = "quick") -> tuple[list[str], list[str]]:
+        settings = load_profile(profile, data="rows.parquet", target="y", overrides=overrides)
+        return _by_time(held, settings, _split_is_asked(settings, profile, overrides))
+
+    settings, (note,) = chosen()
+    assert settings == ['columns.time="day"', "split.kind=chronological"]
+    assert "split by time (chronological)" in note
+    assert "overrides=['split.kind=random']" in note
+    settings, (note,) = chosen("split.kind=random")
+    assert (settings, note.endswith("the split is random, as asked for")) == (['columns.time="day"'], True)
+    assert chosen("columns.time=a") == chosen('columns.drop=["day"]') == ([], [])
+    (tmp_path / "own.toml").write_text('[split]\nkind = "random"\n[strategies.full_batch]\n')
+    assert chosen(profile=str(tmp_path / "own.toml"))[0] == ['columns.time="day"']
+
+
+def test_a_comparison_of_a_frame_of_dates_tests_on_the_latest_and_says_so(frame: pd.DataFrame) -> None:
+    shuffled = frame.set_index(DAYS.rename("day")).sample(frac=1, random_state=0)
+    found = batchlab.compare(shuffled, "y", **FEW)  # type: ignore[arg-type]
+    times, split = shuffled.index, found.search.experiment.split
+    assert times[split.test].min() > times[split.validation].max() > times[split.train].max()
+    assert "split by time (chronological)" in found.verdict.notes[0]
+    assert "split by time (chronological)" in found.page()
+    assert "split by time (chronological)" in found._repr_html_()
+
+
+class Speaking:
+    """A table of another library: all that is known of it is that it speaks Arrow's protocol."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+class Polars(Speaking):
+    """As polars does it: with `to_arrow`, and views where its stream has text."""
+
+    __arrow_c_stream__ = None  # type: ignore[assignment]
+
+    def to_arrow(self) -> pa.Table:
+        return self.table
+
+
+@pytest.mark.parametrize("kind", ["table", "batch", "reader", "stream", "to_arrow"])
+def test_arrow_tables_and_what_speaks_arrow_are_taken(frame: pd.DataFrame, tmp_path: Path, kind: str) -> None:
+    words = pa.array(["x", "z"] * (ROWS // 2), pa.string_view())
+    waited = pa.array(DURATIONS.to_numpy().astype("timedelta64[us]"))
+    table = pa.table({"a": frame.a, "kind": words, "waited": waited, "many": words.dictionary_encode(), "y": frame.y})
+    given = {
+        "table": table,
+        "batch": table.to_batches()[0],
+        "reader": table.to_reader(),
+        "stream": Speaking(table),
+        "to_arrow": Polars(table),
+    }[kind]
+    held = taken(given, "y")
+    held.write(tmp_path / "rows.parquet", ())
+    packed_table = pack(Parquet(path=tmp_path / "rows.parquet"), Columns(target="y"), tmp_path / "tables")
+    kinds = {column.name: column.kind for column in packed_table.schema.columns}
+    assert kinds == {"a": "number", "kind": "category", "waited": "number", "many": "category"}
+    np.testing.assert_array_equal(packed_table.target, frame.y)
+
+
+def test_arrays_are_taken_as_x_and_y(frame: pd.DataFrame) -> None:
+    features, target = frame[["a", "b"]], frame.y
+    assert names(taken(features.to_numpy(), target.to_numpy())) == ["x0", "x1", "y"]
+    assert names(taken(features.to_numpy().tolist(), target.tolist())) == ["x0", "x1", "y"]
+    assert names(taken(features, target)) == ["a", "b", "y"]
+    assert names(taken(features, target.to_numpy()[:, None])) == ["a", "b", "y"]
+    assert names(taken(features.rename(columns={"b": "y"}), target.to_numpy())) == ["a", "y", "target"]
+    assert names(taken(pa.Table.from_pandas(features), pa.array(target))) == ["a", "b", "y"]
+    held = taken(features.to_numpy(), np.where(target > 0, "up", "down"))
+    assert held.target == "y"
+    assert held.columns[-1][1].to_pylist() == np.where(target > 0, "up", "down").tolist()
+    found = batchlab.compare(features.to_numpy(), target.to_numpy(), **FEW)  # type: ignore[arg-type]
+    assert found.search.experiment.table.schema.features == ("x0", "x1")
+
+
+class Point:
+    """Something that is no value of a table."""
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            {"c": [1, "two", 3.5] * (ROWS // 3)},
+            ["column 'c' holds values of several types (40 int, 40 str, 40 float)", "to_numeric(frame['c']"],
+        ),
+        ({"c": np.ones(ROWS) * 1j}, ["column 'c' holds complex numbers (120 complex); give their real and imaginary parts"]),
+        ({"c": [Point()] * ROWS}, ["column 'c' holds what is neither number, text, boolean nor date (120 Point"]),
+        ({"c": [1, "x"] * (ROWS // 2), "d": np.ones(ROWS) * 1j}, ["column 'c' holds values", "column 'd' holds complex"]),
+    ],
+)
+def test_columns_that_arrow_cannot_take_are_named_with_what_they_hold(
+    frame: pd.DataFrame, tmp_path: Path, change: dict[str, Any], expected: list[str]
+) -> None:
+    held = taken(frame.assign(**change), "y")
+    with pytest.raises(BadInput) as caught:
+        held.write(tmp_path / "rows.parquet", ())
+    assert all(words in str(caught.value) for words in expected)
+    held.write(tmp_path / "rows.parquet", tuple(change))  # dropped columns do no harm
+    assert pq.read_table(tmp_path / "rows.parquet").num_rows == ROWS
+
+
+def test_an_arrow_type_that_no_file_takes_is_named(tmp_path: Path) -> None:
+    union = pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])])
+    with pytest.raises(BadInput, match=r"column 'u' holds sparse_union.*, which no table file takes; drop it"):
+        taken(pa.table({"u": union, "y": [1, 2]}), "y").write(tmp_path / "rows.parquet", ())
+
+
+@pytest.mark.parametrize(
+    ("given", "target", "expected"),
+    [
+        (3, "y", "takes a pandas DataFrame, a polars or Arrow table, or arrays X [rows, features] and y [rows], not int"),
+        (np.ones((3, 2)), "y", "an array has no column names, so target must be the values to predict"),
+        (np.ones(3), np.ones(3), "X has the shape (3), but must be [rows, features]: X.reshape(-1, 1)"),
+        (np.ones((3, 2, 2)), np.ones(3), "X has the shape (3, 2, 2), but must be [rows, features]: X.reshape(len(X), -1)"),
+        (np.ones((3, 2)), np.ones(4), "X has 3 rows but y has 4"),
+        (np.ones((3, 2)), np.ones((3, 2)), "y has the shape (3, 2), but must be [rows]"),
+        (pd.DataFrame({"a": [1, 2]}), pd.Series([1, 2], [1, 2]), "X and y have different indexes"),
+        (pd.DataFrame({"a": [1, 2]}), pd.Series([1, 2], name="a"), "y is named 'a', and so is a column of X"),
+        (csr_matrix(np.eye(3)), np.ones(3), "make the sparse matrix a plain one: X.toarray()"),
+    ],
+)
+def test_what_is_no_table_or_does_not_go_together_is_refused(given: Any, target: Any, expected: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        taken(given, target)
+    assert expected in str(caught.value)
