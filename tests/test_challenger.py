@@ -207,7 +207,7 @@ def test_rows_that_are_dated_ahead_are_refused(folder: Path) -> None:
 
 def test_unusable_rows_are_counted_since_the_mark(folder: Path) -> None:
     def spoilt(frame: pd.DataFrame, count: int) -> pd.DataFrame:
-        return frame.assign(y=frame["y"].where(np.arange(len(frame)) >= count))
+        return frame.assign(y=frame["y"].where(np.arange(len(frame)) >= count, np.inf))
 
     spoilt(rows(1000, "2020-01-01", 0, ["a", "b"]), 10).to_parquet(folder / "1.parquet")
     _, table = packed(folder)

@@ -273,3 +273,28 @@ def test_what_is_no_table_or_does_not_go_together_is_refused(given: Any, target:
     with pytest.raises(BadInput) as caught:
         taken(given, target)
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("csv", [False, True])
+def test_rows_without_a_target_are_left_out_with_their_number_and_are_no_bad_rows(frame: pd.DataFrame, tmp_path: Path, csv: bool) -> None:
+    given = frame.assign(y=frame.y.where(frame.index % 2 == 0))
+    table = packed(given, tmp_path, csv)
+    assert (table.schema.rows, table.schema.unlabelled, table.schema.quarantined, table.schema.source_rows) == (60, 60, {}, 120)
+    np.testing.assert_allclose(table.target, given.y.dropna())
+    assert table.quarantine is None
+    (note,) = table.schema.notes
+    assert note == (
+        "target 'y' is missing in 60 of 120 rows (50.0%), which are left out; only 60 rows are left to train, validate and test on"
+    )
+
+
+def test_bad_rows_are_a_share_of_those_that_have_a_target(frame: pd.DataFrame, tmp_path: Path) -> None:
+    given = frame.assign(y=frame.y.where(frame.index >= 100).where(frame.index < 118, np.inf))
+    with pytest.raises(BadInput, match=r"2 of 20 rows \(10\.0%\) cannot be used"):
+        packed(given, tmp_path)
+
+
+def test_a_class_whose_name_means_missing_is_named_in_the_note(frame: pd.DataFrame, tmp_path: Path) -> None:
+    given = frame.assign(y=["mild", "severe", "none", ""] * 30)
+    (note,) = packed(given, tmp_path).schema.notes
+    assert "missing in 60 of 120 rows (50.0%), which are left out (30 'none' among them: if that is a class of its own, give it" in note

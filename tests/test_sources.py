@@ -129,10 +129,11 @@ def test_the_task_is_inferred_from_the_target_and_can_be_forced(
         ({"price": 1e200}, {"task": "regression"}, "is constant"),
         ({"price": np.arange(60) * 1e200}, {}, "target 'price' reaches 5.9e+201"),
         (
-            {"price": ["x", "y", " ", ""] * 15},
+            {"price": [1.5, 2.5, np.inf, np.inf] * 15},
             {},
-            "30 of 60 rows (50.0%) cannot be used, more than 5% (checks.largest_quarantined): target 'price'",
+            "30 of 60 rows (50.0%) cannot be used, more than 5% (checks.largest_quarantined): target 'price' is infinite",
         ),
+        ({"price": [*range(5), *[None] * 55]}, {}, "target 'price' is missing in 55 of 60 rows; the 5 left are too few to train"),
         ({"city": "Rome"}, {"time": "city"}, "time column 'city' holds text that is neither numbers nor dates"),
     ],
 )

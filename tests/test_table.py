@@ -194,25 +194,21 @@ def test_rows_that_cannot_be_used_are_in_quarantine_with_their_reason(tmp_path: 
     frame["size"] = frame["size"].map(lambda value: None if pd.isna(value) else str(value))
     frame.loc[[3, 5], "size"] = "large"
     frame.loc[[5, 7, 9], "price"] = None
-    frame.loc[11, "price"] = np.inf
+    frame.loc[[11, 13], "price"] = np.inf
     table = packed(frame, tmp_path)
     assert table.quarantine is not None
     kept = pd.read_parquet(table.quarantine).sort_values("row")
-    assert kept["row"].tolist() == [3, 5, 7, 9, 11]
-    assert kept["reason"].tolist() == [
-        *["column 'size': 'large' is not a number"] * 2,
-        *["target 'price' is missing"] * 2,
-        "target 'price' is infinite",
-    ]
+    assert kept["row"].tolist() == [3, 11, 13]
+    assert kept["reason"].tolist() == ["column 'size': 'large' is not a number", *["target 'price' is infinite"] * 2]
     assert json.loads(kept["text"].iloc[0])["size"] == "large"
-    assert (table.schema.rows, table.schema.source_rows) == (ROWS - 5, ROWS)
+    assert (table.schema.rows, table.schema.unlabelled, table.schema.source_rows) == (ROWS - 6, 3, ROWS)
 
 
 def test_more_bad_rows_than_the_set_share_fail_the_run_and_stay_to_be_looked_at(tmp_path: Path) -> None:
     frame = everyday()
-    frame.loc[:199, "price"] = None
+    frame.loc[:199, "price"] = np.inf
     with pytest.raises(
-        BadInput, match=r"200 of 2,000 rows \(10\.0%\) cannot be used, more than 5% .*target 'price' is missing: 200"
+        BadInput, match=r"200 of 2,000 rows \(10\.0%\) cannot be used, more than 5% .*target 'price' is infinite: 200"
     ) as caught:
         packed(frame, tmp_path)
     place = Path(str(caught.value).split("They are in '")[1].split("'")[0])

@@ -22,6 +22,7 @@ from batchlab.table.limits import check_features, check_target, check_weights
 from batchlab.table.plan import planned
 from batchlab.table.portions import Packer, exact_precision
 from batchlab.table.schema import ColumnFacts, PackedTable, Schema
+from batchlab.table.unlabelled import check_labelled, unlabelled_note
 from batchlab.table.writing import Draft, check_space, writing_under
 
 if TYPE_CHECKING:
@@ -82,19 +83,37 @@ def _opened_or_packed(source: Source, reading: Reading, columns: Columns, tables
     """Open the table if it is there, else pack it; keep its contract, and hold it to the rule."""
     path = contracts.path_of(source, columns.target, tables)
     contract = None if path is None else contracts.opened(path)
-    digest = plain = _digest(reading.fingerprint, columns)
-    if contract is not None and path is not None:
-        contracts.check_kinds(contract, (), reading.schema.names, (), path)
-        own = contracts.opened(tables / plain / "contract.json")
-        digest = plain if contract == own and contract.inferred_from == plain else _digest(plain, contract)
+    digest = _name_of(reading, columns, tables, contract, path)
     if not (tables / digest / "schema.json").exists():
         _pack(Job(source.name, reading, columns, tables, digest, contract, path, rule, listener))
     table = PackedTable.open(tables / digest)
     if path is not None and contract is None:
         _keep_contract(table, path)
-    counts = table.schema.quarantined
-    _check_quarantine(counts, table.schema.source_rows, rule, table.quarantine, contracts.demanded(counts, contract, path))
+    counts, labelled = table.schema.quarantined, table.schema.source_rows - table.schema.unlabelled
+    _check_quarantine(counts, labelled, rule, table.quarantine, contracts.demanded(counts, contract, path))
     return table
+
+
+def packed_before(source: Source, columns: Columns, tables: Path, seed: int = 0) -> PackedTable | None:
+    """Return the table that `pack` would open for the source as it is now; None where it would have to pack one.
+
+    No row is read of files whose content is known since the last time.
+    """
+    with writing_under(tables):
+        reading = source.opened(seed, tables / ".reading")
+        path = contracts.path_of(source, columns.target, tables)
+        digest = _name_of(reading, columns, tables, None if path is None else contracts.opened(path), path)
+        return PackedTable.open(tables / digest) if (tables / digest / "schema.json").exists() else None
+
+
+def _name_of(reading: Reading, columns: Columns, tables: Path, contract: Contract | None, path: Path | None) -> str:
+    """Return the digest of what is read and how it is encoded; raises BadInput for columns that break the contract."""
+    plain = _digest(reading.fingerprint, columns)
+    if contract is None or path is None:
+        return plain
+    contracts.check_kinds(contract, (), reading.schema.names, (), path)
+    own = contracts.opened(tables / plain / "contract.json")
+    return plain if contract == own and contract.inferred_from == plain else _digest(plain, contract)
 
 
 def _keep_contract(table: PackedTable, path: Path) -> None:
@@ -174,9 +193,11 @@ def _portions(reading: Reading, width: int, on_bad_line: Callable[[BadLine], Non
 def _check_rows(job: Job, packer: Packer) -> None:
     """Raise BadInput when too many rows cannot be used; they are kept where the error says."""
     counts, kept = dict(packer.quarantine.counts), job.tables / f"quarantine-{job.digest}.parquet"
+    labelled = packer.source_rows - packer.unlabelled.total() + counts.get(BAD_LINE, 0)
+    check_labelled(job.columns.target, packer.unlabelled.total(), labelled)
     demanded = contracts.demanded(counts, job.contract, job.contract_path)
     try:
-        _check_quarantine(counts, packer.source_rows + counts.get(BAD_LINE, 0), job.rule, kept, demanded)
+        _check_quarantine(counts, labelled, job.rule, kept, demanded)
     except BadInput:
         shutil.move(packer.quarantine.path, kept)
         raise
@@ -214,7 +235,8 @@ def _finish(job: Job, packer: Packer, draft: Draft) -> None:
         target=target,
         digest=job.digest,
         quarantined=dict(packer.quarantine.counts),
-        notes=(*_read_as(job.reading.description), *packer.plan.notes, *_remarks(job, facts)),
+        unlabelled=packer.unlabelled.total(),
+        notes=(*_read_as(job.reading.description), *packer.plan.notes, *unlabelled_note(packer), *_remarks(job, facts)),
     )
     (draft.path / "contract.json").write_text(own.model_dump_json(indent=2))
     (draft.path / "statistics.json").write_text(json.dumps([item.model_dump() for item in facts], indent=2))

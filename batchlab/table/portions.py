@@ -1,5 +1,6 @@
 """The pass that packs: raw batches in; usable rows, their figures and the rows for quarantine out."""
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -44,6 +45,7 @@ class Packer:
         }
         self.target_values: NDArray[np.float64] | None = np.zeros(0)
         self.weights = Figures(1)
+        self.unlabelled = Counter[str]()
         self.draft, self.source_rows = draft, 0
         self.precision = precision
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="writing")
@@ -60,7 +62,8 @@ class Packer:
     def add(self, batch: "pa.RecordBatch") -> None:
         """Pack the usable rows of one portion; put the others into quarantine."""
         reasons = Reasons(batch, self.quarantine, self.source_rows)
-        values, target = self._features(batch, reasons), self._target(batch, reasons)
+        target = self._target(batch, reasons)  # first: a row without one is left out whatever else is wrong with it
+        values = self._features(batch, reasons)
         sides = self._sides(batch, reasons)
         self.source_rows += batch.num_rows
         kept = reasons.usable
@@ -116,7 +119,9 @@ class Packer:
         found, unreadable = exact(values, column)
         reasons.unreadable(column, unreadable, values)
         gaps = np.isnan(found[:, 0]) & ~unreadable
-        reasons.put(gaps, f"target '{column.name}' is missing", column.name)
+        if gaps.any():
+            self._note_unlabelled(values.filter(_arrow_flags(gaps)))
+            reasons.leave_out(gaps)
         reasons.put(np.isinf(found[:, 0]), f"target '{column.name}' is infinite", column.name)
         terms = contracts.bounds(self.contract, column.name)
         if terms is not None:
@@ -180,6 +185,16 @@ class Packer:
         if self.target_values is not None:
             merged = np.union1d(self.target_values, target)
             self.target_values = merged if len(merged) <= MOST_CLASSES else None
+
+    def _note_unlabelled(self, values: "pa.Array") -> None:
+        """Count rows without a target by how that is written: a class of the name 'none' would be among them."""
+        import pyarrow.compute as pc
+
+        if not is_text(values.type):
+            self.unlabelled[""] += len(values)
+            return
+        counts = pc.value_counts(pc.utf8_trim_whitespace(values.fill_null("")))
+        self.unlabelled.update(dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)))
 
     def close(self) -> None:
         """Finish all files."""

@@ -29,6 +29,10 @@ class Reasons:
             self.quarantine.add(reason, detail, text_of(self.batch, row), row=self.rows_before + row, column=column)
         self.usable &= ~flags
 
+    def leave_out(self, flags: NDArray[np.bool_]) -> None:
+        """Leave rows out that are not bad, but nothing to learn from: they are counted, not kept."""
+        self.usable &= ~flags
+
     def unreadable(self, column: PackedColumn, flags: NDArray[np.bool_], values: "pa.Array") -> None:
         """Put rows into quarantine whose value cannot be read as the column's kind."""
         date = "a date in a known format" if column.text else "a date within 280,000 years of 1970"

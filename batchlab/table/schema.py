@@ -58,7 +58,8 @@ class ColumnFacts(Record):
 
 
 class Schema(Record):
-    """What a packed table holds. Every source row is in `rows` or `quarantined`, by reason; `notes` say what people should know."""
+    """What a packed table holds. Every source row is in `rows`, by reason in `quarantined`, or for lack of a target in `unlabelled`; what
+    people should know is in `notes`."""
 
     source: str
     rows: int
@@ -66,6 +67,7 @@ class Schema(Record):
     target: Target
     digest: str
     quarantined: dict[str, int] = Field(default_factory=dict)
+    unlabelled: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -81,7 +83,7 @@ class Schema(Record):
     @property
     def source_rows(self) -> int:
         """All rows that the source had."""
-        return self.rows + sum(self.quarantined.values())
+        return self.rows + self.unlabelled + sum(self.quarantined.values())
 
 
 @dataclass(frozen=True)
