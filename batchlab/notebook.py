@@ -1,6 +1,7 @@
 """The whole comparison from a notebook or a script: a data frame in, the verdict out, without Prefect or MLflow."""
 
 import json
+import shutil
 import signal
 import sys
 import tempfile
@@ -22,7 +23,8 @@ from batchlab.search.records import to_target, trials_frame, verdict_of
 from batchlab.search.search import Search
 from batchlab.search.space import optimizer_words
 from batchlab.split import split
-from batchlab.table import pack
+from batchlab.table import PackedTable, pack
+from batchlab.table.writing import TooManyBadRows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,12 +145,24 @@ def compare(
         by_time, said = _by_time(held, settings, _split_is_asked(settings, profile, given))
         settings = load_profile(profile, overrides=[*given, *by_time], **choices) if by_time else settings
         held.write(path, settings.columns.drop)
-        table = pack(settings.source, settings.named_columns(), Path(folder) / "tables", settings.seed, settings.checks)
+        table = _packed(settings, Path(folder) / "tables")
         experiment = Experiment(settings, table, split(table, settings.split, settings.seed))
         experiment.check()
         # what is memory-mapped stays readable when the folder is gone; what is read from its files is read now
         _ = table.features, table.target, experiment.data, experiment.leaks, experiment.portrait
         return Comparison(_searched(experiment, progress), (*said, *held.notes))
+
+
+def _packed(settings: Profile, tables: Path) -> PackedTable:
+    """Pack the frame; where too many rows are bad, they are kept when the folder is gone."""
+    try:
+        return pack(settings.source, settings.named_columns(), tables, settings.seed, settings.checks)
+    except TooManyBadRows as error:
+        if error.kept is None or not error.kept.exists():
+            raise
+        readable = Path(tempfile.gettempdir()) / f"batchlab-{error.kept.name}"  # one file a frame: the name holds its digest
+        shutil.copyfile(error.kept, readable)
+        raise TooManyBadRows(str(error).replace(str(error.kept), str(readable)), readable) from None
 
 
 def _split_is_asked(settings: Profile, profile: str, overrides: Sequence[str]) -> bool:

@@ -298,3 +298,23 @@ def test_a_class_whose_name_means_missing_is_named_in_the_note(frame: pd.DataFra
     given = frame.assign(y=["mild", "severe", "none", ""] * 30)
     (note,) = packed(given, tmp_path).schema.notes
     assert "missing in 60 of 120 rows (50.0%), which are left out (30 'none' among them: if that is a class of its own, give it" in note
+
+
+def test_bad_rows_of_a_frame_are_in_the_error_and_in_a_file_that_stays(
+    frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    given = frame.assign(y=frame.y.where(frame.index % 10 > 0, np.inf))
+    with pytest.raises(BadInput, match=r"12 of 120 rows \(10\.0%\) cannot be used") as caught:
+        batchlab.compare(given, "y", **FEW)  # type: ignore[arg-type]
+    said = str(caught.value)
+    assert "The first: row 0: target 'y' is infinite; row 10: target 'y' is infinite; row 20: target 'y' is infinite." in said
+    (kept,) = tmp_path.iterdir()
+    assert f"They are in '{kept}', each with its reason" in said
+    assert pd.read_parquet(kept)["row"].tolist() == [*range(0, ROWS, 10)]
+
+
+def test_bad_lines_of_a_file_are_in_the_error(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a,y\n1,2\n3\n4,5\n")
+    with pytest.raises(BadInput, match=r"The first: line 3: 1 column where the header has 2\. They are in '"):
+        pack(Csv(path=tmp_path / "rows.csv"), Columns(target="y"), tmp_path / "tables", rule=CheckRule())

@@ -23,7 +23,7 @@ from batchlab.table.plan import planned
 from batchlab.table.portions import Packer, exact_precision
 from batchlab.table.schema import ColumnFacts, PackedTable, Schema
 from batchlab.table.unlabelled import check_labelled, unlabelled_note
-from batchlab.table.writing import Draft, check_space, writing_under
+from batchlab.table.writing import Draft, TooManyBadRows, check_space, first_of, writing_under
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -197,22 +197,26 @@ def _check_rows(job: Job, packer: Packer) -> None:
     check_labelled(job.columns.target, packer.unlabelled.total(), labelled)
     demanded = contracts.demanded(counts, job.contract, job.contract_path)
     try:
-        _check_quarantine(counts, labelled, job.rule, kept, demanded)
+        _check_quarantine(counts, labelled, job.rule, kept, demanded, packer.quarantine.path)
     except BadInput:
         shutil.move(packer.quarantine.path, kept)
         raise
     kept.unlink(missing_ok=True)
 
 
-def _check_quarantine(counts: dict[str, int], rows: int, rule: CheckRule, kept: Path | None, demanded: str) -> None:
-    """Raise BadInput when more rows cannot be used than may be; `demanded` says what the contract that some break asks for."""
+def _check_quarantine(
+    counts: dict[str, int], rows: int, rule: CheckRule, kept: Path | None, demanded: str, examples: Path | None = None
+) -> None:
+    """Raise TooManyBadRows when more rows cannot be used than may be, with the first of those in the file `examples` (else `kept`);
+    `demanded` says what the contract that some break asks for."""
     bad = sum(counts.values())
     if rows and (bad == rows or bad / rows > rule.largest_quarantined):
         reasons = "; ".join(f"{reason}: {count:,}" for reason, count in sorted(counts.items(), key=lambda item: -item[1])[:10])
         allowed = f", more than {100 * rule.largest_quarantined:g}% (checks.largest_quarantined)" if rule.largest_quarantined < 1 else ""
-        raise BadInput(
-            f"{bad:,} of {rows:,} rows ({100 * bad / rows:.1f}%) cannot be used{allowed}: {reasons}. "
-            f"They are in '{kept}', each with its reason.{demanded}"
+        raise TooManyBadRows(
+            f"{bad:,} of {rows:,} rows ({100 * bad / rows:.1f}%) cannot be used{allowed}: {reasons}.{first_of(examples or kept)} "
+            f"They are in '{kept}', each with its reason.{demanded}",
+            kept,
         )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PREFIX, LOCK = ".packing-", ".lock"
 MOST_WAITING = 10_000
-LONGEST_TEXT = 2000
+LONGEST_TEXT, FIRST_ROWS = 2000, 3
 """A quarantined row's text is cut after so many characters."""
 
 
@@ -92,6 +92,27 @@ class Quarantine:
         self.writer = self.writer or parquet.ParquetWriter(self.path, table.schema)
         self.writer.write_table(table)
         self.waiting = []
+
+
+class TooManyBadRows(BadInput):
+    """More rows cannot be used than may be; they are in the file `kept`."""
+
+    def __init__(self, text: str, kept: Path | None) -> None:
+        super().__init__(text)
+        self.kept = kept
+
+
+def first_of(kept: Path | None) -> str:
+    """Say what is wrong with the first rows in a file of quarantined ones, and where they are."""
+    from pyarrow import parquet
+
+    if kept is None or not kept.exists():
+        return ""
+    with parquet.ParquetFile(kept) as file:
+        rows = next(file.iter_batches(batch_size=FIRST_ROWS), None)
+    found = [] if rows is None else rows.to_pylist()
+    said = [f"line {row['line']}: {row['reason']}" if row["row"] is None else f"row {row['row']}: {row['reason']}" for row in found]
+    return f" The first: {'; '.join(said)}." if said else ""
 
 
 class Draft:
