@@ -18,6 +18,7 @@ from batchlab.config import load_profile
 from batchlab.errors import BadInput
 from batchlab.intake import Held, taken
 from batchlab.notebook import _by_time, _split_is_asked
+from batchlab.search.remarks import against_constant
 from batchlab.serving.batchlab_serving import frame_packed
 from batchlab.sources.arrow import Arrow
 from batchlab.sources.csv import Csv
@@ -318,3 +319,20 @@ def test_bad_lines_of_a_file_are_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a,y\n1,2\n3\n4,5\n")
     with pytest.raises(BadInput, match=r"The first: line 3: 1 column where the header has 2\. They are in '"):
         pack(Csv(path=tmp_path / "rows.csv"), Columns(target="y"), tmp_path / "tables", rule=CheckRule())
+
+
+@pytest.mark.parametrize(
+    ("own", "constant", "classes", "expected"),
+    [
+        (1.453, 1.216, False, "1.453, is higher than that of always predicting the mean, 1.216, so worse than no model: there may be"),
+        (1.2, 1.216, False, "1.2, is hardly lower than that of always predicting the mean, 1.216: there may be"),
+        (1.21601, 1.21602, False, "1.216, is the same as that of always predicting the mean: there may be"),
+        (0.7, 0.69, True, "0.7, is higher than that of always predicting the classes' shares, 0.69, so worse than no model"),
+        (0.5, 1.216, False, None),
+    ],
+)
+def test_a_loss_that_is_no_better_than_a_constants_is_said_to_be_what_it_is(
+    own: float, constant: float, classes: bool, expected: str | None
+) -> None:
+    said = against_constant(own, constant, 30, classes)
+    assert (expected in said[0]) if expected else said == []

@@ -93,12 +93,23 @@ def _nothing_learnt(about: Remarked) -> list[str]:
     if about.best is None or not np.isfinite(about.best.outcome.test_loss).all():
         return []
     own, constant = float(about.best.outcome.test_loss.mean()), about.experiment.constant_test_loss
-    if own < constant * (1 - about.experiment.split.sizes()["test"] ** -0.5):
+    return against_constant(own, constant, about.experiment.split.sizes()["test"], bool(about.experiment.table.schema.target.classes))
+
+
+def against_constant(own: float, constant: float, rows: int, classes: bool) -> list[str]:
+    """Say that a test loss is higher than a constant's, the same, or lower by no more than so few test rows can tell; else nothing."""
+    if own < constant * (1 - rows**-0.5):
         return []
-    how = "hardly lower" if own < constant else "higher"
+    what = "always predicting the classes' shares" if classes else "always predicting the mean"
+    if f"{own:.4g}" == f"{constant:.4g}":
+        how = f"the same as that of {what}"
+    elif own > constant:
+        how = f"higher than that of {what}, {constant:.4g}, so worse than no model"
+    else:
+        how = f"hardly lower than that of {what}, {constant:.4g}"
     return [
-        f"on the test rows the recommended setting's mean loss, {own:.4g}, is {how} than that of always predicting the "
-        f"mean, {constant:.4g}: there may be nothing to learn here, and then the choice means nothing"
+        f"on the test rows the recommended setting's mean loss, {own:.4g}, is {how}: there may be nothing to learn here, and then the "
+        "choice means nothing"
     ]
 
 
