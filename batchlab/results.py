@@ -88,6 +88,27 @@ class Period(Result):
     constant_test_loss: float
 
 
+class YardstickResult(Result):
+    """A cheap way to predict, scored on the split's rows: mean losses as settings have them, and the seconds that fitting took, on `rows`
+    of `of_rows` training rows. `key` is `constant`, `last_known`, `linear` or `boosting`.
+
+    `difference` is its test loss over the mean one of the recommended setting, less 1, with its 95% interval over draws and test rows; None
+    where they cannot be compared. `beats` says that it is detectably lower.
+    """
+
+    key: str
+    name: str
+    validation_loss: float | None
+    test_loss: float | None
+    difference: float | None
+    difference_ci: tuple[float, float] | None
+    beats: bool
+    seconds: float
+    rows: int
+    of_rows: int
+    note: str = ""
+
+
 class TrainingFacts(Result):
     """What a training is made of beside the setting: the network as keys of a profile and its inputs and outputs, loss and schedule,
     whether numbers are `scaled` and weights averaged, and the rows of an epoch. `loss_unit` turns losses as training sees them into the
@@ -113,8 +134,8 @@ class Verdict(Result):
     that. `value` and `ci` are in loss (objectives `best` and `loss`), seconds, rows or bytes, as `objective` says. `ratio` is the
     runner-up's seconds (rows, bytes; loss for `loss`) to the target over the recommended one's with its 97.5% interval,
     `full_batch_ratio` full batch's; `ties` cannot be told from the recommendation in that. `left_out` names what was not measured, with
-    the reason. `settings` are the keys of a profile that train so, `training` is what else a training is made of, and `code` says both in
-    a few lines.
+    the reason; `yardsticks` are cheap ways to predict, scored beside it. `settings` are the keys of a profile that train so, `training` is
+    what else a training is made of, and `code` says both in a few lines.
     """
 
     strategy: str | None
@@ -150,6 +171,7 @@ class Verdict(Result):
     search_seconds: float
     left_out: tuple[str, ...] = ()
     periods: tuple[Period, ...] = ()
+    yardsticks: tuple[YardstickResult, ...] = ()
     notes: tuple[str, ...]
     text: str
     settings: dict[str, Any] | None = None

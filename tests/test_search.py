@@ -33,6 +33,7 @@ SMALL = (
     "search.seeds=2",
     "search.timings=4",
     "search.max_minutes=inf",
+    "search.yardsticks=false",
     "train.epochs=5",
     "train.evaluations=20",
 )

@@ -18,9 +18,9 @@ def pair(ratio: float, low: float, high: float, *, at_least: bool = False, loss:
     return Pair(label="b", ratio=ratio, ratio_ci=(low, high), at_least=at_least, loss_ratio=loss, loss_ratio_ci=(loss, loss))
 
 
-def test_the_text_says_setting_loss_cost_batch_sizes_typed_and_what_was_left_out_in_this_order(found: Findings) -> None:
+def test_the_text_says_setting_loss_cost_batch_sizes_typed_yardstick_and_what_was_left_out_in_this_order(found: Findings) -> None:
     short = dear(replace(found, left_out={"memory": "no time", "loaders": "no time", "sorted order": "it would take a copy"}))
-    setting, loss, cost, sizes, typed, search = verdict_text(short).splitlines()
+    setting, loss, cost, sizes, typed, yardstick, search = verdict_text(short).splitlines()
     best, choice = short.best, short.choice
     assert best is not None
     assert choice is not None
@@ -38,6 +38,7 @@ def test_the_text_says_setting_loss_cost_batch_sizes_typed_and_what_was_left_out
     assert "memory ceiling" in sizes
     assert typed.startswith("What people type: batch 32, Adam 0.001 ")
     assert "; notebook: batch 10, SGD 0.01 " in typed
+    assert yardstick.startswith("No yardstick is detectably better; the best one, ")
     assert search.startswith(f"The search itself: {found.trials:,} trainings, ")
     left_out = "Left out: memory and loaders (no time). Left out: sorted order (it would take a copy)."
     assert search.endswith(f" of the 2 min that it was given. {left_out}")

@@ -10,7 +10,8 @@ from batchlab.analysis.estimates import Estimate
 from batchlab.report.claims import Claim
 from batchlab.report.document import table
 from batchlab.report.ranking import ranked, times_shown
-from batchlab.report.wording import beside, interval, memory, number, seconds, why
+from batchlab.report.wording import beside, beside_it_in_loss, interval, memory, number, seconds, why
+from batchlab.results import YardstickResult
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.space import optimizer_words
 
@@ -126,6 +127,26 @@ def _typed_row(found: Findings, item: Finding) -> str:
     return (
         f'<tr><td class="name">{name}</td><td data-label="rate">{item.learning_rate:g}</td>'
         f'<td data-label="validation loss">{_loss(item)}</td><td data-label="beside it">{answer}</td></tr>'
+    )
+
+
+def yardsticks_table(found: Findings, unit: str) -> str:
+    """Return cheap ways to predict, scored on the same rows, beside the recommendation."""
+    if not found.yardsticks:
+        return "<p>None was scored beside it (<code>search.yardsticks</code> is off, or there was no time).</p>"
+    headings = ["yardstick", f"validation loss ({unit})", f"test loss ({unit})", "test loss beside the recommendation's", "fitted in", "on"]
+    return table(headings, "".join(_yardstick_row(item) for item in found.yardsticks), "words")
+
+
+def _yardstick_row(item: YardstickResult) -> str:
+    mark = ' <span class="mark won">better</span>' if item.beats else ""
+    validation, test = ("–" if value is None else f"{value:.5g}" for value in (item.validation_loss, item.test_loss))
+    note = f"<small>{html.escape(item.note)}</small>" if item.note else ""
+    rows = f"{item.rows:,}{'' if item.rows >= item.of_rows else f' of {item.of_rows:,}'} rows"
+    return (
+        f'<tr><td class="name">{html.escape(item.name)}{mark}{note}</td><td data-label="validation loss">{validation}</td>'
+        f'<td data-label="test loss">{test}</td><td data-label="beside it">{html.escape(beside_it_in_loss(item))}</td>'
+        f'<td data-label="fitted in">{seconds(item.seconds)}</td><td data-label="on">{rows}</td></tr>'
     )
 
 

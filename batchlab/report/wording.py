@@ -9,6 +9,7 @@ from batchlab.analysis.verdict import Objective, Pair
 from batchlab.search.space import optimizer_words
 
 if TYPE_CHECKING:
+    from batchlab.results import YardstickResult
     from batchlab.search.findings import Finding, Findings
     from batchlab.search.space import Branch, Setting
     from batchlab.search.standings import Left
@@ -75,10 +76,10 @@ def verdict_text(found: "Findings") -> str:
 
 
 def beside_it(found: "Findings") -> list[str]:
-    """Return what stands beside the recommendation: batch sizes, what people type, and the search itself."""
+    """Return what stands beside the recommendation: batch sizes, what people type, the best yardstick, and the search itself."""
     limit = "" if found.limit_minutes is None else f" of the {number(found.limit_minutes)} min that it was given"
     search = f"The search itself: {found.trials:,} trainings, {seconds(found.seconds)}{limit}.{_left_out(found)}"
-    return [*_batch_sizes(found), *_typed(found), search]
+    return [*_batch_sizes(found), *_typed(found), *_unbeaten(found), search]
 
 
 def _left_out(found: "Findings") -> str:
@@ -90,13 +91,58 @@ def _left_out(found: "Findings") -> str:
 
 
 def recommendation(found: "Findings") -> list[str]:
-    """Return the recommended setting, its loss and its cost, a line each."""
+    """Return the recommended setting, the yardstick that is better where one is, its loss and its cost, a line each."""
     choice, best = found.choice, found.best
     if choice is None or best is None:
         return ["Every setting that was searched diverged or could not train a step in the time; see the reasons."]
-    lines = [f"Train with {setting(best)}, for {_length(found, best)}."]
+    lines = [f"Train with {setting(best)}, for {_length(found, best)}.", *_beaten(found)]
     lines.append(f"Its validation loss is {loss(choice.loss)}{_of_best(found)}{_on_test_rows(found)}")
     return [*lines, *_cost(found)]
+
+
+def _beaten(found: "Findings") -> list[str]:
+    """Say which yardstick is detectably better than the recommended setting, the best where several are."""
+    better = sorted((item for item in found.yardsticks if item.beats), key=lambda item: item.difference or 0.0)
+    if not better:
+        return []
+    item, others = better[0], [other.name for other in better[1:]]
+    some = f" on {item.rows:,} of {item.of_rows:,} rows" if item.rows < item.of_rows else ""
+    also = f" {sentence(listed(others))} {'is' if len(others) == 1 else 'are'} better too." if others else ""
+    compared = f"{sentence(item.name)} has a test loss of {_beside_test_loss(found, item)}, fitted in {seconds(item.seconds)}{some}"
+    return [f"{compared}: use that, unless a longer training or another model does better.{also}"]
+
+
+def _unbeaten(found: "Findings") -> list[str]:
+    """Say what the best yardstick comes to, where none is detectably better than the recommended setting."""
+    compared = sorted((item for item in found.yardsticks if item.difference is not None), key=lambda item: item.difference or 0.0)
+    if found.best is None or not compared or any(item.beats for item in compared):
+        return []
+    best = compared[0]
+    return [f"No yardstick is detectably better; the best one, {best.name}, has a test loss of {_beside_test_loss(found, best)}."]
+
+
+def _beside_test_loss(found: "Findings", item: "YardstickResult") -> str:
+    best = found.best
+    assert best is not None
+    assert item.test_loss is not None
+    return f"{item.test_loss:.4g} against {float(best.outcome.test_loss.mean()):.4g}, {beside_it_in_loss(item)}"
+
+
+def beside_it_in_loss(item: "YardstickResult") -> str:
+    """Say by how much a yardstick's test loss is lower or higher than the recommended setting's, with the interval."""
+    if item.difference is None:
+        return "not compared"
+    sign = -1 if item.difference < 0 else 1
+    said = f"{number(100 * abs(item.difference))}% {'lower' if sign < 0 else 'higher'}"
+    if item.difference_ci is None:
+        return said
+    low, high = sorted(100 * sign * end for end in item.difference_ci)
+    return f"{said} (95% CI {number(low)} to {number(high)}%)"
+
+
+def sentence(text: str) -> str:
+    """Return the text with a capital letter at its beginning."""
+    return text[:1].upper() + text[1:]
 
 
 def setting(item: "Finding") -> str:

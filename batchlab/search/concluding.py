@@ -12,6 +12,7 @@ from batchlab.analysis.throughput import throughput_knee
 from batchlab.analysis.verdict import Outcome, Pair, chosen, paired
 from batchlab.engine.records import TrialResult
 from batchlab.experiment import Experiment
+from batchlab.search.beside import beside
 from batchlab.search.evidence import (
     Goal,
     Ground,
@@ -27,6 +28,7 @@ from batchlab.search.judging import best_of
 from batchlab.search.known import Known
 from batchlab.search.memory import memory_ceiling
 from batchlab.search.noise import nearest_to
+from batchlab.search.records import training_facts
 from batchlab.search.remarks import Remarked, remarks_of
 from batchlab.search.space import Candidate, Line, Setting, lines_for, optimizer_words, rows_of_table
 
@@ -76,7 +78,9 @@ def concluded(ground: Ground, known: Known) -> Findings:
         seconds=known.seconds,
         limit_minutes=ground.limit_minutes,
         left_out=left_out,
+        yardsticks=beside(ground, known, best),
         notes=[*notes, *remarks_of(Remarked(experiment, terms, known, found, best, choice))],
+        training=training_facts(experiment, terms.row_count),
     )
 
 

@@ -10,7 +10,7 @@ from batchlab.analysis.estimates import Estimate
 from batchlab.analysis.frontier import Frontier
 from batchlab.analysis.verdict import Choice, Objective, Outcome, Pair
 from batchlab.engine.records import TrialResult
-from batchlab.results import Period
+from batchlab.results import Period, TrainingFacts, YardstickResult
 from batchlab.search.loaders import Delivery
 from batchlab.search.noise import NoisePoint
 from batchlab.search.space import Candidate
@@ -86,7 +86,7 @@ class Findings:
 
     `settings` holds the rows of the profile's strategies, `typed` what people type by default. `budget_rows` are those that a training
     could see. `left_out` names the parts that were not made, with the reason. `race` is how the
-    race stood at its end.
+    race stood at its end, `training` what trainings are made of beside their settings.
     """
 
     settings: Sequence[Finding]
@@ -116,6 +116,8 @@ class Findings:
     left_out: Mapping[str, str]
     notes: Sequence[str]
     periods: Sequence[Period] = ()
+    yardsticks: Sequence[YardstickResult] = ()
+    training: TrainingFacts | None = None
 
     @property
     def best(self) -> Finding | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.analysis.yardsticks import Yardstick
 from batchlab.engine.records import TrialResult
 from batchlab.search.loaders import Delivery
 from batchlab.search.noise import NoisePoint
@@ -20,14 +21,18 @@ Numbers = NDArray[np.float64]
 class Known:
     """What the race came to, and what was measured after it.
 
-    `confirmed` holds the trainings with fresh draws of each setting and `test_losses` theirs, in the target's unit; `models` one training
-    on the split itself, for shipping, and `noise` the gradient noise scale along it; `timings` and `peaks` are of rows of the table.
+    `confirmed` holds the trainings with fresh draws of each setting and `test_losses` `[draws]` theirs, in the target's unit, with
+    `test_portions` `[draws, portions]` those of equal portions of the test rows; `yardsticks` what cheap ways to predict come to; `models`
+    one training on the split itself, for shipping, and `noise` the gradient noise scale along it; `timings` and `peaks` are of rows of the
+    table.
     `left_out` says which parts were not made, and why. `trainings` counts those outside the race.
     """
 
     standings: Standings = field(default_factory=Standings)
     confirmed: Mapping[Setting, Sequence[TrialResult]] = field(default_factory=dict)
     test_losses: Mapping[Setting, Numbers] = field(default_factory=dict)
+    test_portions: Mapping[Setting, Numbers] = field(default_factory=dict)
+    yardsticks: Sequence[Yardstick] = ()
     models: Mapping[Setting, TrialResult] = field(default_factory=dict)
     noise: Mapping[Setting, Sequence[NoisePoint]] = field(default_factory=dict)
     timings: Mapping[Candidate, Timings] = field(default_factory=dict)

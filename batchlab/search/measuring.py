@@ -1,4 +1,4 @@
-"""What is measured once the race is run and confirmed: test rows, undisturbed timings, memory, loaders, models, sorted order.
+"""What is measured once the race is run and confirmed: test rows, yardsticks, timings, memory, models, order, loaders.
 
 Every method returns what is then known. Parts that time does not allow are left out by name.
 """
@@ -18,6 +18,7 @@ from batchlab.search.models import shipped_models, tested
 from batchlab.search.sorting import sorted_trainings
 from batchlab.search.space import Candidate
 from batchlab.search.timing import Stopwatch
+from batchlab.search.yardsticks import Fitting
 
 TIMED, DONE = 0.9, 0.97
 """By these shares of the limit the first sitting of the timing, and all else that is measured, are over; the rest is for the verdict."""
@@ -26,6 +27,8 @@ LOADED_BATCH = 32
 APART_SECONDS = 15.0
 """What memory and loaders take at least, beside and after the confirmation."""
 SECONDS_A_TIMING = 0.06
+YARDSTICK = 1 / 3
+"""A yardstick takes no more than this share of what is left for measuring."""
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Measuring:
         """Return all that is measured after the confirmation, in its order: the names, and what turns what is known into what is then."""
         return {
             "test rows": lambda known: self.tested(known, ground),
+            "yardsticks": self.with_yardsticks,
             "timing, first sitting": lambda known: self.timed(known, candidates, 0.5),
             "models": lambda known: self.with_models(known, ground),
             "memory": self.with_memory,
@@ -71,7 +75,18 @@ class Measuring:
         """Add what the trainings come to on the test rows."""
         evidence = evidence_of(ground, known)
         best_first = dict(sorted(evidence.items(), key=lambda item: min(result.validation_loss for result in item[1])))
-        return replace(known, test_losses=tested(self.experiment, best_first, self._is_over))
+        found = tested(self.experiment, best_first, self._is_over)
+        losses, portions = ({setting: part[place] for setting, part in found.items()} for place in (0, 1))
+        return replace(known, test_losses=losses, test_portions=portions)
+
+    def with_yardsticks(self, known: Known) -> Known:
+        """Add what cheap ways to predict come to on the same rows; each may take a third of the time that is left."""
+        if not self.experiment.profile.search.yardsticks:
+            return known
+        if self._is_over():
+            return _without(known, ("yardsticks",), "no time")
+        found, missing = Fitting(self.experiment, lambda: YARDSTICK * self.clock.left(DONE)).all()
+        return replace(known, yardsticks=found, left_out={**known.left_out, **missing})
 
     def timed(self, known: Known, candidates: Sequence[Candidate], share: float) -> Known:
         """Time the confirmed rows of the table in rounds, as many as time allows; the most promising rows where it is short."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.engine.backends.base import PORTIONS
 from batchlab.engine.backends.choice import chosen_backend
 from batchlab.engine.data import TrainingData
 from batchlab.engine.loop import train
@@ -92,10 +93,11 @@ def _trained(
 
 def tested(
     experiment: Experiment, evidence: Mapping[Setting, Sequence[TrialResult]], is_over: Callable[[], bool]
-) -> dict[Setting, NDArray[np.float64]]:
-    """Return each setting's mean losses `[draws]` on the test rows, in the target's unit, by the engine; of those that have weights."""
+) -> dict[Setting, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return each setting's mean losses `[draws]` on the test rows, in the target's unit, by the engine, and those on equal portions of
+    these rows `[draws, portions]`; of those that have weights."""
     data = _test_rows(experiment)
-    found: dict[Setting, NDArray[np.float64]] = {}
+    found: dict[Setting, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     for setting, results in evidence.items():
         if is_over() and found:
             break
@@ -123,12 +125,15 @@ def _test_rows(experiment: Experiment) -> TrainingData:
     )
 
 
-def _losses(experiment: Experiment, data: TrainingData, setting: Setting, results: Sequence[TrialResult]) -> NDArray[np.float64]:
-    losses = np.full(len(results), np.inf)
+def _losses(
+    experiment: Experiment, data: TrainingData, setting: Setting, results: Sequence[TrialResult]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    losses, portions = np.full(len(results), np.inf), np.full((len(results), min(PORTIONS, len(data.validation_target))), np.inf)
     alive = [place for place, result in enumerate(results) if result.diverged_at is None]
     trials = [Trial(setting.learning_rate, 0, start=results[place].weights) for place in alive]
     if trials:
         plan = experiment.profile.train.model_copy(update={"averaging": False})
         backend = chosen_backend(data, experiment.model, setting.updates, trials, plan, experiment.loss, experiment.device)
-        losses[alive] = backend.losses().validation * experiment.loss_unit
-    return losses
+        found = backend.losses()
+        losses[alive], portions[alive] = found.validation * experiment.loss_unit, found.portions * experiment.loss_unit
+    return losses, portions

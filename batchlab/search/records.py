@@ -8,7 +8,8 @@ import pandas as pd
 
 from batchlab.analysis.estimates import Estimate
 from batchlab.engine.records import TrialResult
-from batchlab.results import Interval, Verdict
+from batchlab.experiment import Experiment
+from batchlab.results import Interval, TrainingFacts, Verdict
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.known import Known
 from batchlab.search.space import Setting, optimizer_words
@@ -53,9 +54,11 @@ def verdict_of(found: Findings, text: str) -> Verdict:
         search_seconds=found.seconds,
         left_out=tuple(f"{name}: {why}" for name, why in found.left_out.items()),
         periods=tuple(found.periods),
+        yardsticks=tuple(found.yardsticks),
         notes=tuple(found.notes),
         text=text,
         settings=None if best is None else _settings(best),
+        training=found.training,
     )
 
 
@@ -68,6 +71,23 @@ def _settings(best: Finding) -> dict[str, Any]:
         "max_rows": int(best.outcome.budget_rows),
     }
     return {"strategies": {candidate.name: candidate.strategy.model_dump(mode="json")}, "train": train}
+
+
+def training_facts(experiment: Experiment, train_rows: int) -> TrainingFacts:
+    """Return what the experiment's trainings are made of; an epoch has so many rows."""
+    plan, (inputs, outputs) = experiment.profile.train, experiment.shape
+    return TrainingFacts(
+        model=experiment.model.model_dump(mode="json"),
+        inputs=inputs,
+        outputs=outputs,
+        loss=experiment.loss.name,
+        huber_delta=experiment.loss.delta,
+        scaled=experiment.profile.scale,
+        loss_unit=experiment.loss_unit,
+        averaging=plan.averaging,
+        schedule=plan.schedule.model_dump(mode="json"),
+        train_rows=train_rows,
+    )
 
 
 def to_target(item: Finding) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class SearchRule(Record):
     it worse than the best one's; `loss` the lowest loss at any price; `time`, `rows` and `memory` the least of these among the settings
     that reach the target. The target is the best loss plus the margin, unless `target_loss` is given. `optimizers` are tried unless
     `train.optimizer` names one. Every setting starts with `rates` learning rates and `tuning_seeds` seeds; what is left of them is
-    confirmed with at most `seeds` fresh ones. `max_minutes` bounds the whole search; `inf` does not.
+    confirmed with at most `seeds` fresh ones. `max_minutes` bounds the whole search; `inf` does not. `yardsticks` are cheap ways to predict
+    that are scored beside the settings.
     """
 
     objective: Objective = "best"
@@ -59,3 +60,4 @@ class SearchRule(Record):
     timings: Annotated[int, Field(ge=4, multiple_of=2)] = 8
     max_minutes: Annotated[float, Field(gt=0, allow_inf_nan=True)] = 2.0
     defaults: bool = True
+    yardsticks: bool = True

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from batchlab.analysis.estimates import Estimate
+from batchlab.analysis.yardsticks import Yardstick
 from batchlab.engine.optimizers import OPTIMIZERS
 from batchlab.engine.records import Curve, Trial, TrialResult, TrialState
 from batchlab.errors import BadInput
@@ -40,6 +41,7 @@ KINDS: dict[str, Any] = {
             NoisePoint,
             Delivery,
             Estimate,
+            Yardstick,
         ),
         *STRATEGIES.values(),
         *OPTIMIZERS.values(),
