@@ -80,7 +80,14 @@ def mlruns(store_template: Path, tmp_path: Path) -> Path:
     return folder
 
 
-SMALL = ("search.optimizers=sgd", "search.rates=3", "search.tuning_seeds=2", "search.seeds=2", "search.timings=4")
+SMALL = (
+    "search.optimizers=sgd",
+    "search.rates=3",
+    "search.tuning_seeds=2",
+    "search.seeds=2",
+    "search.timings=4",
+    "search.yardsticks=false",
+)
 """Overrides that make a search small, where a test asks for something else than its verdict."""
 QUICKLY = [word for override in SMALL for word in ("--set", override)]
 
@@ -97,6 +104,15 @@ def batchlab(server: local_server.LocalServer, mlruns: Path, tmp_path: Path) -> 
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240, check=False)
 
     return run
+
+
+TOLD_IMPORTS = {"PYTHONPROFILEIMPORTTIME": "1"}
+"""With this in its environment a command, and every Python that it runs, says what it imports."""
+
+
+def imported(done: "subprocess.CompletedProcess[str]") -> set[str]:
+    """Return the modules that a command imported which was run with TOLD_IMPORTS."""
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
 
 
 def command_path() -> str:
