@@ -45,6 +45,7 @@ def compare(
     drop: options.Drop = None,
     categorical: options.Categorical = None,
     time_column: options.TimeColumn = None,
+    missing: options.Missing = None,
     group_column: Annotated[str | None, typer.Option(help="The column whose equal values stay in one part of the split.")] = None,
     target_loss: Annotated[
         float | None, typer.Option(help="The validation loss to reach; else the best one found plus a margin of 1%.")
@@ -69,7 +70,7 @@ def compare(
         "task": task,
         "strategies": names,
         "overrides": [
-            *options.column_overrides(drop, categorical, time_column, group_column),
+            *options.column_overrides(drop, categorical, time_column, group_column, missing),
             *search_overrides(objective, target_loss, max_minutes),
             *(overrides or []),
         ],

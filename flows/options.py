@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,15 +21,26 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on
 Drop = Annotated[str | None, typer.Option(help="Columns to leave out, with commas between (names with commas: --set 'columns.drop=[…]').")]
 Categorical = Annotated[str | None, typer.Option(help="Columns to take as categories, with commas between.")]
 TimeColumn = Annotated[str | None, typer.Option(help="The column that orders the rows in time, for chronological splits.")]
+Missing = Annotated[
+    list[str] | None, typer.Option(help="What stands for a missing value, such as -999; give the option again for several.")
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result there as JSON.")]
 NoServer = Annotated[bool, typer.Option("--no-server", help="Use Prefect's own temporary server (slower to start).")]
 Model = Annotated[str | None, typer.Option("--model", help="The registered model; needed only where there are several.")]
 
 
-def column_overrides(drop: str | None, categorical: str | None, time_column: str | None, group_column: str | None = None) -> list[str]:
+def column_overrides(
+    drop: str | None,
+    categorical: str | None,
+    time_column: str | None,
+    group_column: str | None = None,
+    missing: Sequence[str] | None = None,
+) -> list[str]:
     """Return the options on columns as key=value; a time or group column also chooses the split that needs it."""
     lists = {"drop": drop, "categorical": categorical}
     given = [f"columns.{key}={json.dumps(separated(names), ensure_ascii=False)}" for key, names in lists.items() if names is not None]
+    if missing:
+        given.append(f"columns.missing={json.dumps(list(missing), ensure_ascii=False)}")
     for key, name, kind in (("time", time_column, "chronological"), ("group", group_column, "group")):
         if name is not None:
             given += [f"columns.{key}={json.dumps(name, ensure_ascii=False)}", f"split.kind={kind}"]

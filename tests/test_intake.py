@@ -25,6 +25,7 @@ from batchlab.sources.csv import Csv
 from batchlab.sources.parquet import Parquet
 from batchlab.table import PackedTable, pack
 from batchlab.table.columns import CheckRule, Columns
+from flows.options import column_overrides
 from tests.conftest import SMALL
 
 ROWS = 120
@@ -336,3 +337,84 @@ def test_a_loss_that_is_no_better_than_a_constants_is_said_to_be_what_it_is(
 ) -> None:
     said = against_constant(own, constant, 30, classes)
     assert (expected in said[0]) if expected else said == []
+
+
+def coded(frame: pd.DataFrame, code: float = -999) -> pd.DataFrame:
+    return frame.assign(
+        heat=np.where(np.arange(ROWS) % 10 == 0, code, np.round(20 + 5 * frame.a, 1)),
+        rooms=np.where(np.arange(ROWS) % 30 == 0, code, np.arange(ROWS) % 5).astype(int),
+        kind=np.where(np.arange(ROWS) % 12 == 0, "unknown", np.where(frame.b > 0, "up", "down")),
+    )
+
+
+@pytest.mark.parametrize("csv", [False, True])
+@pytest.mark.parametrize("code", [-999, 9999, -99, 999])
+def test_codes_far_outside_everything_else_are_warned_of_with_count_share_and_what_to_do(
+    frame: pd.DataFrame, tmp_path: Path, csv: bool, code: int
+) -> None:
+    notes = packed(coded(frame, code), tmp_path, csv).schema.notes
+    (heat,) = (note for note in notes if "'heat'" in note)
+    assert f"column 'heat' holds {code} 12 times (10.0% of the rows), far outside its other values (" in heat
+    assert f"give --missing {code} (columns.missing=[{code}])" in heat
+    assert [
+        f"column 'rooms' holds {code} 4 times (3.3% of the rows), far outside its other values (0 to 4)" in note for note in notes
+    ].count(True)
+
+
+def test_a_code_in_the_target_is_warned_of_and_several_codes_in_one_note(frame: pd.DataFrame, tmp_path: Path) -> None:
+    given = frame.assign(
+        a=frame.a.where(frame.index % 6 != 0, -999).where(frame.index % 7 != 0, 9999), y=frame.y.where(frame.index > 3, 999)
+    )
+    target, feature = packed(given, tmp_path).schema.notes
+    assert target.startswith("column 'y' holds 999 4 times (3.3% of the rows)")
+    assert "and 9999 18 times" in feature
+    assert "-999 17 times" in feature
+    assert "--missing 9999" in feature
+    assert "--missing -999" in feature
+
+
+def test_ordinary_values_that_look_like_codes_are_not_warned_of(frame: pd.DataFrame, tmp_path: Path) -> None:
+    percent, ids, once = np.arange(ROWS) % 100, np.arange(ROWS) + 9_900, np.where(np.arange(ROWS) == 5, 999, frame.a)
+    table = packed(frame.assign(percent=percent, ids=ids, once=once, price=np.round(np.exp(5 + frame.a)) + 0.99), tmp_path)
+    assert table.schema.notes == ()
+
+
+def test_codes_are_found_over_many_portions(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = 300_000
+    frame = pd.DataFrame({"a": rng.normal(size=rows), "y": rng.normal(size=rows)})
+    frame.loc[[5, 200_000, 299_999], "a"] = -9999.0
+    (note,) = packed(frame, tmp_path).schema.notes
+    assert "column 'a' holds -9999 3 times (0.0% of the rows), far outside" in note
+
+
+@pytest.mark.parametrize("csv", [False, True])
+@pytest.mark.parametrize("given", [[-999, "unknown"], ["-999", "unknown"], ["-999.0", " unknown"[1:]]])
+def test_given_codes_are_missing_in_packing_and_in_serving_alike(frame: pd.DataFrame, tmp_path: Path, csv: bool, given: list[Any]) -> None:
+    made = coded(frame)
+    table = packed(made, tmp_path, csv, missing=given)
+    assert np.isnan(feature(table, "heat")).sum() == 12
+    assert np.isnan(feature(table, "rooms")).sum() == 4
+    assert np.isnan(feature(table, "kind")).sum() == 10
+    assert {column.name: column.vocabulary for column in table.schema.columns}["kind"] in (("down", "up"), ("up", "down"))
+    assert table.schema.notes == ()
+    np.testing.assert_array_equal(frame_packed(made, table.schema.columns), table.features)
+    np.testing.assert_array_equal(frame_packed(made.astype({"heat": str, "rooms": str}), table.schema.columns), table.features)
+    np.testing.assert_array_equal(frame_packed(made.astype({"heat": np.float32}), table.schema.columns)[:, 1:2], table.features[:, 1:2])
+
+
+def test_a_given_code_in_the_target_leaves_its_rows_out(frame: pd.DataFrame, tmp_path: Path) -> None:
+    table = packed(frame.assign(y=frame.y.where(frame.index % 10 > 0, -999)), tmp_path, missing=[-999])
+    assert (table.schema.rows, table.schema.unlabelled) == (108, 12)
+
+
+def test_a_code_is_given_at_the_command_line_and_in_a_profile() -> None:
+    assert column_overrides(None, None, None, missing=["-999", "9999"]) == ['columns.missing=["-999", "9999"]']
+    for override in ('columns.missing=["-999", "9999"]', "columns.missing=[-999, 9999.0]"):
+        assert load_profile("quick", overrides=[override]).columns.missing == ("-999", "9999")
+    assert load_profile("quick", overrides=["columns.missing=-999"]).columns.missing == ("-999",)
+    words = ["batchlab", "compare", "--missing", "-999", "--missing", "9999", "--data", "gone.csv", "--target", "y"]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv = {words!r}; from flows.cli import main; main()"], capture_output=True, text=True
+    )
+    assert (done.returncode, "'gone.csv' does not exist" in done.stderr) == (2, True), done.stderr

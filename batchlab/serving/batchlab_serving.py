@@ -4,6 +4,7 @@ Packing a table and reading rows for a prediction go through the same functions 
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +49,8 @@ class PackedColumn:
     `text` says that the values came as text (CSV) and are read from it: numbers with `decimal` as their point, dates in the first of
     `formats` that fits (strptime's, or ISO8601). `parts` are those of a date (`days` since 1970 and phases of the year, week and day);
     `vocabulary` holds a category's values, the position being the packed code. `offset` is subtracted from numbers, which float32 could
-    not tell apart otherwise (times in seconds since 1970, say); `integer` says that their type was one of whole numbers.
+    not tell apart otherwise (times in seconds since 1970, say); `integer` says that their type was one of whole numbers. What is written
+    like one of `missing`, or is the same number, is missing.
     """
 
     name: str
@@ -60,6 +62,7 @@ class PackedColumn:
     formats: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @property
     def packed_names(self) -> tuple[str, ...]:
@@ -78,6 +81,8 @@ def packed(values: Any, column: PackedColumn) -> tuple[Packed, Flags]:
 
 def exact(values: Any, column: PackedColumn) -> tuple[NDArray[np.float64], Flags]:
     """Return an Arrow array as exact numbers `[rows, parts]`, before the offset, and a flag `[rows]` for values that cannot be read."""
+    if column.missing:
+        values = without_given(values, column.missing)
     return {"number": _numbers, "boolean": _booleans, "datetime": _dates, "category": _codes}[column.kind](values, column)
 
 
@@ -275,6 +280,26 @@ def without_missing(words: Any) -> Any:
     trimmed = pc.utf8_trim_whitespace(words)
     missing = pc.is_in(trimmed, value_set=pa.array(MISSING_WORDS, trimmed.type))
     return pc.if_else(missing, pa.scalar(None, trimmed.type), trimmed)
+
+
+def without_given(values: Any, missing: Sequence[str]) -> Any:
+    """Return an Arrow array with null for what is written like one of `missing`, or is the same number."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    numbers = [float(word) for word in missing if re.match(NUMBER, word)]
+    if is_text(values.type):
+        trimmed = pc.utf8_trim_whitespace(values)
+        given = pc.is_in(trimmed, value_set=pa.array(missing, trimmed.type))
+        if numbers and bool(pc.any(alike := pc.match_substring_regex(trimmed, NUMBER)).as_py()):
+            read = pc.if_else(alike, pc.utf8_ltrim(trimmed, characters="+"), pa.scalar(None, trimmed.type)).cast("float64")
+            given = pc.or_(given, pc.is_in(read, value_set=pa.array(numbers)))
+    elif numbers and (pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_decimal(values.type)):
+        kind = pa.float32() if pa.types.is_float32(values.type) else pa.float64()  # -999.9 in short is another number
+        given = pc.is_in(values.cast(kind, safe=False), value_set=pa.array(np.array(numbers, kind.to_pandas_dtype())))
+    else:
+        return values
+    return pc.if_else(pc.fill_null(given, False), pa.scalar(None, values.type), values)
 
 
 def is_text(kind: Any) -> bool:

@@ -1,9 +1,9 @@
 """Which column plays which part, and whether it can."""
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from batchlab.errors import BadInput, UnknownName
 from batchlab.records import Record
@@ -13,10 +13,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+def _words(given: Any) -> Any:
+    """Return what stands for missing values as text; one value is a list of one, and 9999.0 is 9999."""
+    several = given if isinstance(given, list | tuple) else [given]
+    return [f"{one:.15g}" if isinstance(one, int | float) and not isinstance(one, bool) else one for one in several]
+
+
 class ColumnRule(Record):
     """What the user says of columns: `drop` these, take those as `categorical`; which orders rows by time, groups them, or is their key.
 
-    A date column of time, the group and the key are no features.
+    A date column of time, the group and the key are no features. What is written like one of `missing` in a feature or the target, or is
+    the same number, is missing.
     """
 
     drop: tuple[str, ...] = ()
@@ -24,6 +31,7 @@ class ColumnRule(Record):
     time: str | None = None
     group: str | None = None
     key: str | None = None
+    missing: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
 
 
 class EncodingRule(Record):

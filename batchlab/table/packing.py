@@ -240,7 +240,13 @@ def _finish(job: Job, packer: Packer, draft: Draft) -> None:
         digest=job.digest,
         quarantined=dict(packer.quarantine.counts),
         unlabelled=packer.unlabelled.total(),
-        notes=(*_read_as(job.reading.description), *packer.plan.notes, *unlabelled_note(packer), *_remarks(job, facts)),
+        notes=(
+            *_read_as(job.reading.description),
+            *packer.plan.notes,
+            *unlabelled_note(packer),
+            *packer.code_notes(),
+            *_remarks(job, facts),
+        ),
     )
     (draft.path / "contract.json").write_text(own.model_dump_json(indent=2))
     (draft.path / "statistics.json").write_text(json.dumps([item.model_dump() for item in facts], indent=2))

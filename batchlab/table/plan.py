@@ -1,7 +1,7 @@
 """How each column of a source is packed: told by its type, or found out in a first pass."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from batchlab.errors import BadInput
@@ -36,6 +36,7 @@ def planned(reading: Reading, columns: Columns, on_share: OnShare) -> Plan:
     tallies = _tallies(reading, columns, on_share)
     signs = {tally.decimal for tally in tallies.values()} - {None}
     decimal = signs.pop() if len(signs) == 1 else None
+    given = columns.missing
     found = {name: interpreted(name, tally, tally.categorical and name != columns.target, decimal) for name, tally in tallies.items()}
     features = _features(columns, reading.schema, found)
     refused = [item.refusal for name, item in found.items() if item.refusal and name in features]
@@ -47,9 +48,11 @@ def planned(reading: Reading, columns: Columns, on_share: OnShare) -> Plan:
         )
 
     def packed(name: str) -> PackedColumn | None:
-        return found[name].column if name in found else typed(name, reading.schema.field(name).type)
+        known = found[name].column if name in found else typed(name, reading.schema.field(name).type)
+        return replace(known, missing=given) if known is not None and name not in (columns.time, columns.weight) else known
 
     target = _target(columns.target, tallies.get(columns.target), found.get(columns.target), reading.schema)
+    target = replace(target, missing=given)
     kept = tuple(column for name in features if (column := packed(name)) is not None)
     if not kept:
         raise BadInput("no feature column is left: all others are empty.")
@@ -86,7 +89,8 @@ def _tallies(reading: Reading, columns: Columns, on_share: OnShare) -> dict[str,
             on_share("looking at the columns", reading.share_read)
             yield batch
 
-    return surveyed(batches(), unclear, columns.categorical)
+    missing = {name: columns.missing for name in unclear if name not in (columns.time, columns.weight)}
+    return surveyed(batches(), unclear, columns.categorical, missing)
 
 
 def _target(name: str, tally: Tally | None, found: Found | None, schema: "pa.Schema") -> PackedColumn:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from batchlab.serving.batchlab_serving import PackedColumn, as_words, exact, instants, is_text, without_missing
 from batchlab.table import contract as contracts
+from batchlab.table.codes import Codes
 from batchlab.table.columns import Columns
 from batchlab.table.contract import Contract
 from batchlab.table.measuring import Figures
@@ -45,6 +46,7 @@ class Packer:
         }
         self.target_values: NDArray[np.float64] | None = np.zeros(0)
         self.weights = Figures(1)
+        self.codes, self.target_codes = Codes(self.features), Codes([plan.target])
         self.unlabelled = Counter[str]()
         self.draft, self.source_rows = draft, 0
         self.precision = precision
@@ -77,7 +79,10 @@ class Packer:
         offsets = np.concatenate([np.full(len(column.packed_names), column.offset) for column in self.features])
         rows, figures = turned(values, offsets)
         self.figures.add(len(rows), figures)
-        self.target_figures.add(len(rows), turned(target[None], np.zeros(1))[1])
+        self.codes.add(values, figures[:, 2], figures[:, 3])
+        target_figures = turned(target[None], np.zeros(1))[1]
+        self.target_figures.add(len(rows), target_figures)
+        self.target_codes.add(target[None], target_figures[:, 2], target_figures[:, 3])
         self._write({"features": rows, "target": target, **sides})
         self._note_target(target)
         self._note_rising(values)
@@ -195,6 +200,10 @@ class Packer:
             return
         counts = pc.value_counts(pc.utf8_trim_whitespace(values.fill_null("")))
         self.unlabelled.update(dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)))
+
+    def code_notes(self) -> list[str]:
+        """Return what looks like codes for missing values, in the target first."""
+        return [*self.target_codes.notes(self.rows), *self.codes.notes(self.rows)]
 
     def close(self) -> None:
         """Finish all files."""

@@ -1,7 +1,7 @@
 """The first pass over a source that holds text: what kind of values each column has, and the vocabulary of its categories."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from batchlab.serving.batchlab_serving import (
     as_words,
     matching,
     plain_numbers,
+    without_given,
     without_missing,
 )
 from batchlab.table.columns import is_number, is_text, value_type
@@ -125,13 +126,16 @@ def _count(found: "pa.Array", times: Any, pattern: str) -> int:
     return int(times[matching(found, pattern)].sum())
 
 
-def surveyed(batches: Iterable["pa.RecordBatch"], names: Iterable[str], categorical: Iterable[str]) -> dict[str, Tally]:
-    """Return what the named columns hold, in one pass."""
+def surveyed(
+    batches: Iterable["pa.RecordBatch"], names: Iterable[str], categorical: Iterable[str], missing: Mapping[str, Sequence[str]]
+) -> dict[str, Tally]:
+    """Return what the named columns hold, in one pass; by column, what stands for `missing` values."""
     forced = set(categorical)
     tallies = {name: Tally(name in forced) for name in names}
     for batch in batches:
         for name, tally in tallies.items():
-            tally.add(decoded(batch.column(name)))
+            values, given = decoded(batch.column(name)), missing.get(name)
+            tally.add(without_given(values, given) if given else values)
         if sum(len(tally.words) for tally in tallies.values()) > MOST_WORDS:
             for tally in tallies.values():
                 if len(tally.words) > MOST_WORDS // 2 // len(tallies):
