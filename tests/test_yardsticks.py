@@ -327,6 +327,14 @@ def test_of_several_better_ones_the_best_has_the_line_and_the_others_are_named(f
     )
 
 
+def test_what_is_particular_of_a_yardstick_is_said_with_it(found: Findings) -> None:
+    said = {"difference": -0.5, "difference_ci": (-0.75, -0.25), "beats": True, "rows": 100, "note": "30 of its 100 rounds"}
+    second = verdict_text(replace(found, yardsticks=[found.yardsticks[-1].model_copy(update=said)])).splitlines()[1]
+    assert second.startswith("Scikit-learn's gradient boosting with defaults (30 of its 100 rounds) has a test loss of ")
+    assert ", 50% lower (95% CI 25 to 75%), fitted in " in second
+    assert " on 100 of 265 rows: use that, " in second
+
+
 def test_nothing_is_claimed_on_the_rows_that_were_trained_on(experiment: Make) -> None:
     search = run(experiment("lesson", strategies=["full_batch"], overrides=[*QUICK, "search.yardsticks=true"]))
     assert len(search.findings.yardsticks) == 3

@@ -108,7 +108,7 @@ def _beaten(found: "Findings") -> list[str]:
     item, others = better[0], [other.name for other in better[1:]]
     some = f" on {item.rows:,} of {item.of_rows:,} rows" if item.rows < item.of_rows else ""
     also = f" {sentence(listed(others))} {'is' if len(others) == 1 else 'are'} better too." if others else ""
-    compared = f"{sentence(item.name)} has a test loss of {_beside_test_loss(found, item)}, fitted in {seconds(item.seconds)}{some}"
+    compared = f"{sentence(_named(item))} has a test loss of {_beside_test_loss(found, item)}, fitted in {seconds(item.seconds)}{some}"
     return [f"{compared}: use that, unless a longer training or another model does better.{also}"]
 
 
@@ -118,7 +118,11 @@ def _unbeaten(found: "Findings") -> list[str]:
     if found.best is None or not compared or any(item.beats for item in compared):
         return []
     best = compared[0]
-    return [f"No yardstick is detectably better; the best one, {best.name}, has a test loss of {_beside_test_loss(found, best)}."]
+    return [f"No yardstick is detectably better; the best one, {_named(best)}, has a test loss of {_beside_test_loss(found, best)}."]
+
+
+def _named(item: "YardstickResult") -> str:
+    return f"{item.name} ({item.note})" if item.note else item.name
 
 
 def _beside_test_loss(found: "Findings", item: "YardstickResult") -> str:
