@@ -110,8 +110,10 @@ def raw_example(table: PackedTable) -> "pd.DataFrame":
 
     frame = pd.read_parquet(table.example)
     for column in table.schema.columns:
-        if column.text and column.kind == "number" and column.decimal == ".":
+        if column.text and column.kind == "number" and column.decimal == "." and not (column.unit or column.grouping):
             frame[column.name] = pd.to_numeric(frame[column.name], errors="coerce")
+        elif column.kind == "number" and pd.api.types.is_timedelta64_dtype(frame[column.name].dtype):
+            frame[column.name] = frame[column.name].dt.total_seconds()
     return frame
 
 

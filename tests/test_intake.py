@@ -19,7 +19,7 @@ from batchlab.errors import BadInput
 from batchlab.intake import Held, taken
 from batchlab.notebook import _by_time, _split_is_asked
 from batchlab.search.remarks import against_constant
-from batchlab.serving.batchlab_serving import frame_packed
+from batchlab.serving.batchlab_serving import UnusableRows, frame_packed
 from batchlab.sources.arrow import Arrow
 from batchlab.sources.csv import Csv
 from batchlab.sources.parquet import Parquet
@@ -418,3 +418,86 @@ def test_a_code_is_given_at_the_command_line_and_in_a_profile() -> None:
         [sys.executable, "-c", f"import sys; sys.argv = {words!r}; from flows.cli import main; main()"], capture_output=True, text=True
     )
     assert (done.returncode, "'gone.csv' does not exist" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "note"),
+    [
+        (
+            ["$1,234.50", "$7", "-$3.25", "$ 12"],
+            [1234.5, 7, -3.25, 12],
+            "column 'c' holds numbers with the sign $; '$1,234.50' was read as 1234.5",
+        ),
+        (["($1,234.50)", "$7", "$-3", "8"], [-1234.5, 7, -3, 8], "with the sign $; '($1,234.50)' was read as -1234.5"),
+        (["€ 12", "€ 1.234,50", "-€ 3,5", "€ 0"], [12, 1234.5, -3.5, 0], "with the sign €; '€ 12' was read as 12"),
+        (["12 €", "1.234,50€", "3,5 €", "0 €"], [12, 1234.5, 3.5, 0], "with the sign €"),
+        (["£1e3", "£2", "£.5", "£3."], [1000, 2, 0.5, 3], "with the sign £"),
+        (["12%", "7.5 %", "-3%", "+4%"], [12, 7.5, -3, 4], "with the sign %; '12%' was read as 12"),
+        (
+            ["1 234,5", "12 345 678,25", "7", "-1 000"],
+            [1234.5, 12345678.25, 7, -1000],
+            "blanks between thousands; '1 234,5' was read as 1234.5",
+        ),
+        (["1\u00a0234.5", "1\u202f000", "2\u2009000", "7"], [1234.5, 1000, 2000, 7], "blanks between thousands"),
+        (
+            ["1'234.50", "12\u2019000", "7", "1'000'000"],
+            [1234.5, 12000, 7, 1000000],
+            "apostrophes between thousands; '1'234.50' was read as 1234.5",
+        ),
+        (["1 234,50 €", "7 €", "12 345 €", "0,5 €"], [1234.5, 7, 12345, 0.5], "with the sign € and blanks between thousands"),
+    ],
+)
+def test_signs_and_separators_of_numbers_are_read_and_said_in_packing_and_serving_alike(
+    frame: pd.DataFrame, tmp_path: Path, values: list[str], expected: list[float], note: str
+) -> None:
+    given = frame.assign(c=values * (ROWS // 4))
+    table = packed(given, tmp_path)
+    np.testing.assert_allclose(feature(table, "c"), expected * (ROWS // 4), rtol=1e-6)
+    (said,) = table.schema.notes
+    assert note in said
+    np.testing.assert_array_equal(frame_packed(given, table.schema.columns), table.features)
+    numbers = given.assign(c=expected * (ROWS // 4))
+    np.testing.assert_allclose(frame_packed(numbers, table.schema.columns), table.features, rtol=1e-6)
+    (tmp_path / "csv").mkdir()
+    np.testing.assert_allclose(feature(packed(given, tmp_path / "csv", csv=True), "c"), expected * (ROWS // 4), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "counted"),
+    [
+        (["$1", "€2", "$3", "£4"], "numbers in several units: 60 with $, 30 with €, 30 with £"),
+        (["1%", "2", "3%", "4%"], "numbers in several units: 90 with %, 30 without a sign"),
+        (["$1", "2%", "$3", "$4"], "numbers in several units: 90 with $, 30 with %"),
+    ],
+)
+def test_a_column_of_several_units_is_refused_with_how_often_each_occurs(
+    frame: pd.DataFrame, tmp_path: Path, values: list[str], counted: str
+) -> None:
+    given = frame.assign(c=values * (ROWS // 4))
+    with pytest.raises(BadInput) as caught:
+        packed(given, tmp_path)
+    assert f"'c' ({counted})" in str(caught.value)
+    with pytest.raises(BadInput) as caught:
+        packed(given, tmp_path, target="c")
+    assert f"target 'c' ({counted}) cannot be learnt" in str(caught.value)
+
+
+def test_a_value_of_another_unit_is_a_bad_row_and_no_number_for_the_model(frame: pd.DataFrame, tmp_path: Path) -> None:
+    table = packed(frame.assign(c=["€ 9", "5.5 km", *["$1,000"] * (ROWS - 2)]), tmp_path)
+    assert table.schema.quarantined == {"column 'c' holds what is not a number in $": 2}
+    with pytest.raises(UnusableRows, match=r"column 'c' holds 1 values that are not a number in \$: '€ 9' \(row 0 first\)"):
+        frame_packed(frame.head(2).assign(c=["€ 9", "$9"]), table.schema.columns)
+
+
+@pytest.mark.parametrize("values", [["12 kg", "13 kg"], ["1 23", "2 34"], ["070 123 456", "071 123 456"], ["$", "%"]])
+def test_what_is_no_number_with_a_sign_stays_a_category(frame: pd.DataFrame, tmp_path: Path, values: list[str]) -> None:
+    table = packed(frame.assign(c=values * (ROWS // 2)), tmp_path)
+    assert {column.name: column.kind for column in table.schema.columns}["c"] == "category"
+    assert table.schema.notes == ()
+
+
+def test_a_target_in_money_is_learnt_as_numbers_and_its_codes_may_be_missing(frame: pd.DataFrame, tmp_path: Path) -> None:
+    prices = [f"${1000 + row:,}.50" if row % 10 else "unknown" for row in range(ROWS)]
+    table = packed(frame.assign(y=prices), tmp_path, missing=["unknown"])
+    assert table.schema.target.task == "regression"
+    np.testing.assert_array_equal(table.target, [1000.5 + row for row in range(ROWS) if row % 10])

@@ -518,7 +518,7 @@ def test_separators_of_thousands_and_decimals_are_told_apart_or_said_to_be_uncle
     assert [text for text in table.schema.notes if "could be" in text] == ([note] if note else [])
 
 
-@pytest.mark.parametrize("word", ["nAn", "nan(1)", "0x10", "\u0661\u0662", "1_000", "\u22125", "(5)", "5%", "$5", "1e", "1 000"])
+@pytest.mark.parametrize("word", ["nAn", "nan(1)", "0x10", "\u0661\u0662", "1_000", "\u22125", "(5)", "5%", "$5", "1e", "1 00"])
 def test_what_is_no_number_in_a_column_of_numbers_is_in_quarantine_whatever_else_is_in_its_portion(word: str, tmp_path: Path) -> None:
     table = packed_text(["2"] * 30 + [word] + ["3"] * 9, tmp_path)
     assert table.schema.quarantined == {"column 'c' holds what is not a number": 5}

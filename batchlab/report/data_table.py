@@ -63,7 +63,8 @@ def _details(column: PackedColumn) -> str:
         return ""
     if column.kind == "datetime":
         return f"as {', '.join(column.formats[:3])}{' and others' if len(column.formats) > 3 else ''}"
-    return "with decimal comma" if column.decimal == "," else "from text"
+    signed = f" with {column.unit}" if column.unit else ""
+    return f"with decimal comma{signed and f' and {column.unit}'}" if column.decimal == "," else f"from text{signed}"
 
 
 def _range(item: ColumnPortrait) -> str:

@@ -25,6 +25,8 @@ MISSING_WORDS = (
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?(?i:inf|infinity)$"
 GROUPED_NUMBER = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?$"
 COMMA_NUMBER = r"^[+-]?(([1-9][0-9]{0,2}(\.[0-9]{3})+|[0-9]+)(,[0-9]*)?|,[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?(?i:inf|infinity)$"
+GROUPINGS = {" ": r"[ \x{A0}\x{202F}\x{2009}]", "'": "['\u2019]"}
+"""What separates thousands beside commas and points: blanks of any width, and apostrophes."""
 DAY, WEEK, YEAR = 86_400e6, 7.0, 365.2425
 """A day in microseconds; a week and a year in days."""
 DATE_PARTS = ("days", "year_sin", "year_cos", "week_sin", "week_cos")
@@ -50,7 +52,8 @@ class PackedColumn:
     `formats` that fits (strptime's, or ISO8601). `parts` are those of a date (`days` since 1970 and phases of the year, week and day);
     `vocabulary` holds a category's values, the position being the packed code. `offset` is subtracted from numbers, which float32 could
     not tell apart otherwise (times in seconds since 1970, say); `integer` says that their type was one of whole numbers. What is written
-    like one of `missing`, or is the same number, is missing.
+    like one of `missing`, or is the same number, is missing. Text of numbers may carry `unit`, a currency's sign or % (which all
+    must carry), and blanks or apostrophes for `grouping` thousands.
     """
 
     name: str
@@ -63,6 +66,8 @@ class PackedColumn:
     parts: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    unit: str = ""
+    grouping: str = ""
 
     @property
     def packed_names(self) -> tuple[str, ...]:
@@ -107,6 +112,11 @@ def numbers(values: Any, column: PackedColumn) -> tuple[NDArray[np.float64], Fla
         if not pa.types.is_floating(values.type) or values.null_count:
             values = values.cast("float64", safe=False)
         return np.asarray(values.to_numpy(zero_copy_only=False)), np.zeros(len(values), bool)
+    if column.unit or column.grouping:
+        words = without_missing(values)
+        bare, fits = undressed(words, column.unit, column.grouping)
+        found, unread = numbers(bare, replace(column, unit="", grouping=""))
+        return np.where(fits, found, np.nan), np.asarray(pc.is_valid(words).to_numpy(zero_copy_only=False), bool) & (unread | ~fits)
     words, plain = values, plain_numbers(values) if column.decimal == "." else None
     if plain is None:
         words = without_missing(values)
@@ -120,6 +130,34 @@ def numbers(values: Any, column: PackedColumn) -> tuple[NDArray[np.float64], Fla
         readable = pc.replace_substring(readable, ",", ".")
     found = np.asarray(readable.cast("float64").to_numpy(zero_copy_only=False))
     return found, np.asarray(pc.is_valid(words).to_numpy(zero_copy_only=False), bool) & ~fits
+
+
+def undressed(words: Any, unit: str, grouping: str) -> tuple[Any, Flags]:
+    """Return text of numbers without the unit's sign and without what groups thousands, and a flag `[rows]` for what is such a number.
+
+    An amount of money in brackets is negative; every percentage carries its sign, since 12 could be 12% or 1200%.
+    """
+    import pyarrow.compute as pc
+
+    blank, number = f"{GROUPINGS[' ']}?", r"[0-9.,]+(?:[eE][+-]?[0-9]+)?"
+    if grouping:
+        number = f"[1-9][0-9]{{0,2}}(?:{GROUPINGS[grouping]}[0-9]{{3}})+(?:[.,][0-9]*)?|{number}"
+    sign = re.escape(unit)
+    if unit == "%":
+        pattern = f"^([+-]?)()({number}){blank}%$"
+    elif unit:
+        words = pc.replace_substring_regex(words, r"^\(([^()+-]*)\)$", r"-\1")
+        pattern = f"^([+-]?){blank}(?:{sign}{blank})?([+-]?)({number})(?:{blank}{sign})?$"
+    else:
+        pattern = f"^([+-]?)()({number})$"
+    fits = matching(words, pattern)
+    bare = pc.replace_substring_regex(words, pattern, r"\1\2\3")
+    return (pc.replace_substring_regex(bare, GROUPINGS[grouping], "") if grouping else bare), fits
+
+
+def number_words(column: PackedColumn) -> str:
+    """Return what a column of numbers holds, for people."""
+    return f"a number in {column.unit}" if column.unit else "a number"
 
 
 def seconds(values: Any) -> NDArray[np.float64]:
@@ -452,7 +490,7 @@ def _unread(values: Any, unreadable: Flags, column: PackedColumn, first_row: int
     places = np.flatnonzero(unreadable)
     found = ", ".join(shown(values[int(place)]) for place in places[:3])
     like = f"a date like {', '.join((*column.formats, 'ISO8601'))}, within 280,000 years of 1970"
-    what = {"number": "a number", "boolean": "true or false", "datetime": like}[column.kind]
+    what = {"number": number_words(column), "boolean": "true or false", "datetime": like}[column.kind]
     trained = "" if column.text else f", but the model was trained on {WANTED[column.kind]}"
     return f"holds {len(places)} values that are not {what}: {found} (row {first_row + places[0]} first){trained}"
 

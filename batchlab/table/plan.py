@@ -110,6 +110,8 @@ def _target(name: str, tally: Tally | None, found: Found | None, schema: "pa.Sch
         raise BadInput(f"target '{name}' is missing in all {tally.missing:,} rows; name another column with --target.")
     if found.column is not None and found.column.kind == "number":
         return found.column
+    if found.mixed:
+        raise BadInput(f"target {found.refusal} cannot be learnt; give its values one unit.")
     if found.column is not None and found.column.kind == "datetime":
         raise BadInput(f"target '{name}' holds dates, which cannot be learnt; make a number of them, such as the days until then.")
     if tally.beyond or tally.different > MOST_CLASSES:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.serving.batchlab_serving import DAY, PackedColumn, as_words, shown, without_missing
+from batchlab.serving.batchlab_serving import DAY, PackedColumn, as_words, number_words, shown, without_missing
 from batchlab.table import contract as contracts
 from batchlab.table.writing import Quarantine, text_of
 
@@ -36,7 +36,7 @@ class Reasons:
     def unreadable(self, column: PackedColumn, flags: NDArray[np.bool_], values: "pa.Array") -> None:
         """Put rows into quarantine whose value cannot be read as the column's kind."""
         date = "a date in a known format" if column.text else "a date within 280,000 years of 1970"
-        what = {"number": "a number", "boolean": "true or false", "datetime": date, "category": "a category"}[column.kind]
+        what = {"number": number_words(column), "boolean": "true or false", "datetime": date, "category": "a category"}[column.kind]
         rows = np.flatnonzero(flags & self.usable).tolist()
         details = {row: f"column '{column.name}': {shown(values[row])} is not {what}" for row in rows}
         self.put(flags, f"column '{column.name}' holds what is not {what}", column.name, details)

@@ -23,6 +23,7 @@ from batchlab.serving.batchlab_serving import (
 )
 from batchlab.table.columns import is_number, is_text, value_type
 from batchlab.table.dates import DateTally
+from batchlab.table.dress import Dress
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,6 +58,7 @@ class Tally:
     codes: int = 0
     booleans: int = 0
     two_ways: str | None = None
+    dress: Dress = field(default_factory=Dress)
     dates: DateTally = field(default_factory=DateTally)
 
     @property
@@ -105,6 +107,7 @@ class Tally:
         if self.categorical or not total:
             return
         plain = plain_numbers(found) is not None
+        found = found if plain else self.dress.taken_off(found, times)
         self.points += total if plain else _count(found, times, f"{NUMBER}|{GROUPED_NUMBER}")
         self.whole += _count(found, times, "^[+-]?[0-9]+$") if self.whole == before else 0
         self.booleans += _count(found, times, "^(?i:true|false)$") if self.booleans == before and not plain else 0
@@ -171,11 +174,13 @@ def typed(name: str, kind: "pa.DataType") -> PackedColumn:
 
 @dataclass(frozen=True)
 class Found:
-    """How a surveyed column is packed, or (None) why it is not: `refusal` for one that must be dropped by name; and a `note`."""
+    """How a surveyed column is packed, or (None) why it is not: `refusal` for one that must be dropped by name, `mixed` where its numbers
+    have several units; and a `note`."""
 
     column: PackedColumn | None
     refusal: str | None = None
     note: str | None = None
+    mixed: bool = False
 
 
 def interpreted(name: str, tally: Tally, categorical: bool, decimal: DecimalSign | None = None) -> Found:
@@ -188,6 +193,9 @@ def interpreted(name: str, tally: Tally, categorical: bool, decimal: DecimalSign
         note = f"column '{name}' holds whole numbers of which some begin with 0: codes, not quantities; they are taken as categories"
         return replace(_words(name, tally), note=note)
     if max(tally.points, tally.commas) >= SHARE_OF_KIND * tally.known:
+        odd = tally.dress.odd(tally.known)
+        if odd > (1 - SHARE_OF_KIND) * tally.known:
+            return Found(None, refusal=f"'{name}' (numbers in several units: {tally.dress.counted(tally.known)})", mixed=True)
         return _number(name, tally, decimal)
     if tally.booleans == tally.known:
         return Found(PackedColumn(name, "boolean", text=True))
@@ -217,7 +225,9 @@ def _number(name: str, tally: Tally, elsewhere: DecimalSign | None) -> Found:
         ways = word.replace(",", "."), word.replace(",", "").replace(".", "")
         read = ways[0] if chosen in word else ways[1]
         note = f"column '{name}' holds numbers like '{word}', which could be {ways[0]} or {ways[1]}; it was read as {read}"
-    return Found(PackedColumn(name, "number", text=True, decimal=chosen, integer=tally.whole == tally.known), note=note)
+    column = PackedColumn(name, "number", text=True, decimal=chosen, integer=tally.whole == tally.known)
+    column = replace(column, unit=tally.dress.unit(tally.known), grouping=tally.dress.grouping)
+    return Found(column, note="; ".join(filter(None, (tally.dress.note(column), note))) or None)
 
 
 def _category(name: str, tally: Tally) -> Found:
