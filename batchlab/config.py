@@ -25,7 +25,7 @@ from batchlab.sources.places import check_no_password
 from batchlab.split import SplitRule
 from batchlab.strategies import STRATEGIES
 from batchlab.table.columns import CheckRule, ColumnRule, Columns, EncodingRule
-from batchlab.table.target import TaskChoice
+from batchlab.table.target import TargetScale, TaskChoice
 
 if TYPE_CHECKING:
     from batchlab.models import Model as AnyModel
@@ -57,6 +57,7 @@ class Profile(Record):
     encoding: EncodingRule = EncodingRule()
     memory_gib: float | None = Field(None, gt=0)
     scale: bool = True
+    target_scale: TargetScale = "linear"
     model: AnyModel = Linear()
     train: Plan = Plan()
     search: SearchRule = SearchRule()

@@ -50,7 +50,7 @@ class Experiment:
         """Raise BadInput for whatever would stop a strategy from training: its batch, the loss, the device, the model."""
         from batchlab.engine.backends.base import seeded_network
 
-        _ = self.loss, self.device
+        _ = self.loss, self.device, self.preparation
         refused = [f"{name}: {error}" for name in self.profile.strategies if (error := self._refusal(name))]
         if refused:
             raise BadInput(" ".join(refused))
@@ -83,7 +83,7 @@ class Experiment:
         """How packed columns become inputs, with statistics of the training rows."""
         if self.given_preparation is not None:
             return self.given_preparation
-        return measured_preparation(self.table, self.split, self.profile.scale, self.profile.encoding)
+        return measured_preparation(self.table, self.split, self.profile.scale, self.profile.encoding, self.profile.target_scale)
 
     @cached_property
     def model(self) -> Model:
@@ -135,14 +135,28 @@ class Experiment:
 
     @property
     def loss_unit(self) -> float:
-        """What a loss of the scaled target is multiplied by to be in the target's unit (squared, for MSE and Huber)."""
+        """What a loss of the scaled target is multiplied by to be in the unit of the target, or of its logarithm (squared, for MSE and
+        Huber)."""
         return self.preparation.target_scale**2
 
     @property
     def loss_unit_name(self) -> str:
         """The unit of losses for people."""
         target = self.table.schema.target
-        return "nats" if target.classes else f"{target.name}²"
+        if target.classes:
+            return "nats"
+        return f"log({target.name})²" if self.preparation.log_target else f"{target.name}²"
+
+    def truth(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the targets of these rows `[rows]` as losses compare them: in the target's unit or, where that is what is learnt, as
+        logarithms."""
+        return self.preparation.unscaled(gathered(self.table.target, rows))
+
+    def losses(self, rows: NDArray[np.int64], predictions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return each row's loss `[rows]` for predictions in the target's unit, or for probabilities."""
+        from batchlab.evaluation import row_losses
+
+        return row_losses(self.truth(rows), self.preparation.unscaled(predictions), self.loss, self.preparation.target_scale)
 
     def train(self, strategy: str, on_progress: OnProgress = lambda progress: None) -> list[TrialResult]:
         """Train the named strategy with every learning rate of the profile (without any, a coarse grid), stacked, one seed each."""
@@ -178,16 +192,13 @@ class Experiment:
         """The test loss of always predicting the training rows' mean, or their shares of classes, in the target's unit."""
         from batchlab.evaluation import mean_loss
 
-        train, truth = (gathered(self.table.target, self.split.rows(part, MOST_TESTED)) for part in ("train", "test"))
+        train, truth = (self.truth(self.split.rows(part, MOST_TESTED)) for part in ("train", "test"))
         classes = self.table.schema.target.classes
         constant = np.bincount(train, minlength=len(classes)) / len(train) if classes else np.array([train.mean()])
         return mean_loss(truth, np.tile(constant, (len(truth), 1)), self.loss, self.preparation.target_scale)
 
     def _test_loss(self, result: TrialResult) -> float:
-        from batchlab.evaluation import mean_loss
-
-        truth, outputs = self._tested(result)
-        return mean_loss(truth, outputs, self.loss, self.preparation.target_scale)
+        return float(self.losses(self.split.rows("test", MOST_TESTED), self._tested(result)[1]).mean())
 
     def test_scores(self, result: TrialResult) -> dict[str, float | None]:
         """Return what the trial's model scores on the test rows, by name."""

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.errors import BadInput
 from batchlab.split import Split
 from batchlab.table import PackedTable
 from batchlab.table.columns import EncodingRule
 from batchlab.table.measuring import Figures
+from batchlab.table.target import TargetScale
 
 Numbers = NDArray[np.float64]
 ROWS_AT_ONCE = 2**16
@@ -37,6 +39,8 @@ class Preparation:
     """How packed columns become inputs: first numbers, less `mean` over `scale` with `fill` for missing ones; then a flag for each number
     that misses values in the training rows; then the categories, one input a slot, or (`embedded`) their slot as a number.
 
+    Of the target, or its logarithm where `log_target` says so, training sees what it is less `target_mean` over `target_scale`.
+
     `places` `[numbers]` are the packed columns of the numbers, `flagged` those among the numbers that have a flag.
     """
 
@@ -49,6 +53,7 @@ class Preparation:
     embedded: bool = False
     target_mean: float = 0.0
     target_scale: float = 1.0
+    log_target: bool = False
     names: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -65,10 +70,18 @@ class Preparation:
     @property
     def digest(self) -> str:
         """A digest of all of it."""
-        digest = hashlib.sha256(repr((self.embedded, self.target_mean, self.target_scale)).encode())
+        facts = (self.embedded, self.target_mean, self.target_scale, *(["log"] if self.log_target else []))
+        digest = hashlib.sha256(repr(facts).encode())
         for part in (self.places, self.mean, self.scale, self.fill, self.flagged, *(category.slots for category in self.categories)):
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()[:16]
+
+    def unscaled(self, target: NDArray[Any]) -> NDArray[Any]:
+        """Return targets or predictions in the target's unit as losses compare them: as they are, or their logarithms."""
+        if not self.log_target:
+            return target
+        with np.errstate(divide="ignore"):  # a prediction that underflows to 0 is infinitely far off
+            return np.asarray(np.log(target))
 
 
 def identity(mean: Numbers, scale: Numbers, target_mean: float = 0.0, target_scale: float = 1.0) -> Preparation:
@@ -77,12 +90,18 @@ def identity(mean: Numbers, scale: Numbers, target_mean: float = 0.0, target_sca
     return Preparation(np.arange(len(mean)), mean, scale, np.zeros(len(mean)), none, target_mean=target_mean, target_scale=target_scale)
 
 
-def measured_preparation(table: PackedTable, split: Split, scale: bool, encoding: EncodingRule) -> Preparation:
+def measured_preparation(
+    table: PackedTable, split: Split, scale: bool, encoding: EncodingRule, target_scale: TargetScale = "linear"
+) -> Preparation:
     """Return mean and standard deviation of the training rows (population form; a constant column scales by 1), and their categories.
 
-    The target is scaled only in regression; with `scale` false nothing is. One pass over the table, in bounded memory.
+    The target is scaled only in regression; with `scale` false nothing is. One pass over the table, in bounded memory. Raises BadInput
+    for a target that has no logarithm where one is asked for.
     """
-    figures, counts, target = _measured(table, split)
+    log_target = target_scale == "log"
+    if log_target:
+        check_logarithm(table)
+    figures, counts, target = _measured(table, split, log_target)
     numbers: list[int] = []
     names: list[str] = []
     flagged, categories, place, seen = [], [], 0, 0
@@ -118,11 +137,24 @@ def measured_preparation(table: PackedTable, split: Split, scale: bool, encoding
         embedded=embedded,
         target_mean=float(target_mean[0]) if scaled_target else 0.0,
         target_scale=float(target_spread[0]) if scaled_target else 1.0,
+        log_target=log_target,
         names=tuple(names),
     )
 
 
-def _measured(table: PackedTable, split: Split) -> tuple[Figures, dict[int, NDArray[np.int64]], Figures]:
+def check_logarithm(table: PackedTable) -> None:
+    """Raise BadInput unless the table's target are numbers above 0."""
+    target, least = table.schema.target, table.facts[0].minimum
+    if target.task != "regression":
+        raise BadInput(f"target_scale 'log' is for numbers, but target '{target.name}' has classes ({target.task}); use 'linear'.")
+    if least is None or least <= 0:
+        raise BadInput(
+            f"target_scale 'log' needs a target above 0, but the least of '{target.name}' is {least:g}; use 'linear', or predict "
+            "something else, such as log(1 + it)."
+        )
+
+
+def _measured(table: PackedTable, split: Split, log_target: bool) -> tuple[Figures, dict[int, NDArray[np.int64]], Figures]:
     """Return figures of the packed columns and the target over the training rows, and how often each category code occurs in them."""
     from batchlab.table.turning import turned
 
@@ -135,7 +167,7 @@ def _measured(table: PackedTable, split: Split) -> tuple[Figures, dict[int, NDAr
     counts = {place: np.zeros(size + 2, np.int64) for place, size in vocabularies.items()}
     for features, truth in training_rows(table, split):
         figures.add(len(truth), turned(features.T, np.zeros(place))[1])
-        target.add(len(truth), turned(truth[None], np.zeros(1))[1])
+        target.add(len(truth), turned((np.log(truth) if log_target else truth)[None], np.zeros(1))[1])
         for number, size in vocabularies.items():
             counts[number] += np.bincount(codes(features[:, number], size), minlength=size + 2)
     return figures, counts, target

@@ -36,12 +36,15 @@ class ShippedModel(nn.Module):
     def __init__(self, network: nn.Module, preparation: Preparation, classification: bool) -> None:
         super().__init__()
         self.inputs, self.network, self.classification = Inputs(preparation), network, classification
-        self.target_mean, self.target_scale = preparation.target_mean, preparation.target_scale
+        self.target_mean, self.target_scale, self.log_target = preparation.target_mean, preparation.target_scale, preparation.log_target
 
     def forward(self, packed: Tensor) -> Tensor:
         """Return the prediction `[rows, 1]`, or probabilities `[rows, classes]`, for packed columns `[rows, packed columns]`."""
         outputs: Tensor = self.network(self.inputs(packed))
-        return outputs.softmax(dim=-1) if self.classification else outputs * self.target_scale + self.target_mean
+        if self.classification:
+            return outputs.softmax(dim=-1)
+        predictions = outputs * self.target_scale + self.target_mean
+        return predictions.exp() if self.log_target else predictions
 
 
 @torch.no_grad()

@@ -121,4 +121,4 @@ def _inputs(
     inputs = Inputs(preparation)(torch.from_numpy(packed)).to(precision)
     if table.schema.target.classes:
         return inputs, torch.from_numpy(truth)
-    return inputs, torch.from_numpy((truth - preparation.target_mean) / preparation.target_scale).to(precision)
+    return inputs, torch.from_numpy((preparation.unscaled(truth) - preparation.target_mean) / preparation.target_scale).to(precision)

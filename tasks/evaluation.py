@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from batchlab.evaluation import mean_loss, scores
+from batchlab.evaluation import scores
 from batchlab.experiment import Experiment
 from batchlab.split import Part
 from batchlab.table import gathered
@@ -28,10 +28,7 @@ def scored(model: str, run_id: str, experiment: Experiment, recommended: bool) -
     graph = _opened(model, experiment) if recommended else model_files.graph_of(model)
     parts = {f"{part}_loss": split.rows(part, MOST_SCORED) for part in PARTS}
     outputs = {name: predicted(graph, table.features, rows) for name, rows in parts.items()}
-    losses: Numbers = {
-        name: mean_loss(gathered(table.target, rows), outputs[name], experiment.loss, experiment.preparation.target_scale)
-        for name, rows in parts.items()
-    }
+    losses: Numbers = {name: float(experiment.losses(rows, outputs[name]).mean()) for name, rows in parts.items()}
     truth = gathered(table.target, parts["test_loss"])
     if recommended:
         _draw(run_id, experiment, truth, outputs["test_loss"])

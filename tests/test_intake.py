@@ -1,5 +1,6 @@
 """Tables as people hold them: what their types, signs, codes and indexes mean is taken or refused in words, in packing and in serving."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import ipc
 from scipy.sparse import csr_matrix
+from sklearn.metrics import r2_score
 
 import batchlab
+from batchlab.analysis.tails import heavy_tail
 from batchlab.config import load_profile
 from batchlab.errors import BadInput
 from batchlab.intake import Held, taken
 from batchlab.notebook import _by_time, _split_is_asked
+from batchlab.retraining.dividing import retraining_split
 from batchlab.search.remarks import against_constant
-from batchlab.serving.batchlab_serving import UnusableRows, frame_packed
+from batchlab.search.yardsticks import Fitting
+from batchlab.serving.batchlab_serving import UnusableRows, _load_pyfunc, frame_packed
+from batchlab.shipping import export, predicted
 from batchlab.sources.arrow import Arrow
 from batchlab.sources.csv import Csv
 from batchlab.sources.parquet import Parquet
@@ -29,7 +35,8 @@ from flows.options import column_overrides
 from tests.conftest import SMALL
 
 ROWS = 120
-FEW = {"strategies": ["full_batch", "mini_batch"], "overrides": [*SMALL, "train.epochs=10", "search.batch_rows=[8,32]"], "progress": False}
+FEW: dict[str, Any] = {"strategies": ["full_batch", "mini_batch"], "progress": False}
+FEW["overrides"] = [*SMALL, "train.epochs=10", "search.batch_rows=[8,32]"]
 
 
 @pytest.fixture
@@ -162,7 +169,7 @@ def test_rows_are_split_by_the_time_of_the_index_unless_somebody_chose_otherwise
 
 def test_a_comparison_of_a_frame_of_dates_tests_on_the_latest_and_says_so(frame: pd.DataFrame) -> None:
     shuffled = frame.set_index(DAYS.rename("day")).sample(frac=1, random_state=0)
-    found = batchlab.compare(shuffled, "y", **FEW)  # type: ignore[arg-type]
+    found = batchlab.compare(shuffled, "y", **FEW)
     times, split = shuffled.index, found.search.experiment.split
     assert times[split.test].min() > times[split.validation].max() > times[split.train].max()
     assert "split by time (chronological)" in found.verdict.notes[0]
@@ -220,7 +227,7 @@ def test_arrays_are_taken_as_x_and_y(frame: pd.DataFrame) -> None:
     held = taken(features.to_numpy(), np.where(target > 0, "up", "down"))
     assert held.target == "y"
     assert held.columns[-1][1].to_pylist() == np.where(target > 0, "up", "down").tolist()
-    found = batchlab.compare(features.to_numpy(), target.to_numpy(), **FEW)  # type: ignore[arg-type]
+    found = batchlab.compare(features.to_numpy(), target.to_numpy(), **FEW)
     assert found.search.experiment.table.schema.features == ("x0", "x1")
 
 
@@ -308,7 +315,7 @@ def test_bad_rows_of_a_frame_are_in_the_error_and_in_a_file_that_stays(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     given = frame.assign(y=frame.y.where(frame.index % 10 > 0, np.inf))
     with pytest.raises(BadInput, match=r"12 of 120 rows \(10\.0%\) cannot be used") as caught:
-        batchlab.compare(given, "y", **FEW)  # type: ignore[arg-type]
+        batchlab.compare(given, "y", **FEW)
     said = str(caught.value)
     assert "The first: row 0: target 'y' is infinite; row 10: target 'y' is infinite; row 20: target 'y' is infinite." in said
     (kept,) = tmp_path.iterdir()
@@ -501,3 +508,100 @@ def test_a_target_in_money_is_learnt_as_numbers_and_its_codes_may_be_missing(fra
     table = packed(frame.assign(y=prices), tmp_path, missing=["unknown"])
     assert table.schema.target.task == "regression"
     np.testing.assert_array_equal(table.target, [1000.5 + row for row in range(ROWS) if row % 10])
+
+
+def heavy(rows: int = 400) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    made = pd.DataFrame({"a": rng.normal(size=rows), "b": rng.normal(size=rows)})
+    return made.assign(y=np.exp(3 + 1.2 * made.a + 0.5 * made.b + 0.2 * rng.normal(size=rows)))
+
+
+QUICK: dict[str, Any] = {**FEW, "overrides": [*FEW["overrides"], "train.epochs=60"]}
+
+
+@pytest.fixture(scope="module")
+def in_logarithms() -> batchlab.Comparison:
+    return batchlab.compare(heavy(), "y", **{**QUICK, "overrides": [*QUICK["overrides"], "target_scale=log"]})
+
+
+def test_a_target_learnt_on_its_logarithm_is_predicted_in_its_own_unit_and_compared_on_the_logarithm(
+    in_logarithms: batchlab.Comparison,
+) -> None:
+    experiment, verdict = in_logarithms.search.experiment, in_logarithms.verdict
+    best = in_logarithms.search.findings.best
+    assert best is not None
+    rows = experiment.split.test
+    truth = np.asarray(experiment.table.target[rows])
+    predictions = predicted(experiment.ship(best.shown), experiment.table.features, rows)[:, 0]
+    assert r2_score(truth, predictions) > 0.9
+    assert experiment.loss_unit_name == "log(y)²"
+    losses = (np.log(predictions) - np.log(truth)) ** 2
+    np.testing.assert_allclose(experiment.test_losses([best.shown])[0], losses.mean(), rtol=1e-6)
+    assert verdict.test_loss == pytest.approx(losses.mean(), rel=0.2)  # the mean over trainings
+    assert 0.02 < losses.mean() < 0.06  # its noise has a variance of 0.04
+    logs = np.log(np.asarray(experiment.table.target))
+    constant = np.mean((logs[rows] - logs[experiment.split.train].mean()) ** 2)
+    assert experiment.constant_test_loss == pytest.approx(constant)
+    assert experiment.constant_loss * experiment.loss_unit == pytest.approx(
+        np.mean((logs[experiment.split.validation] - logs[experiment.split.train].mean()) ** 2), rel=1e-3
+    )
+    scores = experiment.test_scores(best.shown)
+    assert scores["rmse"] == pytest.approx(np.sqrt(np.mean((truth - predictions) ** 2)))
+    assert any(f"a root mean squared error of {scores['rmse']:.4g}" in note for note in verdict.notes)
+
+
+def test_a_model_of_the_logarithm_is_exported_with_the_way_back(in_logarithms: batchlab.Comparison, tmp_path: Path) -> None:
+    experiment, best = in_logarithms.search.experiment, in_logarithms.search.findings.best
+    assert best is not None
+    model = experiment.ship(best.shown)
+    export(model, experiment.table.schema.columns, tmp_path)
+    served = _load_pyfunc(str(tmp_path))
+    rows = heavy()[["b", "a"]].tail(20)
+    found = served.predict(rows)
+    np.testing.assert_allclose(found, predicted(model, experiment.table.features, np.arange(380, 400)), rtol=1e-9)
+    assert (found > 0).all()
+
+
+def test_yardsticks_are_compared_on_the_logarithm_too(in_logarithms: batchlab.Comparison) -> None:
+    experiment = in_logarithms.search.experiment
+    found, _ = Fitting(experiment, lambda: 60.0).all()
+    losses = {item.key: item.test_loss for item in found}
+    assert losses["constant"] == pytest.approx(experiment.constant_test_loss)
+    assert 0.02 < losses["linear"] < 0.06
+
+
+def test_a_heavy_tail_is_told_with_its_measure_and_what_to_do(tmp_path: Path) -> None:
+    notes = batchlab.compare(heavy(), "y", **QUICK).verdict.notes
+    (said,) = (note for note in notes if "heavy-tailed" in note)
+    assert "--set target_scale=log" in said
+    assert re.search(
+        r"its skewness is [0-9.]+, that of its logarithm -?[0-9.]+, and the largest 1% of the training rows hold [0-9]+% of its sum", said
+    )
+
+
+def test_a_tail_is_heavy_only_where_the_logarithm_tames_it() -> None:
+    rng = np.random.default_rng(0)
+    assert heavy_tail(rng.lognormal(size=5000)) is not None
+    assert heavy_tail(rng.normal(100, 10, size=5000)) is None
+    assert heavy_tail(rng.lognormal(size=5000) - 0.1) is None
+    assert heavy_tail(np.where(np.arange(5000) % 100 == 0, 1e6, rng.uniform(1, 2, 5000))) is None
+    assert heavy_tail(np.ones(5000)) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ([0.0, *range(1, ROWS)], "target_scale 'log' needs a target above 0, but the least of 'y' is 0; use 'linear'"),
+        ([0, 1] * (ROWS // 2), "target_scale 'log' is for numbers, but target 'y' has classes (binary)"),
+    ],
+)
+def test_a_target_without_a_logarithm_is_refused(frame: pd.DataFrame, target: list[float], expected: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        batchlab.compare(frame.assign(y=target), "y", **{**FEW, "overrides": [*FEW["overrides"], "target_scale=log"]})
+    assert str(caught.value).startswith(expected)
+
+
+def test_retraining_refuses_the_logarithm_by_name(frame: pd.DataFrame, tmp_path: Path) -> None:
+    profile = load_profile("nightly", data="rows.parquet", target="y", overrides=["target_scale=log"])
+    with pytest.raises(BadInput, match=r"target_scale 'log' is for comparisons"):
+        retraining_split(packed(frame, tmp_path), profile, None)

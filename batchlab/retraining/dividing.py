@@ -32,6 +32,10 @@ def retraining_split(table: PackedTable, profile: Profile, mark: Mark | None) ->
 
     Raises NotYet when a part would have fewer than 2 rows, or the training rows lack a class.
     """
+    if profile.target_scale == "log":
+        raise BadInput(
+            "target_scale 'log' is for comparisons: a retraining judges champion and challenger in the target's unit; use 'linear'."
+        )
     return _made(_by_time(table, profile, _held(table, profile, mark), _validating(table, profile, mark)), table, profile, mark)
 
 

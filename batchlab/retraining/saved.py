@@ -61,6 +61,7 @@ def save(folder: Path, preparation: Preparation, weights: Weights, lineage: Line
         "embedded": preparation.embedded,
         "target_mean": preparation.target_mean,
         "target_scale": preparation.target_scale,
+        "log_target": preparation.log_target,
         "names": preparation.names,
     }
     (folder / LINEAGE).write_text(json.dumps({"preparation": described, "lineage": lineage.model_dump(mode="json")}, indent=1))

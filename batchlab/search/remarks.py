@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchlab.analysis.estimates import ratio
+from batchlab.analysis.tails import Tail, heavy_tail
 from batchlab.analysis.verdict import PAIR_CONFIDENCE, Choice
-from batchlab.experiment import Experiment
+from batchlab.experiment import MOST_TESTED, Experiment
 from batchlab.results import Period
 from batchlab.search import rates
 from batchlab.search.findings import Finding
@@ -15,6 +16,7 @@ from batchlab.search.known import Known
 from batchlab.search.space import of_branches
 from batchlab.search.terms import Terms
 from batchlab.strategies.streaming import Streaming
+from batchlab.table import gathered
 
 WHOLE = 1.2
 """A training that saw a whole budget but for such a factor was not cut short."""
@@ -45,6 +47,7 @@ def remarks_of(about: Remarked) -> list[str]:
         *_edge_notes(about),
         *_test_notes(about),
         *_nothing_learnt(about),
+        *_target_scale(about),
     ]
 
 
@@ -111,6 +114,32 @@ def against_constant(own: float, constant: float, rows: int, classes: bool) -> l
         f"on the test rows the recommended setting's mean loss, {own:.4g}, is {how}: there may be nothing to learn here, and then the "
         "choice means nothing"
     ]
+
+
+def _target_scale(about: Remarked) -> list[str]:
+    """Offer the logarithm where the target's tail is heavy; where it is what is learnt, say what that does, with scores in its own unit."""
+    experiment, target = about.experiment, about.experiment.table.schema.target
+    if target.classes:
+        return []
+    if not experiment.preparation.log_target:
+        tail = heavy_tail(gathered(experiment.table.target, experiment.split.rows("train", MOST_TESTED)))
+        return [] if tail is None else [_offered(target.name, tail)]
+    said = f"'{target.name}' is learnt on its logarithm: losses are those of log({target.name}), predictions are back in its unit"
+    if about.best is None or not about.best.shown.weights or about.best.shown.diverged_at is not None:
+        return [said]
+    found = experiment.test_scores(about.best.shown)
+    return [
+        f"{said}; there the recommended setting has on the test rows a root mean squared error of {found['rmse']:.4g}, a mean absolute "
+        f"error of {found['mae']:.4g}"
+    ]
+
+
+def _offered(name: str, tail: Tail) -> str:
+    return (
+        f"target '{name}' is above 0 and heavy-tailed: its skewness is {tail.skewness:.3g}, that of its logarithm {tail.of_logarithm:.2g}, "
+        f"and the largest 1% of the training rows hold {tail.top_share:.0%} of its sum, on which squared errors hang; --set "
+        "target_scale=log learns its logarithm and predicts in its own unit"
+    )
 
 
 def _odd_settings(about: Remarked) -> list[str]:

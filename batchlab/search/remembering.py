@@ -51,7 +51,7 @@ class Remembered:
 
     @cached_property
     def _truth(self) -> NDArray[Any]:
-        return np.array(self.experiment.table.target)
+        return np.array(self.experiment.preparation.unscaled(self.experiment.table.target))
 
     def _last(self, grouping: str, wanted: NDArray[np.int64]) -> NDArray[Any]:
         table, embargo = self.experiment.table, embargo_of(self.experiment.table, self.experiment.profile.split)

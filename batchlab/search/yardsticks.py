@@ -27,6 +27,8 @@ squares also on no more rows than keep rows × inputs × the smaller of both bel
 MOST_SECONDS, FEWEST_SECONDS, FEWEST_ROUNDS = 5.0, 0.5, 20
 """Boosting takes no longer than this; it has fewer values where it has less, and is left out with fewer rounds than this. What has to be
 fitted is left out where there are fewer seconds for it."""
+FEWEST_A_CLASS = 10
+"""What the caps leave fewer rows for each class of says nothing, and is left out."""
 SCORED_VALUES = 2**22
 """Rows are scored in portions of so many values."""
 MOST_CATEGORIES = 255
@@ -109,7 +111,7 @@ class Fitting:
 
             return np.asarray(tensors(self.experiment.table, wanted, preparation, torch.float64)[0].numpy(), np.float64)
 
-        rows = self._train(linear_rows(preparation.width, classes))
+        rows = self._capped(linear_rows(preparation.width, classes))
         prepared, truth, began = inputs(rows), self._truth(rows), time.perf_counter()
         predict, converged = ways.logistic(prepared, truth, classes) if classes else (ways.least_squares(prepared, truth), True)
         note, seconds = "" if converged else "not converged in its 100 iterations", time.perf_counter() - began
@@ -119,7 +121,7 @@ class Fitting:
         """Fit gradient boosting to the packed columns: numbers as they are, categories as such, what is missing as NaN."""
         width, classes, seconds = self.experiment.table.features.shape[1], self._classes, min(MOST_SECONDS, self.left())
         values = BOOSTED_VALUES * min(1.0, self.left() / 5.0)
-        rows, sizes = self._train(int(values / (width * max(1, classes)))), self._sizes()
+        rows, sizes = self._capped(int(values / (width * max(1, classes)))), self._sizes()
         features, truth, began = self._columns(rows), self._truth(rows), time.perf_counter()
         predict, rounds = ways.boosted(
             features, truth, classes, (sizes > 0) & (sizes <= MOST_CATEGORIES), self.experiment.profile.seed % 2**32, seconds
@@ -164,6 +166,13 @@ class Fitting:
         """Return the rows of a part that yardsticks are scored on: of the test rows those that settings are."""
         return self.experiment.split.rows(part, TESTED_ROWS)
 
+    def _capped(self, most: int) -> NDArray[np.int64]:
+        """Return at most so many training rows."""
+        rows, all_rows = self._train(most), self.experiment.split.sizes()["train"]
+        if len(rows) < min(all_rows, FEWEST_A_CLASS * self._classes):
+            raise CannotFit(f"with {self._classes:,} classes it would see {len(rows):,} of {all_rows:,} rows")
+        return rows
+
     def _train(self, most: int) -> NDArray[np.int64]:
         return self.experiment.split.rows("train", max(most, 2), self.experiment.profile.seed)
 
@@ -172,7 +181,7 @@ class Fitting:
         return len(self.experiment.table.schema.target.classes)
 
     def _truth(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        return gathered(self.experiment.table.target, rows)
+        return self.experiment.truth(rows)
 
     def _columns(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return packed columns `[rows, columns]`, NaN for what is missing, infinite or a category outside the vocabulary."""

@@ -7,6 +7,7 @@ from batchlab.records import Record
 
 Task = Literal["regression", "binary", "multiclass"]
 TargetKind = Literal["integer", "real", "words"]
+TargetScale = Literal["linear", "log"]
 TaskChoice = Literal["auto", "regression", "binary", "multiclass"]
 
 MOST_INTEGER_CLASSES = 20
