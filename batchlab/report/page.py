@@ -16,8 +16,10 @@ from batchlab.report.document import footer, framed, listing, opening, section
 from batchlab.report.ink import lines
 from batchlab.report.page_tables import claims_table, settings_table, typed_table
 from batchlab.report.periods import periods_section
+from batchlab.report.snippets_section import snippets_section
 from batchlab.report.wording import interval, listed, number, seconds, verdict_text
 from batchlab.search.findings import Findings
+from batchlab.search.records import verdict_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,6 +61,7 @@ def page(
         section("Three batch sizes, three numbers", _sizes(found)),
         section("Every setting, best first", settings_table(found, unit)),
         section("What people type by default", typed_table(found)),
+        section("Use it elsewhere", snippets_section(verdict_of(found, ""))),
         section("Pictures", "".join(_figure(plate, found, unit) for plate in plates(found, tracking_seconds))),
         periods_section(found.periods, unit),
         section("What the lesson claims", claims_table(claims(found, device))),

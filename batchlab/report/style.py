@@ -72,6 +72,9 @@ figure {{ margin: 40px 0; }}
 figure svg {{ display: block; width: 100%; min-width: 640px; height: auto; color: var(--ink); fill: currentColor; margin-top: 10px; }}
 figcaption p {{ font-size: 16px; margin: 0; max-width: 96ch; }}
 p.reading {{ color: var(--quiet); font-size: 13px; margin: 4px 0 0; max-width: 110ch; }}
+.code {{ background: var(--shade); border: 1px solid var(--rule); border-radius: 8px; padding: 12px 16px; overflow-x: auto; font: 13px/1.5
+  ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; tab-size: 4; }}
+summary {{ cursor: pointer; color: var(--link); margin: 10px 0; }}
 footer {{ color: var(--quiet); font-size: 14px; margin: 56px 0 64px; }}
 @media (max-width: 600px) {{ main, header {{ padding-left: 16px; padding-right: 16px; }} header {{ padding-top: 26px; }}
   h2 {{ margin-top: 48px; }} .words thead {{ display: none; }} .words, .words tbody, .words tr, .words td {{ display: block; width: 100%; }}
