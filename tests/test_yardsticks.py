@@ -127,7 +127,7 @@ def test_boosting_that_stops_early_by_itself_is_not_said_to_be_cut_and_one_witho
     assert model.n_iter_ < 100
     assert rounds == 100
     np.testing.assert_array_equal(predict(features), model.predict_proba(features))
-    assert ways.boosted(features, truth, 2, np.zeros(3, bool), 0, 0.0)[1] == 1
+    assert ways.boosted(features, truth, 2, np.zeros(3, bool), 0, 0.0)[1] == 5  # the first stretch: ten trees, two a round
 
 
 def test_more_columns_than_rows_give_the_smallest_weights(of_frame: Make) -> None:
@@ -193,6 +193,7 @@ def test_a_class_of_one_row_among_many_does_not_stop_boosting() -> None:
 
 def test_rows_of_a_single_class_leave_out_what_cannot_be_fitted_and_say_why(of_frame: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yardsticks, "LINEAR_VALUES", 4)
+    monkeypatch.setattr(yardsticks, "FEWEST_A_CLASS", 0)
     frame = pd.DataFrame({"x": np.arange(400.0), "y": np.where(np.arange(400) % 40 == 7, "rare", "usual")})
     found, missing = found_on(of_frame(frame, "split.kind=stratified"))
     assert "linear" not in found
@@ -274,6 +275,14 @@ def test_what_was_fitted_on_a_part_of_the_rows_says_so(of_frame: Make, monkeypat
     assert (found["boosting"].rows, found["boosting"].of_rows) == (100, 600)
     assert (found["linear"].rows, found["linear"].of_rows) == (150, 600)
     assert (found["constant"].rows, found["constant"].of_rows) == (600, 600)
+
+
+def test_what_the_caps_leave_too_few_rows_of_a_class_for_is_left_out(of_frame: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yardsticks, "BOOSTED_VALUES", 400)
+    frame = pd.DataFrame({"x": np.arange(600.0), "y": [f"c{row % 10}" for row in range(600)]})
+    found, missing = found_on(of_frame(frame))
+    assert list(found) == ["constant", "linear"]
+    assert missing == {"scikit-learn's gradient boosting with defaults": "with 10 classes it would see 40 of 360 rows"}
 
 
 def test_least_squares_of_many_inputs_is_fitted_on_few_rows() -> None:

@@ -15,8 +15,9 @@ from batchlab.analysis.paired import Difference
 Numbers = NDArray[np.float64]
 Predict = Callable[[NDArray[Any]], Numbers]
 """Maps inputs `[rows, inputs]` to predictions `[rows, 1]`, or to probabilities `[rows, classes]`."""
-ROUNDS, GROWTH = 100, 9
-"""Boosting makes so many rounds, in stretches that are each at most so many times as long as all before; each bins the rows anew."""
+ROUNDS, FIRST_TREES, GROWTH = 100, 10, 9
+"""Boosting makes so many rounds, in stretches: a first one of so many trees, then each at most so many times as long as all before. They
+are few, for each bins the rows anew."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def boosted(
     filled = np.isfinite(features).any(0)  # scikit-learn cannot bin a column without any value
     kept = np.flatnonzero(filled)
     features = features[:, kept]
-    given: dict[str, Any] = {"warm_start": True, "max_iter": 1, "random_state": seed}
+    given: dict[str, Any] = {"warm_start": True, "max_iter": max(1, FIRST_TREES // max(1, classes)), "random_state": seed}
     given["categorical_features"] = categorical[kept] if categorical[kept].any() else None
     if classes and np.bincount(truth)[np.unique(truth)].min() < 2:
         given["early_stopping"] = False  # it divides every class in two
@@ -91,7 +92,9 @@ def boosted(
     began, done = time.perf_counter(), 0
     while True:
         last = time.perf_counter()
-        model.fit(features, truth)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what a target with many classes may be
+            model.fit(features, truth)
         a_round, left = (time.perf_counter() - last) / (model.max_iter - done), seconds - (time.perf_counter() - began)
         done = model.max_iter
         more = int(min(ROUNDS - done, GROWTH * done, left / a_round))

@@ -65,8 +65,10 @@ class Fitting:
         found, missing = [], {}
         for key, (name, fit) in self._known().items():
             try:
+                if self.left() <= (0.0 if key == "constant" else FEWEST_SECONDS):
+                    raise CannotFit(NO_TIME)
                 with threadpool_limits(1):
-                    found.append(self._scored(key, name, self._in_time(fit, 0.0 if key == "constant" else FEWEST_SECONDS)))
+                    found.append(self._scored(key, name, fit()))
             except CannotFit as error:
                 missing[name] = str(error)
             except (ValueError, np.linalg.LinAlgError) as error:  # of rows that these libraries cannot take
@@ -130,11 +132,6 @@ class Fitting:
         if rounds < FEWEST_ROUNDS:
             raise CannotFit(f"{NO_TIME}: {note}")
         return Fitted(lambda wanted: predict(self._columns(wanted)), max(width, classes), time.perf_counter() - began, len(rows), note)
-
-    def _in_time(self, fit: Callable[[], Fitted], fewest: float) -> Fitted:
-        if self.left() <= fewest:
-            raise CannotFit(NO_TIME)
-        return fit()
 
     def _scored(self, key: str, name: str, fitted: Fitted) -> Yardstick:
         """Score it on the validation and the test rows, while there is time for that."""
