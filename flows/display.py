@@ -1,5 +1,6 @@
 """What the command line shows: progress while strategies train, the table of results, and where to look further."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -28,7 +29,8 @@ NOTE_LINES = 8
 """Notes take so many lines at most, so that the whole fits on a screen; the page has them all."""
 STYLES = {"first": "green", "promoted": "green", "rollback": "yellow", "by_hand": "yellow", "kept": "dim"}
 SECONDS_BETWEEN_LINES = 10.0
-LABEL_WIDTH = 44
+BESIDE_LABEL = 36
+"""The bar, the share, the time and the gaps between them are so wide."""
 
 
 def console(stderr: bool = False, plain_width: int = PLAIN_WIDTH) -> Console:
@@ -68,10 +70,15 @@ class SearchProgress:
         """Take note of the part under way and of the share done; called from the thread that trains."""
         if self.task is None:
             self.task = self.bar.add_task(label, total=1.0)
-        self.bar.update(self.task, completed=share, description=f"{label:<{LABEL_WIDTH}.{LABEL_WIDTH}}")
+        self.bar.update(self.task, completed=share, description=self._fitted(label))
         if not self.console.is_terminal and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
             self.console.print(f"{share:.0%}: {label}")
+
+    def _fitted(self, label: str) -> str:
+        """Return the label as wide as there is room for."""
+        room = max(20, self.console.width - BESIDE_LABEL)
+        return f"{label:<{room}.{room}}"
 
     def announced(self, text: str) -> None:
         """Print a sentence above the bar."""
@@ -99,8 +106,7 @@ def show_verdict(shown_on: Console, search: "Search", scores: Mapping[str, float
     shown_on.print(f"\n{task} on {search.experiment.device}: {parts}")
     results = [result_of(item, search) for item in ranked(found)]
     shown_on.print(grid(task, results, shown_on.width) if wide else narrow(found))
-    said = [*remarks(results), *found.notes]
-    _print_notes(shown_on, said, len(said) if wide else NOTE_LINES)
+    _print_notes(shown_on, [*remarks(results), *found.notes], math.inf if wide else NOTE_LINES)
     for line in beside_it(found):
         shown_on.print(line, style="dim")
     shown_on.print()
@@ -111,22 +117,17 @@ def show_verdict(shown_on: Console, search: "Search", scores: Mapping[str, float
         shown_on.print(f"Its model on the test rows: {tested}.")
 
 
-def _print_notes(shown_on: Console, notes: Sequence[str], most_lines: int) -> None:
+def _print_notes(shown_on: Console, notes: Sequence[str], most_lines: float) -> None:
     """Print the notes that fit into so many lines, and how many there are beside them."""
     lines, printed = 0, 0
     for note in notes:
-        lines += len(escaped_lines(shown_on, f"• {note}"))
+        lines += len(Text(f"• {note}").wrap(shown_on, shown_on.width))
         if lines > most_lines and printed:
             break
         shown_on.print(f"• {note}", markup=False)
         printed += 1
     if printed < len(notes):
         shown_on.print(f"• {len(notes) - printed} more on the page, or with --wide", style="dim")
-
-
-def escaped_lines(shown_on: Console, text: str) -> list[str]:
-    """Return the lines that a text takes at the console's width."""
-    return [str(line) for line in Text(text).wrap(shown_on, shown_on.width)]
 
 
 def show_end(shown_on: Console, result: Comparison, timing: str) -> None:

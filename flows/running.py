@@ -51,17 +51,15 @@ def use_running_server() -> None:
 
 
 def warm_up(server: "LocalServer | None") -> tuple[float, float]:
-    """Import what the flows need and open the store while the server starts; return the seconds of both."""
+    """Import what the flows need while the server starts, and begin with what they need later; return the seconds of both."""
     began = time.perf_counter()
     for key, value in QUIET_PREFECT.items():
         os.environ.setdefault(key, value)
     import flows.retraining  # noqa: F401
-    from tasks import store, warming
+    from tasks import warming
 
-    warming.import_all()
-    warming.compile_kernels()
+    warming.begin()
     imported = time.perf_counter()
-    store.client()
     if server is not None:
         server.wait()
     return imported - began, time.perf_counter() - imported

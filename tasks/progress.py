@@ -27,7 +27,8 @@ class Listener(Protocol):
 
 
 listeners: list[Listener] = []
-stopping = threading.Event()
+stopping, hurried = threading.Event(), threading.Event()
+"""Whether to end at once, and whether what was under way has been cut short."""
 
 
 class Stopped(BaseException):
@@ -57,11 +58,19 @@ def finished() -> None:
 
 
 def cut_short() -> bool:
-    """Cut short what is under way, and tell of it; whether that could be done."""
-    told = None if _Place.end is None else _Place.end()
-    if told is not None:
-        announce(told)
-    return told is not None
+    """Cut short what is under way, and tell of it; whether that could be done, and was not asked for before."""
+    told = None if _Place.end is None or hurried.is_set() else _Place.end()
+    if told is None:
+        return False
+    hurried.set()
+    announce(told)
+    return True
+
+
+def renewed() -> None:
+    """Forget what was asked of a comparison before."""
+    stopping.clear()
+    hurried.clear()
 
 
 def within(label: str, progress: Progress) -> None:

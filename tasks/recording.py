@@ -24,7 +24,7 @@ from batchlab.search.space import optimizer_words
 from tasks import progress, store
 from tasks.evaluation import PARTS, scored, unseen
 from tasks.models import Models
-from tasks.tracking import log_batches, log_dataset, metrics_along, metrics_at, recorded_run, settings_of
+from tasks.tracking import SECONDS, log_batches, log_dataset, metrics_along, metrics_at, recorded_run, settings_of
 
 
 class ComparisonRun(Record):
@@ -52,10 +52,8 @@ class Recording:
         """Return the share of the settings that are recorded."""
         return len(self.seconds) / len(self.search.findings.labels)
 
-    def hurried(self) -> str | None:
-        """Leave the settings that are not recorded yet unrecorded; returns what to tell of that, None where it was asked before."""
-        if self.hurry.is_set():
-            return None
+    def hurried(self) -> str:
+        """Leave the settings that are not recorded yet unrecorded; returns what to tell of that."""
         self.hurry.set()
         return "the settings that are not recorded yet are left out; Ctrl-C once more leaves at once"
 
@@ -143,21 +141,33 @@ def _own_params(item: Finding) -> dict[str, Any]:
     }
 
 
+GROUPS = {
+    "seconds_per_step": "cost/seconds_per_step",
+    "delivery_share": "cost/delivery_share",
+    "peak_bytes": "cost/peak_mib",
+    "noise_scale": "gradient/noise_scale",
+    "draws": "search/draws",
+}
+"""MLflow draws one chart a metric, those without a group first, in the order of their names: first what people compare first."""
+
+
 def _own_metrics(item: Finding) -> dict[str, float | None]:
-    """Return the numbers that the comparison view shows; `_low` and `_high` are the ends of the 95% intervals.
+    """Return the numbers that the comparison view shows; `interval/…_low` and `…_high` are the ends of the 95% intervals.
 
     What it takes to reach the target is a lower bound where `status` says that it was not reached: MLflow compares runs by what they all
     have.
     """
-    metrics: dict[str, float | None] = {"seconds_to_target": None}
-    for name, value in to_target(item).items():
+    found = {name: value for name, value in to_target(item).items() if name != "status"}
+    ways = (("steps", item.steps), ("rows", item.rows), ("seconds", item.seconds))
+    found |= {f"{name}_to_target": estimate.value for name, estimate in ways}
+    found["peak_bytes"] = None if found["peak_bytes"] is None else found["peak_bytes"] / 2**20
+    metrics: dict[str, float | None] = {}
+    for name, value in found.items():
         if name.endswith("_ci"):
             low, high = value or (None, None)
-            metrics |= {f"{name.removesuffix('_ci')}_low": low, f"{name.removesuffix('_ci')}_high": high}
-        elif name != "status":
-            metrics[name] = value
-    for name, estimate in (("steps", item.steps), ("rows", item.rows), ("seconds", item.seconds)):
-        metrics[f"{name}_to_target"] = estimate.value
+            metrics |= {f"interval/{name.removesuffix('_ci')}_low": low, f"interval/{name.removesuffix('_ci')}_high": high}
+        else:
+            metrics[GROUPS.get(name, name)] = value
     return {name: None if value is None else _plain(value) for name, value in metrics.items()}
 
 
@@ -189,9 +199,9 @@ def curve_of(item: Finding, found: Findings) -> dict[str, list[float]]:
     def over_draws(name: str) -> NDArray[np.float64]:
         return np.array([np.interp(np.log1p(rows), np.log1p(curve.rows_seen), getattr(curve, name)) for curve in curves])
 
-    columns = {"step": over_draws("step").mean(0).round(), "epoch": over_draws("epoch").mean(0), "rows_seen": rows}
-    columns["wall_seconds"] = columns["step"] * item.timings.step().value
+    columns = {"step": over_draws("step").mean(0).round(), "axis/epoch": over_draws("epoch").mean(0), "axis/rows_seen": rows}
+    columns[SECONDS] = columns["step"] * item.timings.step().value
     for name in ("train_loss", "validation_loss", "last_validation_loss"):
         losses = over_draws(name) * found.loss_unit
-        columns |= {name: losses.mean(0), f"{name}_low": losses.min(0), f"{name}_high": losses.max(0)}
+        columns |= {name: losses.mean(0), f"interval/{name}_low": losses.min(0), f"interval/{name}_high": losses.max(0)}
     return {name: values.tolist() for name, values in columns.items()}

@@ -42,14 +42,14 @@ def comparison_run(profile: Profile, packed: Path, parts: Path) -> Iterator[Comp
     """Open the parent run of a comparison; runs that a killed process left RUNNING are ended first."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    progress.stopping.clear()
+    progress.renewed()
     store.client()
     end_abandoned_runs()
     experiment = opened(profile, packed, parts)
     source = profile.source.name
     experiment_id = store.experiment_id(f"comparison-{source}")
     tags = {"batchlab.kind": "comparison", "prefect.flow_run_id": flow_run.id or "", "prefect.flow_run_url": prefect_link() or ""}
-    with recorded_run(experiment_id, f"verdict on {source}", tags) as run_id:
+    with recorded_run(experiment_id, f"comparing on {source}", tags) as run_id:
         # MLflow's UI opens in its GenAI view unless told otherwise.
         links = {"MLflow run": f"{store.ui_url()}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"}
         if link := prefect_link():
@@ -141,11 +141,21 @@ def _to_mlflow(comparison: ComparisonRun, search: Search, result: Comparison, te
     log_trials(run_id, search)
     recommended = ("strategy", "batch_rows", "optimizer", "learning_rate", "rows")
     log_params(run_id, {f"verdict.{key}": getattr(verdict, key) for key in recommended})
-    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    numbers = ("value", "loss", "best_loss", "test_loss", "seconds_to_target", "ratio", "full_batch_ratio", "critical_batch")
-    numbers += ("throughput_knee", "memory_ceiling", "target_loss", "trainings")
+    numbers = ("value", "loss", "best_loss", "test_loss", "target_loss", "seconds_to_target", "ratio", "full_batch_ratio")
     metrics = {f"verdict_{name}": getattr(verdict, name) for name in numbers}
-    log_metrics(run_id, metrics | {"search_seconds": verdict.search_seconds, "peak_resident_bytes": peak_bytes})
+    metrics |= {f"batch_rows/{name}": getattr(verdict, name) for name in ("critical_batch", "throughput_knee", "memory_ceiling")}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    metrics |= {"search/seconds": verdict.search_seconds, "search/trainings": verdict.trainings, "search/peak_resident_mib": peak}
+    log_metrics(run_id, metrics)
+    client.set_tag(run_id, "mlflow.runName", _name(experiment, result))
+
+
+def _name(experiment: Experiment, result: Comparison) -> str:
+    """Return what the run is called once its verdict is known: runs of one data set are told apart by it."""
+    verdict, source = result.verdict, experiment.profile.source.name
+    if verdict.loss is None:
+        return f"{source}: every setting diverged"
+    return f"{source}: {verdict.strategy} {verdict.batch_rows}, {verdict.optimizer} {verdict.learning_rate:g}, loss {verdict.loss:.4g}"
 
 
 def _to_prefect(links: Mapping[str, str], result: Comparison, text: str) -> None:

@@ -27,7 +27,7 @@ def plan_search(comparison: ComparisonRun) -> Search:
 @task(task_run_name="{part.label}", cache_policy=NO_CACHE)
 def work(part: Part, search: Search, comparison: ComparisonRun) -> None:
     """Run one part of the search; when it is interrupted or fails, the trials so far are kept."""
-    progress.begin(f"{part.label}{_so_far(search)}", lambda: search.share, lambda: ENDING if search.stopped() else None)
+    progress.begin(f"{_so_far(search)}{part.label}", lambda: search.share, lambda: ENDING if search.stopped() else None)
     try:
         part.run()
     except BaseException:
@@ -54,8 +54,8 @@ def unfinished(run_id: str) -> Path:
 
 
 def _so_far(search: Search) -> str:
-    """Say who leads, with the loss."""
+    """Say what loss the leader has, and who that is: first, for a terminal may have no room for more."""
     leader = search.known.standings.leader
     if leader is None:
         return ""
-    return f" · so far {in_short(leader.setting)}: loss {leader.loss * search.experiment.loss_unit:.4g}"
+    return f"so far loss {leader.loss * search.experiment.loss_unit:.4g}, {in_short(leader.setting)} · "

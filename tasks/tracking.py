@@ -21,6 +21,7 @@ from tasks.provenance import provenance
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
+SECONDS = "axis/wall_seconds"
 METRICS_A_BATCH, PARAMS_A_BATCH = 1000, 100
 
 
@@ -96,7 +97,7 @@ def metrics_along(curve: Mapping[str, Sequence[float]], began: float) -> list["M
     columns = {name: values for name, values in curve.items() if name != "step"}
     entities = []
     for position, step in enumerate(curve["step"]):
-        moment = int((began + curve["wall_seconds"][position]) * 1000)
+        moment = int((began + curve[SECONDS][position]) * 1000)
         entities += [Metric(name, values[position], moment, int(step)) for name, values in columns.items()]
     return entities
 

@@ -1,28 +1,24 @@
-"""The slow imports of a comparison and its kernels, made ready while the server starts instead of one by one in the middle of it."""
+"""What a comparison needs later, made ready beside what it does first: MLflow's store, the kernels, and slow imports."""
 
 import importlib
 import threading
+from contextlib import suppress
 
-# What torch.export, MLflow's store and matplotlib import by themselves at first use is named here too.
-SLOW = (
-    "torch",
-    "torch.export._trace",
-    "mlflow.pyfunc",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "sklearn.metrics",
-    "sklearn.feature_selection",
-    "matplotlib.figure",
-)
+# Named here is what MLflow, torch.export and matplotlib would import by themselves at first use, in the order of need.
+LATER = ("mlflow.pyfunc", "torch.export._trace", "sklearn.feature_selection", "sklearn.metrics", "matplotlib.figure")
 
 
-def compile_kernels() -> None:
-    """Start to compile the CPU kernels, or to load them from disk, in the background; training waits for them by itself."""
+def begin() -> threading.Thread:
+    """Begin to make all of it ready in the background. Who needs a part waits for it by itself, and hears of what fails there."""
+    thread = threading.Thread(target=_all, name="warming", daemon=True)
+    thread.start()
+    return thread
+
+
+def _all() -> None:
     from batchlab.engine.backends.numba_cpu import warm
+    from tasks import store
 
-    threading.Thread(target=warm, name="kernels", daemon=True).start()
-
-
-def import_all() -> None:
-    """Import what a comparison will need."""
-    for module in SLOW:
-        importlib.import_module(module)
+    for part in (store.client, warm, *(lambda name=name: importlib.import_module(name) for name in LATER)):
+        with suppress(Exception):  # told by whoever needs it
+            part()

@@ -112,8 +112,11 @@ def _check_parent(client: MlflowClient, result: dict[str, Any]) -> None:
         pytest.approx(verdict["value"]),
     )
     assert (run.data.params["verdict.optimizer"], run.data.params["verdict.rows"]) == (verdict["optimizer"], str(verdict["rows"]))
-    recorded = {key: run.data.metrics[f"verdict_{key}"] for key in ("loss", "best_loss", "test_loss", "trainings")}
+    recorded = {key: run.data.metrics[f"verdict_{key}"] for key in ("loss", "best_loss", "test_loss")}
     assert recorded == pytest.approx({key: verdict[key] for key in recorded})
+    assert run.data.metrics["search/trainings"] == verdict["trainings"]
+    chosen = f"{verdict['strategy']} {verdict['batch_rows']}, {verdict['optimizer']} {verdict['learning_rate']:g}"
+    assert run.info.run_name == f"prices: {chosen}, loss {verdict['loss']:.4g}"
     assert run.data.tags["prefect.flow_run_id"] == facts["prefect_flow_run_id"]
     assert verdict["text"].splitlines()[0] in run.data.tags["mlflow.note.content"]
     files = {"comparison.json", "data.html", "report.md", "plots", "trials.parquet", "verdict.html", "verdict.json"}
@@ -132,16 +135,20 @@ def _check_child(client: MlflowClient, item: dict[str, Any], facts: dict[str, An
     assert (run.info.status, run.data.tags["mlflow.parentRunId"]) == ("FINISHED", facts["mlflow_run_id"])
     assert run.info.run_name == item["label"]
     assert (run.data.params["batch_rows"], run.data.params["optimizer"]) == (str(item["batch_rows"]), item["optimizer"])
-    curves = ("train_loss", "validation_loss", "validation_loss_low", "validation_loss_high", "epoch", "rows_seen", "wall_seconds")
+    losses = ("train_loss", "validation_loss", "interval/validation_loss_low", "interval/validation_loss_high")
+    curves = (*losses, "axis/epoch", "axis/rows_seen", "axis/wall_seconds")
     histories = {name: client.get_metric_history(run.info.run_id, name) for name in curves}
     assert all([point.step for point in history] == [point.step for point in histories["train_loss"]] for history in histories.values())
-    assert histories["rows_seen"][-1].value == item["rows_seen"]
-    ends = zip(histories["validation_loss_low"], histories["validation_loss"], histories["validation_loss_high"], strict=True)
+    assert histories["axis/rows_seen"][-1].value == item["rows_seen"]
+    ends = zip(*(histories[name] for name in (losses[2], losses[1], losses[3])), strict=True)
     assert all(low.value <= middle.value * 1.000001 and middle.value <= high.value * 1.000001 for low, middle, high in ends)
     assert run.data.metrics["test_rmse"] == pytest.approx(item["metrics"]["rmse"])
-    measured = ("seconds_per_step", "noise_scale", "mean_validation_loss", "mean_test_loss", "peak_bytes")
-    assert {name: run.data.metrics.get(name) for name in measured} == pytest.approx({name: item[name] for name in measured})
-    assert {entry.path for entry in client.list_artifacts(run.info.run_id)} >= {"plots"}
+    named = {"cost/seconds_per_step": "seconds_per_step", "gradient/noise_scale": "noise_scale", "cost/peak_mib": "peak_bytes"}
+    named |= {name: name for name in ("mean_validation_loss", "mean_test_loss")}
+    expected = {name: item[key] for name, key in named.items()}
+    expected["cost/peak_mib"] = None if item["peak_bytes"] is None else item["peak_bytes"] / 2**20
+    assert {name: run.data.metrics.get(name) for name in named} == pytest.approx(expected)
+    assert ("plots" in {entry.path for entry in client.list_artifacts(run.info.run_id)}) is item["recommended"]
 
 
 def test_the_saved_model_predicts_from_raw_columns_in_a_process_that_knows_no_batchlab(

@@ -21,9 +21,8 @@ from batchlab.sources.csv import Csv
 from batchlab.split import SplitRule, split
 from batchlab.table import pack
 from batchlab.table.columns import Columns
-from flows.display import grid, show_result
-from tasks.evaluation import evaluate
-from tasks.recording import Recorded
+from flows.display import grid
+from tasks.recording import result_of
 from tasks.tracking import metric_names
 from tests.test_science import Make
 from tests.verdicts import departed
@@ -113,8 +112,7 @@ def test_the_json_of_a_setting_that_left_the_race_says_when_with_both_losses(sea
     gone = departed(searched, typed.setting)
     left = gone.findings.of(typed.label).left
     assert left is not None
-    recorded = Recorded(label=typed.label, run_id="run", model_uri=None, seconds=0.0)
-    written = json.loads(evaluate.fn(recorded, gone).model_dump_json())
+    written = json.loads(result_of(gone.findings.of(typed.label), gone).model_dump_json())
     assert (written["status"], written["recommended"], written["optimizer"]) == ("behind", False, "adam")
     own, leaders = (f"{loss * gone.findings.loss_unit:.4g}" for loss in (left.loss, left.leader_loss))
     assert written["reason"] == f"behind after {left.rows:,} rows: loss {own} against the leader's {leaders}"
@@ -162,10 +160,10 @@ def test_the_markdown_report_has_the_verdict_links_and_escapes() -> None:
 def test_no_number_of_the_table_is_cut_on_a_narrow_terminal(width: int) -> None:
     shown_on = Console(width=width, record=True, file=io.StringIO())
     typed = result("notebook: batch 10, SGD 0.01", None, status="behind").model_copy(update={"optimizer": "sgd with momentum 0.9"})
-    show_result(shown_on, comparison(result("full_batch", 12.34), result("data_loader 262144", None, "why"), typed), "1 s")
+    shown_on.print(grid("regression", [result("full_batch", 12.34), result("data_loader 262144", None, "why"), typed], width))
     text = shown_on.export_text()
     assert "…" not in text
-    assert all(word in text for word in ("0.01", "262144", "reached", "1234.6", "12.3 s", "Train with a.", "why"))
+    assert all(word in text for word in ("0.01", "262144", "reached", "1234.6", "12.3 s"))
     assert ("11.1–14.8" in text) is (width >= 160)
     assert ("2.5 MiB" in text) is (width >= 160)
 

@@ -1,7 +1,7 @@
 """Verdicts that a search may come to: a real one, and what it would be if trainings took longer, diverged, missed the target or left."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -84,6 +84,20 @@ def stepping(item: Finding, seconds: float) -> Finding:
     steps = seconds * np.array([0.999, 1.0, 1.001, 1.0])
     timings = replace(item.timings, seconds_per_step=tuple(steps.tolist()), alone=True)
     return replace(item, outcome=replace(item.outcome, seconds_per_step=steps), timings=timings)
+
+
+def slow(search: Search) -> Search:
+    """Return the search as if every step took a second, so that cost matters."""
+    other = copy.copy(search)
+    other._findings = dear(search.findings)
+    return other
+
+
+def noted(search: Search, notes: Sequence[str]) -> Search:
+    """Return the search as if it had these notes."""
+    other = copy.copy(search)
+    other._findings = replace(search.findings, notes=notes)
+    return other
 
 
 def cheap(found: Findings) -> Findings:

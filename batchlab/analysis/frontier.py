@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import least_squares
 
 from batchlab.analysis.estimates import CONFIDENCE, Estimate
 from batchlab.results import Result
@@ -89,5 +88,7 @@ def _solved(sizes: Numbers, log_steps: Numbers) -> tuple[float, float]:
 
     low = [log_steps.min() - 12, (log_steps + np.log(sizes)).min() - 12]
     high = [log_steps.max() + 1, (log_steps + np.log(sizes)).max() + 1]
+    from scipy.optimize import least_squares  # half a second, of which most searches have no need at their start
+
     found = least_squares(distance, begin, jac=slopes, bounds=(low, high)).x
     return float(np.exp(found[0])), float(np.exp(found[1]))
