@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,77 +22,70 @@ FEWEST = 2
 MOST_NAMED = 5
 
 
-@dataclass
-class _Seen:
-    """Codes at the ends of one column with how often they occur, and the range of all other values."""
-
-    counts: "Counter[float]" = field(default_factory=Counter)
-    low: float = np.inf
-    high: float = -np.inf
-
-    def suspicious(self) -> list[tuple[float, int]]:
-        """Return the codes that are farther from all other values than those are from each other."""
-        inside = [code for code in self.counts if self.low <= code <= self.high]
-        low, high = self.low, self.high
-        found = []
-        for code, count in sorted(self.counts.items(), key=lambda item: max(low - item[0], item[0] - high)):
-            if code in inside or not low <= high:
-                continue
-            if count >= FEWEST and max(low - code, code - high) > high - low:
-                found.append((code, count))
-            elif not found:  # an ordinary value that looks like a code: part of the range
-                low, high = min(low, code), max(high, code)
-        return found
+def suspicious(counts: "Counter[float]", low: float, high: float) -> list[tuple[float, int]]:
+    """Return the codes, with how often they occur, that are farther from the other values (`low` to `high`) than those are from each
+    other; the nearest first."""
+    found: list[tuple[float, int]] = []
+    for code, count in sorted(counts.items(), key=lambda item: max(low - item[0], item[0] - high)):
+        if low <= code <= high or not low <= high:
+            continue
+        if count >= FEWEST and max(low - code, code - high) > high - low:
+            found.append((code, count))
+        elif not found:  # an ordinary value that looks like a code: one of the others
+            low, high = min(low, code), max(high, code)
+    return found
 
 
 class Codes:
     """Looks, portion by portion, at the ends of every column of numbers."""
 
     def __init__(self, columns: Sequence[PackedColumn]) -> None:
-        self.names, place = {}, 0
-        for column in columns:
-            if column.kind == "number":
-                self.names[place] = column.name
-            place += len(column.packed_names)
-        self.places = np.array(list(self.names), np.int64)
-        self.seen = {place: _Seen() for place in self.names}
+        starts = np.cumsum([0, *(len(column.packed_names) for column in columns)])
+        numbers = [number for number, column in enumerate(columns) if column.kind == "number"]
+        self.names, self.places = [columns[number].name for number in numbers], starts[numbers].astype(np.int64)
+        self.low, self.high = np.full(len(numbers), np.inf), np.full(len(numbers), -np.inf)
+        self.counts: dict[int, Counter[float]] = {}
 
-    def add(self, values: NDArray[np.floating], least: NDArray[np.float64], largest: NDArray[np.float64]) -> None:
+    def add(self, values: NDArray[np.floating[Any]], least: NDArray[np.float64], largest: NDArray[np.float64]) -> None:
         """Take in exact numbers `[packed columns, rows]`, and the least and largest of each column."""
-        ends = np.isin(least[self.places], CODES) | np.isin(largest[self.places], CODES)
-        for place, coded in zip(self.places.tolist(), ends.tolist(), strict=True):
-            seen = self.seen[place]
-            if coded:
-                self._add_coded(seen, np.asarray(values[place], np.float64))
-            elif least[place] <= largest[place]:
-                seen.low, seen.high = min(seen.low, float(least[place])), max(seen.high, float(largest[place]))
+        low, high = least[self.places], largest[self.places]
+        for number in np.flatnonzero(np.isin(low, CODES) | np.isin(high, CODES)).tolist():
+            rest = np.asarray(values[self.places[number]], np.float64)
+            low[number], high[number] = self._without(number, rest[np.isfinite(rest)])
+        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
 
-    def _add_coded(self, seen: _Seen, values: NDArray[np.float64]) -> None:
-        rest = values[np.isfinite(values)]
+    def _without(self, number: int, rest: NDArray[np.float64]) -> tuple[float, float]:
+        """Count the codes at the ends of a column's values, and return the range of the rest."""
         while len(rest):
-            low, high = float(rest.min()), float(rest.max())
-            codes = [end for end in {low, high} if end in CODES]
-            if not codes:
-                seen.low, seen.high = min(seen.low, low), max(seen.high, high)
-                return
-            for code in codes:
-                seen.counts[code] += int(np.count_nonzero(rest == code))
+            ends = np.unique([rest.min(), rest.max()])
+            codes = ends[np.isin(ends, CODES)]
+            if not len(codes):
+                return float(ends[0]), float(ends[-1])
+            for code in codes.tolist():
+                self.counts.setdefault(number, Counter())[code] += int(np.count_nonzero(rest == code))
             rest = rest[~np.isin(rest, codes)]
+        return np.inf, -np.inf
 
     def notes(self, rows: int) -> list[str]:
         """Return a note on every column with such codes, of so many rows; of many columns the rest in one."""
-        found = {self.names[place]: codes for place, seen in self.seen.items() if (codes := seen.suspicious())}
-        said = [self._note(name, codes, rows) for name, codes in list(found.items())[:MOST_NAMED]]
-        rest = list(found)[MOST_NAMED:]
-        return [*said, f"{len(rest)} more columns hold such codes: {', '.join(rest[:MOST_NAMED])} …"] if rest else said
+        ends = zip(self.low.tolist(), self.high.tolist(), strict=True)
+        found = [
+            (name, low, high, self.counts.get(number)) for number, (name, (low, high)) in enumerate(zip(self.names, ends, strict=True))
+        ]
+        said = [
+            _note(name, codes, (low, high), rows)
+            for name, low, high, counts in found
+            if counts and (codes := suspicious(counts, low, high))
+        ]
+        rest = len(said) - MOST_NAMED
+        return [*said[:MOST_NAMED], f"{rest:,} more columns hold such codes"] if rest > 0 else said
 
-    def _note(self, name: str, codes: list[tuple[float, int]], rows: int) -> str:
-        place = next(place for place, own in self.names.items() if own == name)
-        seen = self.seen[place]
-        counts = " and ".join(f"{code:.10g} {count:,} times ({100 * count / max(rows, 1):.1f}% of the rows)" for code, count in codes)
-        options = " ".join(f"--missing {code:.10g}" for code, _ in codes)
-        listed = ", ".join(f"{code:.10g}" for code, _ in codes)
-        return (
-            f"column '{name}' holds {counts}, far outside its other values ({seen.low:g} to {seen.high:g}): taken as a number; where it "
-            f"stands for a missing value, give {options} (columns.missing=[{listed}])"
-        )
+
+def _note(name: str, codes: Sequence[tuple[float, int]], ends: tuple[float, float], rows: int) -> str:
+    counts = " and ".join(f"{code:.10g} {count:,} times ({100 * count / max(rows, 1):.1f}% of the rows)" for code, count in codes)
+    options = " ".join(f"--missing {code:.10g}" for code, _ in codes)
+    listed = ", ".join(f"{code:.10g}" for code, _ in codes)
+    return (
+        f"column '{name}' holds {counts}, far outside its other values ({ends[0]:g} to {ends[1]:g}): taken as a number; where it stands "
+        f"for a missing value, give {options} (columns.missing=[{listed}])"
+    )

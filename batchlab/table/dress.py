@@ -41,7 +41,9 @@ class Dress:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        dressed = matching(found, DRESSED) & (matching(found, r"[\p{Sc}%]") | matching(found, "|".join(APART.values())))
+        dressed = matching(found, DRESSED)
+        if dressed.any():
+            dressed &= matching(found, r"[\p{Sc}%]") | matching(found, "|".join(APART.values()))
         if not dressed.any():
             return found
         signs = pc.replace_substring_regex(found, r"[^\p{Sc}%]", "")
