@@ -1,18 +1,28 @@
-"""What `batchlab doctor` finds: versions, device, store, server, and how to get what is missing."""
+"""What `batchlab doctor` finds: versions, device, store, server and what that costs, and how to get what is missing."""
 
+import importlib.util
+import os
+import platform
+import re
 import shutil
+import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 
-from batchlab.engine.device import described
 from batchlab.errors import BadInput
 from flows import local_server, local_worker, mlflow_server, postgres_server
+from flows.background import Process
 from tasks import store
 
 PACKAGES = ("torch", "prefect", "mlflow", "pandas", "pyarrow", "scikit-learn", "fastapi", "sqlalchemy")
+BUILDS = {"cuda": "CUDA", "hip": "ROCm"}
 Finding = tuple[str, bool | None, str]
 """What was looked at, whether it is well (None: optional and absent), and what was found or how to get it."""
 
@@ -42,10 +52,39 @@ def _findings() -> Iterator[Finding]:
 
 
 def _device() -> Finding:
+    """Tell the device without torch, whose import alone takes longer than all else that is looked at."""
+    cores, spec = f"{os.cpu_count()} cores", importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return "device", False, "torch is not there: run `make setup`"
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return "device", True, f"{cores}, mps"
+    built_for, cards = _built_for(Path(spec.origin).with_name("version.py")), _cards()
+    if built_for is None:
+        unused = f"; {', '.join(cards)} cannot be used: install torch for CUDA" if cards else ""
+        return "device", None if cards else True, f"{cores}, no accelerator (this torch is for CPUs){unused}"
+    found = ", ".join(cards) or "no accelerator that nvidia-smi knows"
+    return "device", True, f"{cores}, {found} (torch for {built_for}; whether the driver fits, the first training tells)"
+
+
+def _built_for(version_file: Path) -> str | None:
+    """Return what accelerators torch was built for, as its own file of versions says."""
+    with suppress(OSError):
+        built = dict(re.findall(r"^(cuda|hip)\b[^=]*=\s*'([^']+)'", version_file.read_text(), re.MULTILINE))
+        return " and ".join(f"{BUILDS[key]} {value}" for key, value in built.items()) or None
+    return None
+
+
+def _cards() -> list[str]:
+    """Return the names of the NVIDIA cards that the driver lists."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
     try:
-        return "device", True, described()
-    except ImportError as error:
-        return "device", False, f"torch cannot be imported: {error}"
+        asked = [command, "--query-gpu=name", "--format=csv,noheader"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
 
 
 def _store() -> Finding:
@@ -72,7 +111,21 @@ def _server() -> Finding:
     server = local_server.running()
     if server is None:
         return "server", None, "none runs; the next comparison starts one in the background"
-    return "server", server.healthy(), f"{server.ui_url} (process {server.process.pid})"
+    cost = f"; {_cost(server.process)}; `batchlab server stop` ends it"
+    return "server", server.healthy(), f"{server.ui_url} (process {server.process.pid}){cost}"
+
+
+def _cost(process: Process) -> str:
+    """Say what a process in the background has taken, those that it started included."""
+    taken = 0.0
+    with suppress(psutil.Error):
+        family = psutil.Process(process.pid)
+        for member in (family, *family.children(recursive=True)):
+            with suppress(psutil.Error):
+                times = member.cpu_times()
+                taken += times.user + times.system
+    lived = max(time.time() - process.created, 1.0)
+    return f"{taken:.0f} s of a core in {timedelta(seconds=round(lived))}, {taken / lived:.1%}, its start included"
 
 
 def _own_servers() -> Iterator[Finding]:
@@ -82,4 +135,4 @@ def _own_servers() -> Iterator[Finding]:
     if database := postgres_server.running():
         yield "PostgreSQL", True, f"{database.place} (process {database.process.pid}), its files in {database.folder}"
     worker = local_worker.running()
-    yield "worker", True if worker else None, f"process {worker.pid}" if worker else "none; `make server` starts one"
+    yield "worker", True if worker else None, f"process {worker.pid}; {_cost(worker)}" if worker else "none; `make server` starts one"

@@ -1,5 +1,6 @@
 """`batchlab retrain` and `batchlab update`: keep a model retrained, once and by hand."""
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from batchlab.retraining.outcome import Retraining
+    from flows.local_server import LocalServer
 
 Name = Annotated[str | None, typer.Option("--model", help="The name to register the model under; else <source>-<target>.")]
 ProfileName = Annotated[str, typer.Option(help="nightly, quick, full, or the path of a TOML file.")]
@@ -27,12 +29,13 @@ def retrain(
     drop: options.Drop = None,
     categorical: options.Categorical = None,
     time_column: options.TimeColumn = None,
+    missing: options.Missing = None,
     seed: Seed = None,
     json_file: options.JsonFile = None,
     no_server: options.NoServer = False,
 ) -> None:
     """Train on new data with the recommended setting; replace the champion only by a better model."""
-    settings = [*options.column_overrides(drop, categorical, time_column), *(overrides or [])]
+    settings = [*options.column_overrides(drop, categorical, time_column, missing=missing), *(overrides or [])]
     _run("retrain", name, data, target, task, profile, settings, seed, json_file, no_server)
 
 
@@ -46,12 +49,13 @@ def update(
     drop: options.Drop = None,
     categorical: options.Categorical = None,
     time_column: options.TimeColumn = None,
+    missing: options.Missing = None,
     seed: Seed = None,
     json_file: options.JsonFile = None,
     no_server: options.NoServer = False,
 ) -> None:
     """Continue the champion on the new rows, some old ones among them; replace it only if that is better."""
-    settings = [*options.column_overrides(drop, categorical, time_column), *(overrides or [])]
+    settings = [*options.column_overrides(drop, categorical, time_column, missing=missing), *(overrides or [])]
     _run("update", name, data, target, task, profile, settings, seed, json_file, no_server)
 
 
@@ -69,18 +73,42 @@ def _run(
 ) -> None:
     from batchlab.config import load_profile
     from flows.display import console
-    from tasks.model_names import check_name, model_name
+    from tasks.standing import rested, standing_of, unchanged
 
     arguments: dict[str, Any] = {"data": data, "target": target, "task": task, "overrides": overrides, "seed": seed}
     settings = load_profile(profile, **arguments)
     options.check_early(settings, json_file)
-    check_name(name or model_name(settings))
-    running.warm_up(running.prepare_server(no_server))
-    from flows.retraining import retraining
+    standing = standing_of(settings, name, mode)
+    quiet = None if _a_server_runs(no_server) else standing.quiet or unchanged(settings, standing)
+    if quiet is not None:
+        result = rested(standing, quiet, mode)
+    else:
+        _make_ready(running.prepare_server(no_server), sure_to_train=standing.mark is None)
+        from flows.retraining import retraining
 
-    result, _ = running.run_flow(lambda: retraining(name=name, profile=profile, mode=mode, **arguments))
+        result, _ = running.run_flow(lambda: retraining(name=name, profile=profile, mode=mode, **arguments))
     show(console(), result)
     options.write_json(json_file, result.model_dump_json(indent=2))
+
+
+def _a_server_runs(no_server: bool) -> bool:
+    """Whether a Prefect server is there to keep the flow run of a look that found nothing new; none is started for that alone."""
+    from flows import local_server
+
+    return not no_server and (local_server.configured_url() is not None or local_server.running() is not None)
+
+
+def _make_ready(server: "LocalServer | None", sure_to_train: bool) -> None:
+    """Import what the flow needs while the server starts: what a training needs only where there is sure to be one."""
+    if sure_to_train:
+        running.warm_up(server)
+        return
+    for key, value in running.QUIET_PREFECT.items():
+        os.environ.setdefault(key, value)
+    import flows.retraining  # noqa: F401
+
+    if server is not None:
+        server.wait()
 
 
 def show(shown_on: "Console", result: "Retraining") -> None:

@@ -1,5 +1,6 @@
 """Keep a model retrained: train on new data with the recommended setting, and replace the champion only by a better one."""
 
+from pathlib import Path
 from typing import Literal
 
 from prefect import flow
@@ -8,13 +9,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from batchlab.config import load_profile
 from batchlab.retraining.outcome import Retraining
-from flows.comparison import compared
 from tasks.abandoned import claim
-from tasks.concluding import conclude, rest
 from tasks.data import ingest
-from tasks.promotion import decide
-from tasks.retraining import register, retraining_run, train
-from tasks.watching import look, study
+from tasks.watching import Study, look, rest, study
 
 
 @flow(name="retraining", task_runner=ThreadPoolTaskRunner(max_workers=1), on_running=[claim], log_prints=False)
@@ -48,12 +45,23 @@ def retraining(
     found = study.submit(settings, standing, table, mode, settings.seed).result()
     if found.quiet:
         return _completed(rest.submit(found, mode).result())
+    return _completed(_retrained(found, table, settings.seed))
+
+
+def _retrained(found: Study, table: Path, seed: int) -> Retraining:
+    """Train, judge and record a challenger. Torch comes in only here: most nights find nothing new."""
+    from flows.comparison import compared
+    from tasks.concluding import conclude
+    from tasks.promotion import decide
+    from tasks.retraining import register, retraining_run, train
+
+    assert found.split is not None
     with retraining_run(found) as run:
         comparison = compared(found.profile, table, found.split) if found.stale else None
-        challenger = train.submit(run, comparison, settings.seed).result()
+        challenger = train.submit(run, comparison, seed).result()
         registered = register.submit(run, challenger, comparison).result()
         promotion = decide.submit(run, challenger, registered).result()
-        return _completed(conclude.submit(run, registered, promotion, comparison, challenger.train_rows).result())
+        return conclude.submit(run, registered, promotion, comparison, challenger.train_rows).result()
 
 
 def _completed(result: Retraining) -> "State[Retraining]":

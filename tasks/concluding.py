@@ -13,7 +13,7 @@ from batchlab.report.retraining_page import Background, retraining_page
 from batchlab.results import Comparison
 from batchlab.retraining.drift import MADE_BY_CHAMPION
 from batchlab.retraining.fresh import reference_rows, rows_after
-from batchlab.retraining.outcome import Mode, Retraining
+from batchlab.retraining.outcome import Retraining
 from batchlab.retraining.promotion import Promotion
 from batchlab.retraining.saved import Lineage
 from batchlab.retraining.staleness import rule_text
@@ -24,26 +24,9 @@ from tasks import registry, store
 from tasks.history import Decision, decisions
 from tasks.reporting import prefect_link
 from tasks.retraining import RetrainingRun, Trained, version_in
-from tasks.watching import Standing, Study
+from tasks.watching import Study
 
 NOTE, PAGE = "mlflow.note.content", "retraining.html"
-
-
-@task(cache_policy=NO_CACHE)
-def rest(found: Standing | Study, mode: Mode) -> Retraining:
-    """Say why nothing was trained."""
-    standing = found.standing if isinstance(found, Study) else found
-    text = found.quiet or ""
-    result = Retraining(
-        outcome="waiting" if text.startswith("waiting") else "nothing_new",
-        text=f"{text[0].upper()}{text[1:]}.",
-        name=standing.name,
-        mode=mode,
-        champion=standing.champion,
-        fresh_rows=found.fresh_rows if isinstance(found, Study) else 0,
-    )
-    create_markdown_artifact(report(result, {}, ""), key="retraining-report", description="What was done, and why")
-    return result
 
 
 @task(cache_policy=NO_CACHE)

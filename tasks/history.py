@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from batchlab.errors import BadInput
 from batchlab.results import Result
 from batchlab.retraining.promotion import Promotion
-from tasks import events, registry, store
+from tasks import registry, store
 from tasks.registry import CHALLENGER, CHAMPION, PREVIOUS, Superseded, Version
-from tasks.tracking import log_metrics, recorded_run
 
 PROMOTING = ("first", "promoted", "rollback", "by_hand")
 
@@ -120,6 +119,9 @@ def promoted_by_hand(name: str | None, number: int, reason: str) -> str:
 
 def _switched(champion: Version | None, version: Version, decision: str, reason: str) -> str:
     """Make the version champion instead of this one, record it as a decision, and tell of it."""
+    from tasks import events  # with Prefect and torch, which a look at the history does without
+    from tasks.tracking import log_metrics, recorded_run
+
     before = "none" if champion is None else f"version {champion.number}"
     text = f"Version {version.number} of '{version.name}' is champion now, before it was {before}: {reason}"
     tags = {"batchlab.kind": "retraining", "batchlab.model": version.name, "batchlab.version": str(version.number)}

@@ -12,12 +12,13 @@ from batchlab.errors import BadInput, UnknownName
 from batchlab.naming import file_name
 from batchlab.retraining import saved
 from batchlab.retraining.fresh import Mark
-from batchlab.retraining.judging import Registered
 from batchlab.retraining.saved import Lineage
 from tasks import model_files, store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+    from batchlab.retraining.judging import Registered
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
@@ -129,8 +130,10 @@ def set_mark(name: str, mark: Mark) -> None:
             store.client().set_registered_model_tag(name, MARK, mark.model_dump_json())
 
 
-def opened(version: Version) -> Registered:
+def opened(version: Version) -> "Registered":
     """Return the version as it is served, with what it needs to be trained on; raises BadInput for one that retraining did not make."""
+    from batchlab.retraining.judging import Registered
+
     folder = _downloaded(version)
     served = model_files.loaded(str(folder)).get_raw_model()
     size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -5,51 +5,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 
 from batchlab.config import Profile
-from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.records import Record
-from batchlab.retraining.decay import champion_drift
+from batchlab.report.retraining import report
 from batchlab.retraining.dividing import NotYet, retraining_split, trainable_rows, update_split
 from batchlab.retraining.drift import Drift
 from batchlab.retraining.fresh import Mark, check_not_ahead, fresh_count, mark_of, reference_rows, rows_after
-from batchlab.retraining.outcome import Mode
+from batchlab.retraining.outcome import Mode, Retraining
 from batchlab.retraining.recipe import asked_of, followed
-from batchlab.retraining.saved import Lineage
-from batchlab.retraining.staleness import check_same, stale_reasons
+from batchlab.retraining.staleness import stale_reasons
 from batchlab.split import Split
 from batchlab.table import PackedTable
 from batchlab.table import contract as contracts
-from tasks import history, progress, registry, store
+from tasks import progress, registry, store
 from tasks.abandoned import end_abandoned_runs
-from tasks.model_names import check_name, model_name
 from tasks.provenance import hardware
 from tasks.retrying import RETRIES
+from tasks.standing import Standing, no_change, rested, standing_of
 
 NO_CHAMPION = "there is no champion yet, so a comparison finds what to train with"
 NO_OLD_ROWS = "drift was not looked for: no row of the table is from before the last decision"
-
-
-class Standing(Record):
-    """Where a registered model stands: its champion's version and lineage, the lineage of the last comparison's challenger (`recommended`),
-    how far the data went at the last decision, and in `quiet` why there is nothing to do, where that is known before the rows are read."""
-
-    name: str
-    champion: int | None = None
-    lineage: Lineage | None = None
-    recommended: Lineage | None = None
-    mark: Mark | None = None
-    quiet: str | None = None
-
-    @property
-    def followed(self) -> Lineage | None:
-        """The lineage whose setting to train with: the champion's, since that of a refused challenger has not proved itself; the last
-        comparison's where the champion was asked for something else or is from other hardware."""
-        champion, latest = self.lineage, self.recommended
-        if champion is None or latest is None:
-            return latest
-        return champion if (champion.asked, champion.hardware) == (latest.asked, latest.hardware) else latest
 
 
 class Study(Record):
@@ -78,38 +57,6 @@ def look(profile: Profile, name: str | None, mode: Mode) -> Standing:
     return standing_of(profile, name, mode)
 
 
-def standing_of(profile: Profile, name: str | None, mode: Mode) -> Standing:
-    """Return where a model stands, without a name the one of source and target; raises BadInput where it is another one than the profile
-    describes, and for an update of none."""
-    chosen = name or model_name(profile)
-    check_name(chosen)
-    champion, recommended = registry.champion_of(chosen), registry.recommended(chosen)
-    if champion is None and mode == "update":
-        raise BadInput(f"model '{chosen}' has no champion to update; run mode 'retrain' first, which makes one.")
-    lineage = None if champion is None else registry.lineage_of(champion)
-    if lineage is not None:
-        check_same(chosen, lineage, profile, any_source=name is not None)
-    if champion is None or lineage is None:
-        registry.check_own(chosen)
-        mark = registry.mark_of(chosen) if recommended is not None and _refused_last(chosen) else None
-        return Standing(name=chosen, recommended=recommended, mark=mark)
-    mark = _later(registry.mark_of(chosen), lineage.mark)
-    newest = profile.source.newest(profile.columns.time) if profile.columns.time else None
-    quiet = f"nothing new: {profile.source.name} holds no row after {mark.text}" if newest is not None and newest <= mark.last else None
-    return Standing(name=chosen, champion=champion.number, lineage=lineage, recommended=recommended or lineage, mark=mark, quiet=quiet)
-
-
-def _later(decided: Mark | None, trained: Mark) -> Mark:
-    """Return the later mark: a kill after a promotion leaves that of the decision behind, a rollback that of the champion."""
-    return trained if decided is None or decided.last < trained.last else decided
-
-
-def _refused_last(name: str) -> bool:
-    """Whether the last decision left the model without a champion, since its challenger was refused."""
-    latest = history.decisions(name, 1)
-    return bool(latest) and latest[0].decision == "kept" and latest[0].champion is None
-
-
 @task(**RETRIES)
 def study(profile: Profile, standing: Standing, table: Path, mode: Mode, seed: int) -> Study:
     """Return what is to be done with the packed table: how many rows are fresh, whether they drifted, how they are split."""
@@ -133,13 +80,11 @@ def study(profile: Profile, standing: Standing, table: Path, mode: Mode, seed: i
 
 def _quiet(table: PackedTable, profile: Profile, standing: Standing, fresh: int) -> str | None:
     """Say why there is nothing to train; None where there is."""
-    same, source, rows = standing.mark is not None and table.schema.digest == standing.mark.digest, table.schema.source, table.schema.rows
+    source, rows = table.schema.source, table.schema.rows
+    if standing.mark is not None and table.schema.digest == standing.mark.digest and (quiet := no_change(table, standing, profile)):
+        return quiet
     if standing.champion is None:
-        asked = None if standing.recommended is None else standing.recommended.asked
-        refused = f"nothing new: {source} is what it was when the last challenger was refused, {rows:,} rows"
-        return refused if same and asked == asked_of(profile) else None
-    if same:
-        return f"nothing new: {source} is what it was at the last decision, {rows:,} rows"
+        return None
     if fresh == 0 and standing.mark is not None:
         newer = (
             f"newer than those of the last decision ({standing.mark.text})"
@@ -176,6 +121,8 @@ def _looked_for_drift(found: Study, table: PackedTable, mark: Mark | None) -> St
     """
     if mark is None:
         return found
+    from batchlab.retraining.decay import champion_drift  # with torch, which a look that finds nothing new does without
+
     champion = registry.opened(registry.version_of(found.standing.name, str(found.standing.champion)))
     fresh = rows_after(table, mark)
     before = reference_rows(table, mark, 10 * len(fresh))
@@ -203,3 +150,12 @@ def _settled(found: Study, table: PackedTable, parts: Split) -> Study:
         due = tuple(f"a comparison is due: {reason}" for reason in stale)
         return found.model_copy(update={"profile": follows, "remarks": (*found.remarks, *due)})
     return found.model_copy(update={"stale": stale, "profile": profile if stale else follows})
+
+
+@task(cache_policy=NO_CACHE)
+def rest(found: Standing | Study, mode: Mode) -> Retraining:
+    """Say why nothing was trained."""
+    standing, fresh = (found.standing, found.fresh_rows) if isinstance(found, Study) else (found, 0)
+    result = rested(standing, found.quiet or "", mode, fresh)
+    create_markdown_artifact(report(result, {}, ""), key="retraining-report", description="What was done, and why")
+    return result

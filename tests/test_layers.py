@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CHECKOUT
+from tests.conftest import CHECKOUT, TOLD_IMPORTS, Command, imported
 
 FORBIDDEN = {
     "batchlab": {"flows", "tasks", "prefect", "mlflow", "typer", "rich"},
@@ -32,3 +32,10 @@ def test_what_answers_at_once_imports_nothing_heavy(module: str) -> None:
     code = f"import {module}, sys; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("words", ["--help", "server status", "doctor"])
+def test_a_command_that_only_looks_imports_neither_torch_nor_prefect_nor_mlflow(batchlab: Command, words: str) -> None:
+    done = batchlab(*words.split(), **TOLD_IMPORTS)
+    assert done.returncode == 0, done.stderr
+    assert imported(done) & {"typer", "torch", "prefect", "mlflow", "pandas", "sklearn", "scipy.stats", "matplotlib"} == {"typer"}

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import mlflow
 import numpy as np
 import pandas as pd
@@ -13,15 +14,16 @@ from typer.testing import CliRunner
 
 from batchlab.errors import BadInput
 from flows import champion_commands
+from flows.local_server import LocalServer
 from tasks import store
-from tests.conftest import Command
+from tests.conftest import TOLD_IMPORTS, Command, imported
 from tests.growing import OVERRIDES, Growing, sample
 
 PROBE = sample(50, seed=3, slope=1.0).assign(day=pd.Timestamp("2020-06-01"))
 
 
 def test_a_champion_is_made_replaced_by_a_better_one_kept_and_rolled_back(
-    batchlab: Command, champion: Callable[..., str], mlruns: Path, tmp_path: Path
+    batchlab: Command, server: LocalServer, champion: Callable[..., str], mlruns: Path, tmp_path: Path
 ) -> None:
     data = Growing(tmp_path / "amounts")
     common = ["--data", "amounts", "--target", "y", *(word for key in OVERRIDES for word in ("--set", key))]
@@ -41,9 +43,14 @@ def test_a_champion_is_made_replaced_by_a_better_one_kept_and_rolled_back(
     client = MlflowClient(f"sqlite:///{mlruns / 'mlflow.db'}")
     before, recommended = predictions(mlruns), setting_in(champion("show"))
 
-    again = batchlab("retrain", *common)
-    assert again.returncode == 0
-    assert "Nothing new: amounts is what it was at the last decision, 2,000 rows." in again.stdout
+    looks = len(flow_runs(server, "Completed", "Nothing new: amounts is what it was"))
+    for words, more in (("champion show", []), ("retrain", common), ("retrain", [*common, "--no-server"])):
+        lean = batchlab(*words.split(), *more, **TOLD_IMPORTS)
+        assert lean.returncode == 0, lean.stderr
+        assert imported(lean) & {"mlflow", "torch", "sklearn", "scipy.stats", "matplotlib"} == {"mlflow"}
+        assert ("prefect" in imported(lean)) == (more == common)
+        assert words != "retrain" or "Nothing new: amounts is what it was at the last decision, 2,000 rows." in lean.stdout
+    assert len(flow_runs(server, "Completed", "Nothing new: amounts is what it was")) == looks + 1
 
     data.grow(2000, slope=4.0)
     better = batchlab("update", *common, "--set", "retraining.gate.largest_forgetting=9", "--json", "better.json")
@@ -83,6 +90,13 @@ def champion(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
     yield run
     store.client.cache_clear()
+
+
+def flow_runs(server: LocalServer, state: str, text: str) -> list[str]:
+    """Return the latest flow runs on the server in this state that say so."""
+    asked = {"flow_runs": {"state": {"name": {"any_": [state]}}}, "sort": "START_TIME_DESC"}
+    runs = httpx.post(f"{server.api_url}/flow_runs/filter", json=asked, timeout=30).json()
+    return [run["id"] for run in runs if text in (run["state"]["message"] or "")]
 
 
 def setting_in(shown: str) -> str:

@@ -24,8 +24,9 @@ from tasks.history import decisions, rolled_back, shown
 from tasks.model_names import check_name, model_name
 from tasks.models import log_model
 from tasks.provenance import hardware
+from tasks.standing import Standing, standing_of
 from tasks.tracking import recorded_run
-from tasks.watching import Standing, Study, standing_of, study
+from tasks.watching import Study, study
 from tests.growing import Growing, sample
 
 

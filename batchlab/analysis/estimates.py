@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from batchlab.results import Result
 
@@ -58,7 +58,7 @@ class LogMean:
         """Return the geometric mean with its t interval; one without a finite mean is unbounded."""
         if not math.isfinite(self.mean):
             return Estimate(value=math.inf, low=0.0, high=math.inf)
-        reach = float(stats.t.ppf(0.5 + confidence / 2, self.degrees)) * math.sqrt(self.variance) if self.variance else 0.0
+        reach = float(stdtrit(self.degrees, 0.5 + confidence / 2)) * math.sqrt(self.variance) if self.variance else 0.0
         return Estimate(value=math.exp(self.mean), low=math.exp(self.mean - reach), high=math.exp(self.mean + reach))
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from batchlab.analysis.estimates import CONFIDENCE, Estimate
 
@@ -33,7 +33,7 @@ def noise_scale(gradients: NDArray[np.floating], batch_rows: int, confidence: fl
     without = _signal_to_noise(all_total - 2 * along + squares, all_squares - squares, count - 1, batch_rows)
     pseudo = count * inverse - (count - 1) * without
     middle, error = float(pseudo.mean()), float(pseudo.std(ddof=1)) / math.sqrt(count)
-    reach = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * error
+    reach = float(stdtrit(count - 1, 0.5 + confidence / 2)) * error
     return Estimate(value=_inverted(middle), low=_inverted(middle + reach), high=_inverted(middle - reach))
 
 

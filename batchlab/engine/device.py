@@ -28,11 +28,3 @@ def chosen_device(choice: DeviceChoice, precision: str = "float32") -> "torch.de
             f"device '{choice}' was asked for, but torch {torch.__version__} sees only {have} here for {precision}; use --set device=auto."
         )
     return torch.device(choice)
-
-
-def described() -> str:
-    """Return the devices of this machine in words."""
-    import torch
-
-    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
-    return f"cpu with {torch.get_num_threads()} threads, {accelerator or 'no accelerator'}"

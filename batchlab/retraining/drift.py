@@ -5,7 +5,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from batchlab.errors import BadInput
 from batchlab.results import Result
@@ -172,6 +171,8 @@ def _predictions(before: Predictions, now: Predictions, classes: Sequence[str]) 
 
 def _judged(looks: Sequence[Look], rule: DriftRule) -> tuple[ColumnDrift, ...]:
     """Return the columns with their p values corrected for their number."""
+    from scipy import stats
+
     corrected = iter(stats.false_discovery_control([look.shift.p_value for look in looks if look.shift is not None]))
     found = []
     for look in looks:

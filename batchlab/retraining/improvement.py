@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtr
 
 Numbers = NDArray[np.float64]
 RESAMPLES, MOST_BLOCKS, BATCH = 9_999, 1_000, 500
@@ -72,11 +72,15 @@ def best_scatter(losses: Sequence[float], validation_losses: Sequence[float] = (
 @functools.cache
 def _variance_of_least(count: int) -> float:
     """Return the variance of the least of so many standard normal values."""
+    from scipy import stats
+
     return float(stats.order_statistic(stats.Normal(), n=count, r=1).variance())
 
 
 def _resampled(before: Numbers, after: Numbers, value: float) -> Numbers | None:
     """Return the improvement in each of many resamples of the blocks; None of a single block."""
+    from scipy import stats
+
     sums = in_blocks(before), in_blocks(after)
     blocks = len(sums[0])
     if blocks < 2:
@@ -105,7 +109,7 @@ def chance_of_no_harm(before: Numbers, after: Numbers) -> float:
     if len(risen) < 2 or risen.mean() <= 0:
         return 1.0
     spread = risen.std(ddof=1) / math.sqrt(len(risen))
-    return float(stats.t.sf(risen.mean() / spread, len(risen) - 1)) if spread > 0 else 0.0
+    return float(stdtr(len(risen) - 1, -risen.mean() / spread)) if spread > 0 else 0.0
 
 
 def holm(p_values: Sequence[float]) -> Numbers:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Numbers = NDArray[np.float64]
 SHARES = np.arange(1, 10) / 10
@@ -29,6 +28,8 @@ class Shift(NamedTuple):
 
 def shift_of_numbers(before: Numbers, now: Numbers) -> Shift:
     """Compare numbers, not finite where missing: Kolmogorov-Smirnov on those known, Fisher's exact test on the shares of missing ones."""
+    from scipy import stats
+
     known = [values[np.isfinite(values)] for values in (before, now)]
     missing = [len(values) - len(found) for values, found in zip((before, now), known, strict=True)]
     p_values = [_kolmogorov_smirnov(*known)] if all(map(len, known)) else []
@@ -45,6 +46,8 @@ def shift_of_numbers(before: Numbers, now: Numbers) -> Shift:
 
 def shift_of_codes(before: Numbers, now: Numbers, names: Sequence[str]) -> Shift:
     """Compare codes, NaN where missing, that stand for `names` and the one after the last for all others: chi-squared, rare ones pooled."""
+    from scipy import stats
+
     counts = [
         np.bincount(np.where(np.isnan(codes), len(names) + 1, codes).astype(np.int64), minlength=len(names) + 2) for codes in (before, now)
     ]
@@ -71,6 +74,8 @@ def psi(before: NDArray[np.int64], now: NDArray[np.int64]) -> float:
 
 
 def _kolmogorov_smirnov(before: Numbers, now: Numbers) -> float:
+    from scipy import stats
+
     return float(stats.ks_2samp(before, now, method="asymp").pvalue)  # the exact one takes seconds of thousands of rows
 
 

@@ -1,0 +1,102 @@
+"""Where a registered model stands before anything is read or trained. It needs neither Prefect nor torch: where nothing is new, that is
+all that a command looks at."""
+
+from batchlab.config import Profile
+from batchlab.errors import BadInput
+from batchlab.records import Record
+from batchlab.retraining.fresh import Mark
+from batchlab.retraining.outcome import Mode, Retraining
+from batchlab.retraining.recipe import asked_of
+from batchlab.retraining.saved import Lineage
+from batchlab.retraining.staleness import check_same
+from batchlab.sources.files import FileSource
+from batchlab.table import PackedTable
+from batchlab.table.packing import packed_before
+from tasks import history, registry, store
+from tasks.model_names import check_name, model_name
+
+
+class Standing(Record):
+    """Where a registered model stands: its champion's version and lineage, the lineage of the last comparison's challenger (`recommended`),
+    how far the data went at the last decision, and in `quiet` why there is nothing to do, where that is known before the rows are read."""
+
+    name: str
+    champion: int | None = None
+    lineage: Lineage | None = None
+    recommended: Lineage | None = None
+    mark: Mark | None = None
+    quiet: str | None = None
+
+    @property
+    def followed(self) -> Lineage | None:
+        """The lineage whose setting to train with: the champion's, since that of a refused challenger has not proved itself; the last
+        comparison's where the champion was asked for something else or is from other hardware."""
+        champion, latest = self.lineage, self.recommended
+        if champion is None or latest is None:
+            return latest
+        return champion if (champion.asked, champion.hardware) == (latest.asked, latest.hardware) else latest
+
+
+def standing_of(profile: Profile, name: str | None, mode: Mode) -> Standing:
+    """Return where a model stands, without a name the one of source and target; raises BadInput where it is another one than the profile
+    describes, and for an update of none."""
+    chosen = name or model_name(profile)
+    check_name(chosen)
+    champion, recommended = registry.champion_of(chosen), registry.recommended(chosen)
+    if champion is None and mode == "update":
+        raise BadInput(f"model '{chosen}' has no champion to update; run mode 'retrain' first, which makes one.")
+    lineage = None if champion is None else registry.lineage_of(champion)
+    if lineage is not None:
+        check_same(chosen, lineage, profile, any_source=name is not None)
+    if champion is None or lineage is None:
+        registry.check_own(chosen)
+        mark = registry.mark_of(chosen) if recommended is not None and _refused_last(chosen) else None
+        return Standing(name=chosen, recommended=recommended, mark=mark)
+    mark = _later(registry.mark_of(chosen), lineage.mark)
+    newest = profile.source.newest(profile.columns.time) if profile.columns.time else None
+    quiet = f"nothing new: {profile.source.name} holds no row after {mark.text}" if newest is not None and newest <= mark.last else None
+    return Standing(name=chosen, champion=champion.number, lineage=lineage, recommended=recommended or lineage, mark=mark, quiet=quiet)
+
+
+def _later(decided: Mark | None, trained: Mark) -> Mark:
+    """Return the later mark: a kill after a promotion leaves that of the decision behind, a rollback that of the champion."""
+    return trained if decided is None or decided.last < trained.last else decided
+
+
+def _refused_last(name: str) -> bool:
+    """Whether the last decision left the model without a champion, since its challenger was refused."""
+    latest = history.decisions(name, 1)
+    return bool(latest) and latest[0].decision == "kept" and latest[0].champion is None
+
+
+def unchanged(profile: Profile, standing: Standing) -> str | None:
+    """Say that the source is what it was at the last decision, where its files tell without being read; None where they do not."""
+    mark = standing.mark
+    if mark is None or not isinstance(profile.source, FileSource):
+        return None
+    table = packed_before(profile.source, profile.named_columns(), store.tables(), profile.seed)
+    return None if table is None or table.schema.digest != mark.digest else no_change(table, standing, profile)
+
+
+def no_change(table: PackedTable, standing: Standing, profile: Profile) -> str | None:
+    """Say why a table that the last decision was made on is not trained on again; None where no decision left a champion and something
+    else is asked for now."""
+    source, rows = table.schema.source, table.schema.rows
+    if standing.champion is not None:
+        return f"nothing new: {source} is what it was at the last decision, {rows:,} rows"
+    asked = None if standing.recommended is None else standing.recommended.asked
+    return (
+        f"nothing new: {source} is what it was when the last challenger was refused, {rows:,} rows" if asked == asked_of(profile) else None
+    )
+
+
+def rested(standing: Standing, quiet: str, mode: Mode, fresh_rows: int = 0) -> Retraining:
+    """Return what a retraining comes to that trains nothing, for the reason `quiet`."""
+    return Retraining(
+        outcome="waiting" if quiet.startswith("waiting") else "nothing_new",
+        text=f"{quiet[0].upper()}{quiet[1:]}.",
+        name=standing.name,
+        mode=mode,
+        champion=standing.champion,
+        fresh_rows=fresh_rows,
+    )
