@@ -3,6 +3,7 @@
 import os
 import sys
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,7 +141,8 @@ def _spawned(port: int, database: PostgresServer | None) -> LocalServer:
     environment = {
         "PREFECT_API_URL": f"http://{HOST}:{port}/api",
         ORIGINS: ",".join(origins),
-        **{key: os.environ.get(key, value) for key, value in ({LEASES: LEASES_IN_FILES} | SELDOM).items()},
+        LEASES: os.environ.get(LEASES, LEASES_IN_FILES),
+        **seldom(os.environ),
     }
     if database is not None:
         environment |= database.environment
@@ -149,6 +151,11 @@ def _spawned(port: int, database: PostgresServer | None) -> LocalServer:
     command = [sys.executable, "-m", "uvicorn", "--factory", "flows.guarded_prefect:app", "--log-level", "warning"]
     process = spawn([*command, "--host", HOST, "--port", str(port)], log_file(), environment)
     return LocalServer(process, port, *((None, None) if database is None else (database.place, database.folder)))
+
+
+def seldom(chosen: Mapping[str, str]) -> dict[str, str]:
+    """Return how often the server looks for what it does by itself: as the user chose in the environment, else seldom."""
+    return {key: chosen.get(key, value) for key, value in SELDOM.items()}
 
 
 def password_of(cluster: Cluster) -> str:

@@ -4,14 +4,25 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from batchlab.analysis.curves import HELD, crossing
-from batchlab.analysis.estimates import Estimate, log_mean, ratio
+from batchlab.analysis.estimates import Estimate, LogMean, Spread, log_mean, ratio
 from batchlab.analysis.frontier import fitted
 from batchlab.analysis.noise import noise_scale
 
 DRAWS, RESAMPLES = 10, 200
+
+
+@given(st.floats(0.2, 1e9), st.floats(0.5, 0.9999))
+def test_an_interval_reaches_as_far_as_the_t_distribution_says(degrees: float, confidence: float) -> None:
+    from scipy import stats
+
+    found = LogMean(0.0, (Spread(1e-6, degrees),)).interval(confidence)
+    reach = 1e-3 * float(stats.t.ppf(0.5 + confidence / 2, degrees))
+    assert math.log(found.high) == pytest.approx(reach, rel=1e-9, abs=1e-12)
 
 
 def test_an_exponential_curve_is_crossed_exactly_where_it_should_be() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from burner_redis import BurnerRedis  # type: ignore[import-untyped]
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from prefect.client.schemas.objects import State
@@ -20,7 +21,7 @@ from prefect.states import Failed
 from sqlalchemy.exc import OperationalError
 
 from batchlab.errors import BadInput
-from flows import local_server, local_worker
+from flows import guarded_prefect, local_server, local_worker
 from flows.local_server import LocalServer
 from tasks.retrying import may_pass
 from tests.conftest import SMALL, Command, command_path
@@ -43,6 +44,35 @@ def test_many_that_ask_at_once_get_one_server(tmp_path: Path) -> None:
         stopped = subprocess.run([command_path(), "server", "stop"], env=environment, capture_output=True, text=True, check=True).stdout
     assert "server stopped" in stopped
     assert not psutil.pid_exists(int(answers.pop().split()[0]))
+
+
+def test_the_server_looks_for_work_of_its_own_seldom_unless_the_user_says_how_often(server: LocalServer) -> None:
+    with urllib.request.urlopen(f"{server.api_url}/admin/settings", timeout=30) as reply:
+        found = json.load(reply)["server"]
+    services = found["services"]
+    assert found["events"]["proactive_granularity"] == "PT15S"
+    assert (services["late_runs"]["loop_seconds"], services["foreman"]["loop_seconds"]) == (15, 60)
+    assert {name: value["loop_seconds"] for name, value in services.items() if value.get("loop_seconds", 60) < 15} == {}
+    given = local_server.seldom({"PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "7"})
+    assert given == local_server.SELDOM | {"PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "7"}
+
+
+def test_the_servers_queue_in_memory_hands_on_what_is_sent_though_it_looks_seldom() -> None:
+    async def received() -> tuple[object, ...]:
+        queue = BurnerRedis()
+        subscriber = queue.pubsub()
+        await subscriber.psubscribe("cancel:*")
+        confirmed = await guarded_prefect.read_seldom(subscriber, timeout=0.1)
+        nothing = await guarded_prefect.read_seldom(subscriber, timeout=0.1)
+        waiting = asyncio.create_task(guarded_prefect.read_seldom(subscriber, timeout=None))
+        await asyncio.sleep(0)
+        await queue.publish("cancel:run", "run")
+        try:
+            return confirmed["type"], nothing, (await waiting)["data"]
+        finally:
+            await subscriber.aclose()
+
+    assert asyncio.run(received()) == ("psubscribe", None, b"run")
 
 
 def test_a_state_file_of_a_process_that_is_gone_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
