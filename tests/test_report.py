@@ -94,6 +94,7 @@ def comparison(*strategies: StrategyResult) -> Comparison:
         "search_seconds": 1.0,
         "notes": ("moved",),
         "periods": (),
+        "yardsticks": (),
     }
     verdict = Verdict(**{**empty, **said, "text": "Train with a.\nReaches it.\nThe search itself: 5 trainings."})  # type: ignore[arg-type]
     return Comparison(comparison=facts, verdict=verdict, strategies=strategies)

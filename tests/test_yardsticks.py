@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from batchlab.analysis import yardsticks as ways
 from batchlab.analysis.yardsticks import Yardstick, after_each, difference, last_known
 from batchlab.experiment import Experiment
+from batchlab.report.page import page
 from batchlab.report.page_tables import yardsticks_table
 from batchlab.report.wording import verdict_text
 from batchlab.search import yardsticks
@@ -325,6 +326,8 @@ def test_where_no_yardstick_is_better_the_best_one_is_named_near_the_end(found: 
     table = yardsticks_table(found, "target²")
     assert all(item.name.replace("'", "&#x27;") in table for item in found.yardsticks)
     assert "better</span>" not in table
+    whole = page(found, title="t", unit="target²", facts={}, tracking_seconds={}, links={})
+    assert f"<h2>Yardsticks</h2>{table}" in whole
 
 
 def test_of_several_better_ones_the_best_has_the_line_and_the_others_are_named(found: Findings) -> None:
