@@ -1,6 +1,9 @@
 """The documents say what the code does: every setting is in the reference, every path of the README's tree exists."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,8 @@ from batchlab.engine.optimizers import OPTIMIZERS
 from batchlab.errors import BatchlabError
 from batchlab.models import MODELS
 from batchlab.records import discover
+from batchlab.report.claims import claims
+from batchlab.search.findings import Findings
 from batchlab.sources import SOURCES
 from batchlab.strategies import STRATEGIES, Population, Strategy
 from tests.conftest import CHECKOUT
@@ -62,6 +67,36 @@ def test_the_strategy_shown_in_contributing_works_as_printed() -> None:
     assert issubclass(shown, Strategy)
     steps = list(shown(batch_rows=4).order(Population(10), 0, 0))
     assert [row for step in steps for block in step for row in block] == list(range(10))
+
+
+LESSON = CHECKOUT / "docs" / "lesson.ipynb"
+CELLS_IN_ORDER = """
+import json, sys, matplotlib
+matplotlib.use("agg")
+for cell in json.load(open(sys.argv[1]))["cells"]:
+    if cell["cell_type"] == "code":
+        exec(compile("".join(cell["source"]), cell["id"], "exec"), globals())
+"""
+
+
+def test_the_lesson_runs_and_answers_every_claim(tmp_path: Path, found: Findings) -> None:
+    command = [sys.executable, "-c", CELLS_IN_ORDER, str(LESSON)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "diverged" in done.stdout.split("Train with")[0]  # as it is written, before days are scaled
+    answers = re.findall(r"Claim: (.*)\n(.+)", done.stdout)
+    assert {claim for claim, _ in answers} == {item.claim for item in claims(found)}
+    assert "import torch" in done.stdout
+
+
+def test_the_committed_lesson_shows_what_it_printed_and_nothing_of_the_machine() -> None:
+    text = LESSON.read_text()
+    assert len(text) < 300_000
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [output for cell in cells for output in cell["outputs"] if output["output_type"] == "error"]
+    assert sum(bool(cell["outputs"]) for cell in cells) >= len(cells) - 1
+    assert not re.search(r"/(home|root|tmp|usr|work|Users)/", text)
 
 
 def test_a_file_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

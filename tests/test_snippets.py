@@ -1,7 +1,7 @@
 """The recommendation as code: what is printed trains, in every library that is here, and comes to the loss that the verdict promises."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from batchlab.search.findings import Findings
 from batchlab.search.records import verdict_of
 from batchlab.search.search import Search
 from batchlab.strategies import STRATEGIES
+from batchlab.threads import one_torch_thread
 
 FEW = (
     "train.epochs=10",
@@ -67,6 +68,13 @@ def compared(tables: Path) -> Callable[[str], Compared]:
         return known[data]
 
     return compare
+
+
+@pytest.fixture(autouse=True)
+def alone_on_its_core() -> Iterator[None]:
+    """Let torch compute on one thread: several of so little work would wait for each other wherever other processes run."""
+    with one_torch_thread():
+        yield
 
 
 @pytest.fixture
@@ -266,7 +274,7 @@ def test_huber_losses_and_weights_that_are_not_averaged_are_said(library: str, v
 def test_what_cannot_be_said_is_refused_with_what_can(verdict: Verdict) -> None:
     with pytest.raises(UnknownName, match=r"library 'jax' does not exist.*Valid: keras, lightning, skorch, torch"):
         verdict.code("jax")  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match=r"measured noise scale.*growth 'schedule' can be said"):
+    with pytest.raises(BadInput, match=r"measured noise scale; compare with --set strategies.growing.growth=schedule"):
         asked(verdict, {"kind": "growing"}).code()
     with pytest.raises(BadInput, match="data_loader with sampling 'stratified'; that of mini_batch can be said"):
         asked(verdict, {"kind": "data_loader", "sampling": "stratified"}).code()

@@ -74,7 +74,10 @@ def _updates_of(strategy: Strategy) -> FullBatch | MiniBatch | Growing:
     """Return what makes the strategy's updates of rows that are in memory, where shuffling blocks of them is shuffling all."""
     updates = MiniBatch(batch_rows=strategy.batch_rows) if isinstance(strategy, Streaming) else strategy.updates
     if isinstance(updates, Growing) and updates.adapts:
-        raise BadInput("no few lines say a batch that grows with the measured noise scale (growth 'noise'); growth 'schedule' can be said.")
+        raise BadInput(
+            "no few lines say a batch that grows with the measured noise scale; compare with --set strategies.growing.growth=schedule, "
+            "or leave growing out of the strategies."
+        )
     if isinstance(updates, FullBatch | MiniBatch | Growing):
         return updates
     sampling = f" with sampling '{strategy.sampling}'" if isinstance(strategy, DataLoader) else ""
