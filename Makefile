@@ -25,7 +25,7 @@ demo: $(READY) ## The verdict on the lesson's prices and on diabetes
 	$(BIN)/batchlab compare --profile lesson
 	$(BIN)/batchlab compare --data diabetes
 	@echo
-	@echo "Open the MLflow UI with: make ui   then look at http://127.0.0.1:5000"
+	@echo "Open the MLflow UI with: make ui   (it prints the address to open)"
 
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest

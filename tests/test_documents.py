@@ -1,4 +1,4 @@
-"""The documents say what the code does: every setting is in the reference, every path of the README's tree exists."""
+"""The documents say what the code does: every setting is in the reference, every path of the tree exists, no link is broken."""
 
 import json
 import re
@@ -46,8 +46,8 @@ def test_the_reference_names_no_setting_that_is_gone() -> None:
     assert named <= known
 
 
-def test_every_path_in_the_readmes_tree_exists() -> None:
-    tree = (CHECKOUT / "README.md").read_text().split("## How it is built")[1].split("```")[1]
+def test_every_path_in_the_tree_exists() -> None:
+    tree = (CHECKOUT / "docs" / "architecture.md").read_text().split("```")[1]
     folder = ""
     for line in tree.strip().splitlines():
         names = line.split("  ")[0].split(", ") if not line.startswith(" ") else line.strip().split("   ")[0].split("  ")[0].split(", ")
@@ -56,6 +56,14 @@ def test_every_path_in_the_readmes_tree_exists() -> None:
             assert path.exists(), path
         if not line.startswith(" "):
             folder = names[0]
+
+
+@pytest.mark.parametrize(
+    "document", [path for path in CHECKOUT.glob("*.md")] + sorted((CHECKOUT / "docs").rglob("*.md")), ids=lambda path: path.name
+)
+def test_no_link_to_a_file_is_broken(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL))
+    assert not [link for link in links if "://" not in link and not (document.parent / link).exists()]
 
 
 def test_the_strategy_shown_in_contributing_works_as_printed() -> None:
