@@ -8,9 +8,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-SHARE_OF_NAMES, FEWEST_NAMES = 0.6, 20
-"""An index of text of which more than this share, and more than so many, are different only names the rows."""
-
 
 @dataclass(frozen=True)
 class Unusable:
@@ -36,7 +33,8 @@ def index_of(frame: "pd.DataFrame") -> Index:
     found, names = Index(), [str(name) for name in frame.columns]
     for level in range(frame.index.nlevels):
         values = _with_dates(frame.index.get_level_values(level))
-        dated = isinstance(values, pd.DatetimeIndex | pd.PeriodIndex)
+        kind = _read_as(values)
+        dated = isinstance(values, pd.DatetimeIndex | pd.PeriodIndex) or kind == "datetime"
         counts_rows = isinstance(values, pd.RangeIndex) and (values.start, values.step) == (
             0,
             1,
@@ -45,7 +43,7 @@ def index_of(frame: "pd.DataFrame") -> Index:
             continue
         name, series = "index" if values.name is None else str(values.name), values.to_series(index=frame.index)
         is_column = names.count(name) == 1 and frame.iloc[:, names.index(name)].equals(series)  # set_index(drop=False)
-        if not is_column and not dated and _only_names(values):
+        if not is_column and kind == "names":
             found.notes.append(
                 f"the frame's index '{name}' only names the rows (nearly all its values are different words); it is left out"
             )
@@ -87,11 +85,19 @@ def _with_dates(index: "pd.Index") -> "pd.Index":
     return pd.PeriodIndex(index, name=index.name) if kind == "period" else index
 
 
-def _only_names(index: "pd.Index") -> bool:
+def _read_as(index: "pd.Index[Any]") -> str:
+    """Return what packing will read an index of text as; `names` where it would be refused, `values` for one of another type."""
     import pandas as pd
+    import pyarrow as pa
 
-    different = index.nunique()
-    return pd.api.types.is_string_dtype(index.dtype) and different > FEWEST_NAMES and different > SHARE_OF_NAMES * len(index)
+    from batchlab.table.survey import Tally, interpreted
+
+    if pd.api.types.infer_dtype(index, skipna=True) != "string":
+        return "values"
+    tally = Tally()
+    tally.add(pa.array(index.to_series(), pa.string(), from_pandas=True))
+    found = interpreted("index", tally, categorical=False).column
+    return "names" if found is None else found.kind
 
 
 def array_of(series: "pd.Series[Any]") -> "pa.Array | pa.ChunkedArray | Unusable":

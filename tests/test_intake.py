@@ -133,6 +133,9 @@ def names(held: Held) -> list[str]:
         (pd.Index(np.arange(1900, 1900 + ROWS), name="year"), ["year", "a", "b", "y"], None, "index 'year' is taken as a column"),
         (pd.Index(["x", "y"] * (ROWS // 2), name="kind"), ["kind", "a", "b", "y"], None, "index 'kind' is taken as a column"),
         (pd.Index([f"w{row}" for row in range(ROWS)], name="id"), ["a", "b", "y"], None, "index 'id' only names the rows"),
+        (pd.Index(DAYS.strftime("%Y-%m-%d")), ["index", "a", "b", "y"], "index", None),
+        (pd.Index(DAYS.strftime("%d.%m.%Y"), name="day"), ["day", "a", "b", "y"], "day", None),
+        (pd.Index([f"w{row}" for row in range(ROWS)]), ["a", "b", "y"], None, None),
         (pd.MultiIndex.from_arrays([["x"] * ROWS, DAYS], names=["shop", "day"]), ["shop", "day", "a", "b", "y"], "day", "index 'shop'"),
     ],
 )
