@@ -30,7 +30,7 @@ def code_of(verdict: "Verdict", library: str) -> str:
 def _takes(facts: "TrainingFacts") -> str:
     inputs = "numbers less their mean over their spread, categories one-hot" if facts.scaled else "as they are"
     target = "class numbers from 0" if facts.loss == "cross_entropy" else "likewise" if facts.scaled else "as it is"
-    return f"# X [rows, {facts.inputs}]: the training rows' inputs, {inputs}; y [rows]: the target, {target}"
+    return f"# X [rows, {facts.inputs}]: the training rows' inputs, {inputs}\n# y [rows]: the target, {target}"
 
 
 def _leaves(verdict: "Verdict", facts: "TrainingFacts") -> str:
