@@ -73,16 +73,14 @@ def _run(
 ) -> None:
     from batchlab.config import load_profile
     from flows.display import console
-    from tasks.standing import rested, standing_of, unchanged
+    from tasks.standing import rested_at_once, standing_of
 
     arguments: dict[str, Any] = {"data": data, "target": target, "task": task, "overrides": overrides, "seed": seed}
     settings = load_profile(profile, **arguments)
     options.check_early(settings, json_file)
     standing = standing_of(settings, name, mode)
-    quiet = None if _a_server_runs(no_server) else standing.quiet or unchanged(settings, standing)
-    if quiet is not None:
-        result = rested(standing, quiet, mode)
-    else:
+    result = None if _a_server_runs(no_server) else rested_at_once(settings, standing, mode)
+    if result is None:
         _make_ready(running.prepare_server(no_server), sure_to_train=standing.mark is None)
         from flows.retraining import retraining
 

@@ -1,10 +1,13 @@
 """Where a registered model stands before anything is read or trained. It needs neither Prefect nor torch: where nothing is new, that is
 all that a command looks at."""
 
+import math
+from datetime import UTC, datetime
+
 from batchlab.config import Profile
 from batchlab.errors import BadInput
 from batchlab.records import Record
-from batchlab.retraining.fresh import Mark
+from batchlab.retraining.fresh import Mark, check_not_ahead, fresh_count
 from batchlab.retraining.outcome import Mode, Retraining
 from batchlab.retraining.recipe import asked_of
 from batchlab.retraining.saved import Lineage
@@ -69,25 +72,58 @@ def _refused_last(name: str) -> bool:
     return bool(latest) and latest[0].decision == "kept" and latest[0].champion is None
 
 
-def unchanged(profile: Profile, standing: Standing) -> str | None:
-    """Say that the source is what it was at the last decision, where its files tell without being read; None where they do not."""
-    mark = standing.mark
-    if mark is None or not isinstance(profile.source, FileSource):
+def rested_at_once(profile: Profile, standing: Standing, mode: Mode) -> Retraining | None:
+    """Return what a retraining comes to that trains nothing, where that is known without reading rows: the source knows what is newest, or
+    its files, as they are now, are packed already. None where rows have to be read, or there is something to train."""
+    if standing.quiet:
+        return rested(standing, standing.quiet, mode)
+    if standing.mark is None or not isinstance(profile.source, FileSource):
         return None
     table = packed_before(profile.source, profile.named_columns(), store.tables(), profile.seed)
-    return None if table is None or table.schema.digest != mark.digest else no_change(table, standing, profile)
+    if table is None:
+        return None
+    check_not_ahead(table, profile.retraining.days_ahead, datetime.now(UTC))
+    fresh = fresh_count(table, None if standing.champion is None else standing.mark)
+    reason = reason_to_rest(table, profile, standing, fresh)
+    return None if reason is None else rested(standing, reason, mode, fresh)
 
 
-def no_change(table: PackedTable, standing: Standing, profile: Profile) -> str | None:
+def reason_to_rest(table: PackedTable, profile: Profile, standing: Standing, fresh: int) -> str | None:
+    """Say why there is nothing to train, with so many `fresh` rows; None where there is."""
+    source, rows = table.schema.source, table.schema.rows
+    if standing.mark is not None and table.schema.digest == standing.mark.digest and (quiet := _no_change(table, standing, profile)):
+        return quiet
+    if standing.champion is None:
+        return None
+    if fresh == 0 and standing.mark is not None:
+        newer = (
+            f"newer than those of the last decision ({standing.mark.text})"
+            if profile.columns.time
+            else "added to those of the last decision"
+        )
+        more = rows - standing.mark.rows
+        late = f"; {more:,} more than then are late or repeated" if more > 0 else ""
+        return f"nothing new: {source} has changed, but none of its {rows:,} rows is {newer}{late}"
+    rule = profile.retraining
+    judged = math.ceil(rule.gate.fewest_rows / rule.holdout)
+    fewest = max(rule.fewest_fresh, judged)
+    why = (
+        "retraining.fewest_fresh"
+        if rule.fewest_fresh >= judged
+        else f"retraining.gate.fewest_rows over retraining.holdout {rule.holdout:g}"
+    )
+    return f"waiting for more: {fresh:,} rows are new, and it takes {fewest:,} ({why})" if fresh < fewest else None
+
+
+def _no_change(table: PackedTable, standing: Standing, profile: Profile) -> str | None:
     """Say why a table that the last decision was made on is not trained on again; None where no decision left a champion and something
     else is asked for now."""
     source, rows = table.schema.source, table.schema.rows
     if standing.champion is not None:
         return f"nothing new: {source} is what it was at the last decision, {rows:,} rows"
     asked = None if standing.recommended is None else standing.recommended.asked
-    return (
-        f"nothing new: {source} is what it was when the last challenger was refused, {rows:,} rows" if asked == asked_of(profile) else None
-    )
+    refused = f"nothing new: {source} is what it was when the last challenger was refused, {rows:,} rows"
+    return refused if asked == asked_of(profile) else None
 
 
 def rested(standing: Standing, quiet: str, mode: Mode, fresh_rows: int = 0) -> Retraining:

@@ -1,6 +1,5 @@
 """Tasks before a retraining trains: what the champion is, whether there are new rows, what they are like, and what is to be done."""
 
-import math
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from tasks import progress, registry, store
 from tasks.abandoned import end_abandoned_runs
 from tasks.provenance import hardware
 from tasks.retrying import RETRIES
-from tasks.standing import Standing, no_change, rested, standing_of
+from tasks.standing import Standing, reason_to_rest, rested, standing_of
 
 NO_CHAMPION = "there is no champion yet, so a comparison finds what to train with"
 NO_OLD_ROWS = "drift was not looked for: no row of the table is from before the last decision"
@@ -64,7 +63,7 @@ def study(profile: Profile, standing: Standing, table: Path, mode: Mode, seed: i
     check_not_ahead(packed, profile.retraining.days_ahead, datetime.now(UTC))
     fresh = fresh_count(packed, before)
     found = Study(profile=profile, mode=mode, standing=standing, table=table, mark=mark_of(packed), fresh_rows=fresh)
-    if (quiet := _quiet(packed, profile, standing, fresh)) is not None:
+    if (quiet := reason_to_rest(packed, profile, standing, fresh)) is not None:
         return found.model_copy(update={"quiet": quiet})
     try:
         parts = _divided(packed, profile, standing, mode, seed)
@@ -76,33 +75,6 @@ def study(profile: Profile, standing: Standing, table: Path, mode: Mode, seed: i
         Experiment(profile, packed, parts).check()
     found = found.model_copy(update={"split": parts.save(packed)})
     return _settled(_looked_for_drift(found, packed, before), packed, parts)
-
-
-def _quiet(table: PackedTable, profile: Profile, standing: Standing, fresh: int) -> str | None:
-    """Say why there is nothing to train; None where there is."""
-    source, rows = table.schema.source, table.schema.rows
-    if standing.mark is not None and table.schema.digest == standing.mark.digest and (quiet := no_change(table, standing, profile)):
-        return quiet
-    if standing.champion is None:
-        return None
-    if fresh == 0 and standing.mark is not None:
-        newer = (
-            f"newer than those of the last decision ({standing.mark.text})"
-            if profile.columns.time
-            else "added to those of the last decision"
-        )
-        more = rows - standing.mark.rows
-        late = f"; {more:,} more than then are late or repeated" if more > 0 else ""
-        return f"nothing new: {source} has changed, but none of its {rows:,} rows is {newer}{late}"
-    rule = profile.retraining
-    judged = math.ceil(rule.gate.fewest_rows / rule.holdout)
-    fewest = max(rule.fewest_fresh, judged)
-    why = (
-        "retraining.fewest_fresh"
-        if rule.fewest_fresh >= judged
-        else f"retraining.gate.fewest_rows over retraining.holdout {rule.holdout:g}"
-    )
-    return f"waiting for more: {fresh:,} rows are new, and it takes {fewest:,} ({why})" if fresh < fewest else None
 
 
 def _divided(table: PackedTable, profile: Profile, standing: Standing, mode: Mode, seed: int) -> Split:
