@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5", "MLFLOW_HTTP_REQUEST_TIMEOUT": "60"}
 """A call waits about a minute for a server that restarts; MLflow's own default is four."""
+ONE_AT_A_TIME = threading.Lock()
+"""Opening the store sets, and takes away again, what MLflow reads from the environment."""
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -80,6 +83,11 @@ def check_writable() -> None:
 @functools.cache
 def client() -> "MlflowClient":
     """Return the client of the store; the first call on a machine makes the database, one process at a time."""
+    with ONE_AT_A_TIME:
+        return _opened()
+
+
+def _opened() -> "MlflowClient":
     check_ready()
     for key, value in (PATIENCE | QUIET).items():
         os.environ.setdefault(key, value)

@@ -58,9 +58,7 @@ def test_every_path_in_the_tree_exists() -> None:
             folder = names[0]
 
 
-@pytest.mark.parametrize(
-    "document", [path for path in CHECKOUT.glob("*.md")] + sorted((CHECKOUT / "docs").rglob("*.md")), ids=lambda path: path.name
-)
+@pytest.mark.parametrize("document", list(CHECKOUT.glob("*.md")) + sorted((CHECKOUT / "docs").rglob("*.md")), ids=lambda path: path.name)
 def test_no_link_to_a_file_is_broken(document: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)", re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL))
     assert not [link for link in links if "://" not in link and not (document.parent / link).exists()]
