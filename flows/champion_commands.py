@@ -23,10 +23,10 @@ def history_of(
     name: options.Model = None, most: Annotated[int, typer.Option(help="How many decisions, the latest first.", min=1)] = 50
 ) -> None:
     """List every decision with its reason, the latest first."""
-    from flows.display import WIDE_WIDTH, console, decisions
+    from flows.display import console, decisions
     from tasks import history
 
-    decisions(console(plain_width=WIDE_WIDTH), history.decisions(name, most))
+    decisions(console(), history.decisions(name, most))
 
 
 @app.command("rollback")

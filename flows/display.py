@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from batchlab.report.tables import SPARED, remarks, table
-from batchlab.results import Comparison, StrategyResult
-from batchlab.table.target import Task
-
 if TYPE_CHECKING:
+    from batchlab.results import Comparison, StrategyResult
     from batchlab.search.findings import Findings
     from batchlab.search.search import Search
+    from batchlab.table.target import Task
     from tasks.history import Decision
 
     OnVerdict = Callable[[Search, Mapping[str, float | None]], None]
@@ -98,6 +97,7 @@ def show_verdict(shown_on: Console, search: "Search", scores: Mapping[str, float
     `scores` are those of the recommended setting's model on the test rows. With `wide` the table has every row and column, and all notes.
     """
     from batchlab.report.ranking import ranked
+    from batchlab.report.tables import remarks
     from batchlab.report.wording import beside_it, recommendation
     from tasks.recording import result_of
 
@@ -130,7 +130,7 @@ def _print_notes(shown_on: Console, notes: Sequence[str], most_lines: float) -> 
         shown_on.print(f"• {len(notes) - printed} more on the page, or with --wide", style="dim")
 
 
-def show_end(shown_on: Console, result: Comparison, timing: str) -> None:
+def show_end(shown_on: Console, result: "Comparison", timing: str) -> None:
     """Print what the comparison took, and where to look further."""
     left = sum(item.mlflow_run_id is None for item in (*result.strategies, *result.typed))
     if left:
@@ -156,9 +156,11 @@ def _style(recommended: bool, status: str) -> str:
     return "bold green" if recommended else {"diverged": "red", "behind": "dim"}.get(status, "")
 
 
-def grid(task: Task, items: Sequence[StrategyResult], width: int) -> Table:
+def grid(task: "Task", items: "Sequence[StrategyResult]", width: int) -> Table:
     """Return the table, without its least important columns where there is little room, and with names folded where there is less still;
     the recommended setting is marked."""
+    from batchlab.report.tables import table
+
     headings, rows = table(task, items)
     made = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     shown = _that_fit(headings, rows, width)
@@ -172,6 +174,8 @@ def grid(task: Task, items: Sequence[StrategyResult], width: int) -> Table:
 
 def _that_fit(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
     """Return the places of the columns to show: all, or without those that may be spared, one after the other until the rest fits."""
+    from batchlab.report.tables import SPARED
+
     spared: list[str] = []
     for candidate in ("", *SPARED):
         spared.append(candidate)
@@ -193,17 +197,14 @@ def facts(shown_on: Console, found: Mapping[str, str]) -> None:
 
 
 def decisions(shown_on: Console, found: "Sequence[Decision]") -> None:
-    """Print decisions on a model as a table, the latest first."""
+    """Print decisions on a model, the latest first: what was decided on which version, both losses, and below it the reason."""
     if not found:
         shown_on.print("no decision yet")
-        return
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for heading in ("when (UTC)", "decision", "version", "champion", "champion's loss", "challenger's loss"):
-        made.add_column(heading.replace(" ", "\n"), justify="left" if heading in ("when (UTC)", "decision") else "right", no_wrap=True)
-    made.add_column("reason", overflow="fold")
     for item in found:
-        numbers = (
-            "–" if value is None else f"{value:,.6g}" for value in (item.version, item.champion, item.champion_loss, item.challenger_loss)
-        )
-        made.add_row(f"{item.when:%Y-%m-%d %H:%M:%S}", item.decision, *numbers, escape(item.reason), style=STYLES.get(item.decision, ""))
-    shown_on.print(made)
+        parts = [f"{item.when:%Y-%m-%d %H:%M:%S}", item.decision, "" if item.version is None else f"version {item.version}"]
+        if item.challenger_loss is not None:
+            parts.append(f"loss {item.challenger_loss:,.6g}")
+        if item.champion_loss is not None:
+            parts.append(f"champion {'' if item.champion is None else f'{item.champion} '}{item.champion_loss:,.6g}")
+        shown_on.print("  ".join(filter(None, parts)), style=STYLES.get(item.decision, ""))
+        shown_on.print(Padding(escape(item.reason), (0, 0, 0, 2)))

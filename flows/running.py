@@ -55,7 +55,7 @@ def warm_up(server: "LocalServer | None") -> tuple[float, float]:
     began = time.perf_counter()
     for key, value in QUIET_PREFECT.items():
         os.environ.setdefault(key, value)
-    import flows.retraining  # noqa: F401
+    import flows.comparison  # noqa: F401
     from tasks import warming
 
     warming.begin()
