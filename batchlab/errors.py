@@ -20,8 +20,10 @@ class UnknownName(BadInput):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the closest valid name, followed by the whole list when it is short."""
+    """Return `; did you mean 'x'?` for the closest valid name, followed by the whole list when it is short, or that there is none."""
     names = sorted(str(item) for item in valid)
+    if not names:
+        return "; there is none yet."
     close = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     guess = f"; did you mean '{close[0]}'?" if close else "."
     shown = ", ".join(names[:20]) + (f", … ({len(names)} in all)" if len(names) > 20 else "")
