@@ -56,6 +56,7 @@ def compare(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the split, the initial weights and the order of rows.")] = None,
     json_file: options.JsonFile = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, also where the same comparison was killed.")] = False,
     wide: Annotated[bool, typer.Option("--wide", help="Show every setting, column and note.")] = False,
     no_server: options.NoServer = False,
 ) -> None:
@@ -87,7 +88,7 @@ def compare(
         told[0] = time.perf_counter() - running.BEGAN
         show_verdict(shown_on, search, scores, wide)
 
-    result, _ = running.run_flow(lambda: comparison(profile=profile, **arguments), on_verdict)
+    result, _ = running.run_flow(lambda: comparison(profile=profile, fresh=fresh, **arguments), on_verdict)
     whole, searching = time.perf_counter() - running.BEGAN, result.verdict.search_seconds
     timing = (
         f"{whole:.1f} s in all: {searching:.1f} s search, {told[0] - searching:.1f} s before it (of these {imports:.1f} s imports, "

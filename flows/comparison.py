@@ -26,6 +26,7 @@ def comparison(
     strategies: list[str] | None = None,
     overrides: list[str] | None = None,
     seed: int | None = None,
+    fresh: bool = False,
 ) -> Comparison:
     """Compare batching strategies on one data set.
 
@@ -37,16 +38,17 @@ def comparison(
         strategies: Names of the strategies to compare; all of the profile's when left out.
         overrides: Settings on top of the profile, as key=value, for example train.epochs=200.
         seed: Seed of the split, the initial weights and the order of rows.
+        fresh: Start anew, also where one of the same rows, settings and code did not come to its end.
     """
     settings = load_profile(profile, data=data, target=target, task=task, strategies=strategies, overrides=overrides or [], seed=seed)
     table = ingest.submit(settings).result()
     parts = divide.submit(settings, table).result()
-    return compared(settings, table, parts)
+    return compared(settings, table, parts, fresh)
 
 
-def compared(settings: Profile, table: Path, parts: Path) -> Comparison:
-    """Search, record, score and conclude on a packed table and its split, within the flow that calls."""
-    with comparison_run(settings, table, parts) as run:
+def compared(settings: Profile, table: Path, parts: Path, fresh: bool = False) -> Comparison:
+    """Search, tell the verdict, record and conclude on a packed table and its split, within the flow that calls."""
+    with comparison_run(settings, table, parts, fresh) as run:
         search = plan_search.submit(run).result()
         for part in search.parts():
             work.submit(part, search, run).result()

@@ -28,7 +28,7 @@ from tasks.tracking import SECONDS, log_batches, log_dataset, metrics_along, met
 
 
 class ComparisonRun(Record):
-    """The comparison that a task works for: what it compares and where it is recorded."""
+    """The comparison that a task works for: what it compares, where it is recorded, and whether it takes up one that was ended."""
 
     profile: Profile
     table: Path
@@ -36,6 +36,7 @@ class ComparisonRun(Record):
     experiment_id: str
     run_id: str
     links: dict[str, str]
+    taken_up: bool = False
 
 
 class Recording:

@@ -26,20 +26,23 @@ from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyRes
 from batchlab.search.records import verdict_of
 from batchlab.search.search import Search
 from batchlab.search.space import optimizer_words, optimizers_of
-from tasks import progress, store
+from tasks import progress, store, unfinished
 from tasks.abandoned import end_abandoned_runs
 from tasks.data import opened
 from tasks.provenance import machine
 from tasks.recording import ComparisonRun, Recording
-from tasks.searching import unfinished
-from tasks.tracking import log_dataset, log_metrics, log_params, log_trials, recorded_run, settings_of
+from tasks.tracking import log_dataset, log_metrics, log_params, log_trials, recorded_run, resumed_run, settings_of
 
 PAGE, DATA_PAGE = "verdict.html", "data.html"
 
 
 @contextmanager
-def comparison_run(profile: Profile, packed: Path, parts: Path) -> Iterator[ComparisonRun]:
-    """Open the parent run of a comparison; runs that a killed process left RUNNING are ended first."""
+def comparison_run(profile: Profile, packed: Path, parts: Path, fresh: bool) -> Iterator[ComparisonRun]:
+    """Open the parent run of a comparison; runs that a killed process left RUNNING are ended first.
+
+    It is the run of one of the same rows, settings and code that did not come to its end, where there is one, unless a `fresh` one is asked
+    for.
+    """
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     progress.renewed()
@@ -49,7 +52,11 @@ def comparison_run(profile: Profile, packed: Path, parts: Path) -> Iterator[Comp
     source = profile.source.name
     experiment_id = store.experiment_id(f"comparison-{source}")
     tags = {"batchlab.kind": "comparison", "prefect.flow_run_id": flow_run.id or "", "prefect.flow_run_url": prefect_link() or ""}
-    with recorded_run(experiment_id, f"comparing on {source}", tags) as run_id:
+    key = unfinished.key_of(experiment)
+    before = None if fresh else unfinished.left_by(key)
+    begun = recorded_run(experiment_id, f"comparing on {source}", tags) if before is None else resumed_run(before, tags)
+    with begun as run_id:
+        unfinished.begin(key, run_id)
         # MLflow's UI opens in its GenAI view unless told otherwise.
         links = {"MLflow run": f"{store.ui_url()}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"}
         if link := prefect_link():
@@ -59,7 +66,15 @@ def comparison_run(profile: Profile, packed: Path, parts: Path) -> Iterator[Comp
         monitor = SystemMetricsMonitor(run_id, sampling_interval=2)
         monitor.start()
         try:
-            yield ComparisonRun(profile=profile, table=packed, split=parts, experiment_id=experiment_id, run_id=run_id, links=links)
+            yield ComparisonRun(
+                profile=profile,
+                table=packed,
+                split=parts,
+                experiment_id=experiment_id,
+                run_id=run_id,
+                links=links,
+                taken_up=before is not None,
+            )
         finally:
             monitor.finish()
 
@@ -89,7 +104,7 @@ def conclude(recording: Recording, results: Sequence[StrategyResult]) -> Compari
     store.client().log_text(comparison.run_id, data_page(experiment, title=title, links=links), DATA_PAGE)
     _to_mlflow(comparison, search, result, text, page_of(comparison, search, title, recording.seconds))
     _to_prefect(links, result, text)
-    unfinished(comparison.run_id).unlink(missing_ok=True)
+    unfinished.forget(comparison.run_id)
     return result
 
 

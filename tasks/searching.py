@@ -1,14 +1,14 @@
 """Tasks that search: each part of the library's search is one task run, named after what it does."""
 
-from pathlib import Path
+from dataclasses import replace
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from batchlab.report.wording import in_short
-from batchlab.search.saving import save, state_bytes
+from batchlab.search.saving import state_bytes
 from batchlab.search.search import Part, Search
-from tasks import progress, store
+from tasks import progress, unfinished
 from tasks.data import opened
 from tasks.recording import ComparisonRun
 from tasks.tracking import log_trials
@@ -20,8 +20,14 @@ MOST_BYTES = 2**29
 
 @task(cache_policy=NO_CACHE)
 def plan_search(comparison: ComparisonRun) -> Search:
-    """Return the search that the profile asks for; nothing of it has run yet."""
-    return Search(opened(comparison.profile, comparison.table, comparison.split), progress.within)
+    """Return the search that the profile asks for: at its beginning, or where the one that the run takes up was."""
+    known = unfinished.known_of(comparison.run_id) if comparison.taken_up else None
+    if known is not None:
+        progress.announce(
+            f"taking up a comparison of the same rows, settings and code that did not come to its end: {known.all_trainings:,} trainings, "
+            f"{known.seconds:.0f} s of search (--fresh starts anew)"
+        )
+    return Search(opened(comparison.profile, comparison.table, comparison.split), progress.within, known)
 
 
 @task(task_run_name="{part.label}", cache_policy=NO_CACHE)
@@ -35,7 +41,7 @@ def work(part: Part, search: Search, comparison: ComparisonRun) -> None:
         log_trials(comparison.run_id, search)
         raise
     if state_bytes(search.known) <= MOST_BYTES:
-        save(search.known, unfinished(comparison.run_id))
+        unfinished.keep(replace(search.known, seconds=search.clock.elapsed), comparison.run_id)
 
 
 @task(cache_policy=NO_CACHE)
@@ -44,13 +50,6 @@ def tell(search: Search) -> None:
     found, experiment = search.findings, search.experiment
     scores = {} if found.best is None or not found.best.shown.weights else experiment.test_scores(found.best.shown)
     progress.conclude(search, scores)
-
-
-def unfinished(run_id: str) -> Path:
-    """Return the file that holds what the run's search knows while it is not finished: what it could be taken up from."""
-    folder = store.folder() / "unfinished"
-    folder.mkdir(exist_ok=True)
-    return folder / f"{run_id}.npz"
 
 
 def _so_far(search: Search) -> str:

@@ -29,8 +29,28 @@ METRICS_A_BATCH, PARAMS_A_BATCH = 1000, 100
 def recorded_run(experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
     """Open an MLflow run and yield its id; it ends FINISHED, FAILED on an error, or KILLED on an interruption."""
     run_id = store.client().create_run(experiment, run_name=name, tags={**provenance(), **tags}).info.run_id
-    try:
+    with _ended_truthfully(run_id):
         yield run_id
+
+
+@contextmanager
+def resumed_run(run_id: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """Go on with an MLflow run that did not come to its end, as `recorded_run` does; what it has recorded of single settings goes."""
+    client = store.client()
+    for key, value in {**provenance(), **tags}.items():
+        client.set_tag(run_id, key, value)
+    client.update_run(run_id, "RUNNING")
+    with _ended_truthfully(run_id):
+        experiment = client.get_run(run_id).info.experiment_id
+        for child in client.search_runs([experiment], f"tags.mlflow.parentRunId = '{run_id}'"):
+            client.delete_run(child.info.run_id)
+        yield run_id
+
+
+@contextmanager
+def _ended_truthfully(run_id: str) -> Iterator[None]:
+    try:
+        yield
     except Exception:
         store.client().set_terminated(run_id, "KILLED" if progress.stopping.is_set() else "FAILED")
         raise

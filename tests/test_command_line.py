@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from batchlab.search.saving import load
 from flows.local_server import LocalServer
 from tests.conftest import QUICKLY, Command, command_path
 from tests.terminals import Watched
@@ -428,6 +429,42 @@ def test_the_next_comparison_ends_the_runs_of_a_killed_one(batchlab: Command, se
     (parent,) = [run for run in opened(mlruns).search_runs(["1"]) if "prefect.flow_run_id" in run.data.tags]
     with urllib.request.urlopen(f"{server.api_url}/flow_runs/{parent.data.tags['prefect.flow_run_id']}", timeout=10) as reply:
         assert json.load(reply)["state_type"] == "CRASHED"
+
+
+def test_a_killed_comparison_is_taken_up_by_the_next_one_of_its_kind_in_the_same_run(
+    server: LocalServer, mlruns: Path, tmp_path: Path
+) -> None:
+    killed = _racing(mlruns, tmp_path)
+    killed.send(signal.SIGKILL)
+    killed.ended()
+    (run,) = opened(mlruns).search_runs(["1"])
+    known = load(mlruns / "unfinished" / f"{run.info.run_id}.npz")
+    again = _racing(mlruns, tmp_path, until="taking up a comparison")
+    again.shows("so far ")
+    again.send(signal.SIGINT)
+    code, output, shown = again.ended()
+    assert code == 0, shown
+    assert f"{known.all_trainings:,} trainings" in " ".join(shown.split())
+    assert "Train with " in output
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["comparison"]["mlflow_run_id"] == run.info.run_id
+    assert result["verdict"]["trainings"] >= known.all_trainings
+    assert result["verdict"]["search_seconds"] > known.seconds
+    assert set(statuses(mlruns).values()) == {"FINISHED"}
+    assert not list((mlruns / "unfinished").iterdir())
+
+
+def test_other_settings_and_fresh_ones_do_not_take_up_a_killed_comparison(server: LocalServer, mlruns: Path, tmp_path: Path) -> None:
+    killed = _racing(mlruns, tmp_path)
+    killed.send(signal.SIGKILL)
+    killed.ended()
+    for other in (["--seed", "5"], ["--fresh"]):
+        process = _racing(mlruns, tmp_path, *other)
+        process.send(signal.SIGINT)
+        code, _, shown = process.ended()
+        assert code == 0, shown
+        assert "taking up" not in shown
+    assert len(list((mlruns / "unfinished").glob("*.npz"))) >= 1
 
 
 def test_odd_names_and_labels_go_through_with_every_class_counted(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,7 +97,7 @@ def load(path: Path) -> Known:
             if whole.get("format") != FORMAT:
                 raise BadInput(f"{path} has format {whole.get('format')}; this version reads {FORMAT}. Start the comparison again.")
             known = _restored(whole["known"], {name: file[name] for name in file.files})
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise BadInput(f"{path} does not hold a search that can be taken up: {error}") from error
     if not isinstance(known, Known):
         raise BadInput(f"{path} does not hold a search that can be taken up.")

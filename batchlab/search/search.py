@@ -1,6 +1,7 @@
 """The search itself: its parts in order, each a stretch of work of its own that a caller may run where it likes."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -56,7 +57,7 @@ class Search:
     ) -> None:
         self.experiment, self.profile, self.rule = experiment, experiment.profile, experiment.profile.search
         limit = 60 * self.rule.max_minutes
-        self.clock = Clock(limit)
+        self.clock = Clock(limit, time.perf_counter() - (0.0 if known is None else known.seconds))
         divisions, whole = divided(experiment, MOST_DRAWS + DRAWS_WHERE_DIVIDED * self.rule.seeds), thinned(experiment)
         self.plan = budgeted(self.profile.train, experiment.split.sizes()["train"], (divisions or whole).population.row_count)
         terms = terms_of(experiment, divisions or whole, self.plan)
