@@ -302,38 +302,13 @@ def test_a_configured_server_that_does_not_answer_is_a_failure_that_says_so(batc
     assert statuses(mlruns) == {}
 
 
-def failing(features: int, outputs: int) -> object:
-    """A network that passes the checks on three rows, and fails on more."""
-    from torch import Tensor, nn
-
-    class Failing(nn.Linear):
-        def forward(self, rows: Tensor) -> Tensor:
-            if rows.shape[0] > 3:
-                raise RuntimeError("this network does not train")
-            return super().forward(rows)
-
-    return Failing(features, outputs)
-
-
 def test_a_training_that_fails_marks_its_runs_failed_and_exits_with_1(batchlab: Command, mlruns: Path) -> None:
     here = str(Path(__file__).resolve().parent.parent)
-    settings = ["--set", "model.kind=custom", "--set", f"model.factory={__name__}:failing", "--strategies", "full_batch"]
+    settings = ["--set", "model.kind=custom", "--set", "model.factory=tests.networks:failing", "--strategies", "full_batch"]
     done = batchlab("compare", *settings, PYTHONPATH=here)
     assert done.returncode == 1
     assert "this network does not train" in done.stderr
     assert set(statuses(mlruns).values()) == {"FAILED"}
-
-
-def slow(features: int, outputs: int) -> object:
-    """A network that takes its time for every look at rows, so that a first look takes seconds."""
-    from torch import Tensor, nn
-
-    class Slow(nn.Linear):
-        def forward(self, rows: Tensor) -> Tensor:
-            time.sleep(0.03)
-            return super().forward(rows)
-
-    return Slow(features, outputs)
 
 
 def _racing(mlruns: Path, folder: Path, *settings: str, until: str = "so far ") -> Watched:
@@ -395,7 +370,7 @@ def test_ctrl_c_while_settings_are_recorded_keeps_the_verdict_and_leaves_the_res
 
 
 def test_ctrl_c_before_anything_is_known_leaves_its_runs_killed(server: LocalServer, mlruns: Path, tmp_path: Path) -> None:
-    custom = ["--set", "model.kind=custom", "--set", f"model.factory={__name__}:slow"]
+    custom = ["--set", "model.kind=custom", "--set", "model.factory=tests.networks:slow"]
     process = _racing(mlruns, tmp_path, *custom, until="first look")
     process.send(signal.SIGINT)
     code, _, shown = process.ended()
