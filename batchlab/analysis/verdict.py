@@ -115,10 +115,16 @@ class Outcome:
 
 
 def resampled(logs: Numbers, draws: int) -> LogMean:
-    """Return the first logarithm with the variance of the others, which are those of `draws` drawn again with replacement."""
+    """Return the first logarithm with the variance of the others, which are those of `draws` drawn again with replacement.
+
+    Where these lie askew around the first one, as where a target is crossed late or never, the variance is such that a normal
+    distribution would reach as far as they do on the farther side.
+    """
     if len(logs) < 3 or draws < 2:
         return LogMean(float(logs[0]), ())
-    return LogMean(float(logs[0]), (Spread(float(logs[1:].var(ddof=1)) * draws / (draws - 1), draws - 1),))
+    ends = np.quantile(logs[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    reach = float(np.abs(ends - logs[0]).max()) / float(special.ndtri((1 + CONFIDENCE) / 2))
+    return LogMean(float(logs[0]), (Spread(max(float(logs[1:].var(ddof=1)), reach**2) * draws / (draws - 1), draws - 1),))
 
 
 def ratio_of_resamples(one: Numbers, other: Numbers, draws: int) -> LogMean:
