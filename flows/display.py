@@ -106,7 +106,8 @@ def show_verdict(shown_on: Console, search: "Search", scores: Mapping[str, float
     shown_on.print(f"\n{task} on {search.experiment.device}: {parts}")
     results = [result_of(item, search) for item in ranked(found)]
     shown_on.print(grid(task, results, shown_on.width) if wide else narrow(found))
-    _print_notes(shown_on, [*remarks(results), *found.notes], math.inf if wide else NOTE_LINES)
+    said = remarks(results if wide else [item for item in results if item.status != "behind"])  # who left is in the narrow table
+    _print_notes(shown_on, [*said, *found.notes], math.inf if wide else NOTE_LINES)
     for line in beside_it(found):
         shown_on.print(line, style="dim")
     shown_on.print()

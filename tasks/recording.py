@@ -142,14 +142,14 @@ def _own_params(item: Finding) -> dict[str, Any]:
     }
 
 
-GROUPS = {
-    "seconds_per_step": "cost/seconds_per_step",
-    "delivery_share": "cost/delivery_share",
-    "peak_bytes": "cost/peak_mib",
-    "noise_scale": "gradient/noise_scale",
+COMPARED = ("mean_validation_loss", "mean_test_loss", "seconds_to_target", "seconds_per_step")
+GROUPS = {name: f"compare/{name}" for name in COMPARED} | {
+    "peak_bytes": "compare/peak_mib",
+    "noise_scale": "noise/noise_scale",
+    "delivery_share": "search/delivery_share",
     "draws": "search/draws",
 }
-"""MLflow draws one chart a metric, those without a group first, in the order of their names: first what people compare first."""
+"""MLflow draws one chart a metric, by groups in the order of their names: first what people compare."""
 
 
 def _own_metrics(item: Finding) -> dict[str, float | None]:
@@ -200,7 +200,7 @@ def curve_of(item: Finding, found: Findings) -> dict[str, list[float]]:
     def over_draws(name: str) -> NDArray[np.float64]:
         return np.array([np.interp(np.log1p(rows), np.log1p(curve.rows_seen), getattr(curve, name)) for curve in curves])
 
-    columns = {"step": over_draws("step").mean(0).round(), "axis/epoch": over_draws("epoch").mean(0), "axis/rows_seen": rows}
+    columns = {"step": over_draws("step").mean(0).round(), "x_axis/epoch": over_draws("epoch").mean(0), "x_axis/rows_seen": rows}
     columns[SECONDS] = columns["step"] * item.timings.step().value
     for name in ("train_loss", "validation_loss", "last_validation_loss"):
         losses = over_draws(name) * found.loss_unit

@@ -158,7 +158,9 @@ def _to_mlflow(comparison: ComparisonRun, search: Search, result: Comparison, te
     log_params(run_id, {f"verdict.{key}": getattr(verdict, key) for key in recommended})
     numbers = ("value", "loss", "best_loss", "test_loss", "target_loss", "seconds_to_target", "ratio", "full_batch_ratio")
     metrics = {f"verdict_{name}": getattr(verdict, name) for name in numbers}
-    metrics |= {f"batch_rows/{name}": getattr(verdict, name) for name in ("critical_batch", "throughput_knee", "memory_ceiling")}
+    metrics |= {"compare/mean_validation_loss": verdict.loss, "compare/mean_test_loss": verdict.test_loss}
+    metrics |= {"compare/seconds_to_target": verdict.seconds_to_target}
+    metrics |= {f"sizes/{name}": getattr(verdict, name) for name in ("critical_batch", "throughput_knee", "memory_ceiling")}
     metrics |= {f"yardstick/{item.key}_test_loss": item.test_loss for item in verdict.yardsticks}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     metrics |= {"search/seconds": verdict.search_seconds, "search/trainings": verdict.trainings, "search/peak_resident_mib": peak}

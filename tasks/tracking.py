@@ -21,7 +21,7 @@ from tasks.provenance import provenance
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
-SECONDS = "axis/wall_seconds"
+SECONDS = "x_axis/wall_seconds"
 METRICS_A_BATCH, PARAMS_A_BATCH = 1000, 100
 
 

@@ -137,17 +137,17 @@ def _check_child(client: MlflowClient, item: dict[str, Any], facts: dict[str, An
     assert run.info.run_name == item["label"]
     assert (run.data.params["batch_rows"], run.data.params["optimizer"]) == (str(item["batch_rows"]), item["optimizer"])
     losses = ("train_loss", "validation_loss", "interval/validation_loss_low", "interval/validation_loss_high")
-    curves = (*losses, "axis/epoch", "axis/rows_seen", "axis/wall_seconds")
+    curves = (*losses, "x_axis/epoch", "x_axis/rows_seen", "x_axis/wall_seconds")
     histories = {name: client.get_metric_history(run.info.run_id, name) for name in curves}
     assert all([point.step for point in history] == [point.step for point in histories["train_loss"]] for history in histories.values())
-    assert histories["axis/rows_seen"][-1].value == item["rows_seen"]
+    assert histories["x_axis/rows_seen"][-1].value == item["rows_seen"]
     ends = zip(*(histories[name] for name in (losses[2], losses[1], losses[3])), strict=True)
     assert all(low.value <= middle.value * 1.000001 and middle.value <= high.value * 1.000001 for low, middle, high in ends)
     assert run.data.metrics["test_rmse"] == pytest.approx(item["metrics"]["rmse"])
-    named = {"cost/seconds_per_step": "seconds_per_step", "gradient/noise_scale": "noise_scale", "cost/peak_mib": "peak_bytes"}
-    named |= {name: name for name in ("mean_validation_loss", "mean_test_loss")}
+    named = {"noise/noise_scale": "noise_scale", "compare/peak_mib": "peak_bytes"}
+    named |= {f"compare/{name}": name for name in ("mean_validation_loss", "mean_test_loss", "seconds_per_step")}
     expected = {name: item[key] for name, key in named.items()}
-    expected["cost/peak_mib"] = None if item["peak_bytes"] is None else item["peak_bytes"] / 2**20
+    expected["compare/peak_mib"] = None if item["peak_bytes"] is None else item["peak_bytes"] / 2**20
     assert {name: run.data.metrics.get(name) for name in named} == pytest.approx(expected)
     assert ("plots" in {entry.path for entry in client.list_artifacts(run.info.run_id)}) is item["recommended"]
 
