@@ -152,37 +152,44 @@ def _check_child(client: MlflowClient, item: dict[str, Any], facts: dict[str, An
     assert ("plots" in {entry.path for entry in client.list_artifacts(run.info.run_id)}) is item["recommended"]
 
 
-def test_the_saved_model_predicts_from_raw_columns_in_a_process_that_knows_no_batchlab(
+def test_every_saved_model_predicts_from_raw_columns_in_a_process_that_knows_no_batchlab(
     batchlab: Command, mlruns: Path, tmp_path: Path
 ) -> None:
     path = table_file(tmp_path, 500, 3, ".parquet")
-    fixed = ["--strategies", "mini_batch", "--set", "strategies.mini_batch.batch_rows=32", *QUICKLY]
+    fixed = ["--strategies", "full_batch,mini_batch", "--set", "strategies.mini_batch.batch_rows=32", *QUICKLY]
     done = batchlab("compare", "--data", path, "--target", "y", *fixed, "--json", "result.json")
     assert done.returncode == 0, done.stderr
-    item = json.loads((tmp_path / "result.json").read_text())["strategies"][0]
+    result = json.loads((tmp_path / "result.json").read_text())
+    items = [item for item in (*result["strategies"], *result["typed"]) if item["train_loss"] is not None]
+    assert len(items) > 2
     code = """
-import sys, mlflow, pandas as pd
+import json, sys, mlflow, pandas as pd
 sys.modules["batchlab"] = None  # importing it would fail
 mlflow.set_tracking_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model(f"runs:/{sys.argv[2]}/model")
-rows = pd.read_parquet(sys.argv[3])
-shuffled = rows[["count", "x2", "y", "x0", "x1"]]
-pd.DataFrame(model.predict(shuffled)).to_csv(sys.argv[4], index=False)
-whole = model.predict(rows.astype({"count": float}))  # integers or floats, as new data happens to come
-assert (pd.DataFrame(whole).to_numpy() == pd.DataFrame(model.predict(shuffled)).to_numpy()).all()
+rows, outputs = pd.read_parquet(sys.argv[2]), {}
+for run in sys.argv[4:]:
+    model = mlflow.pyfunc.load_model(f"runs:/{run}/model")
+    shuffled = rows[["count", "x2", "y", "x0", "x1"]]
+    outputs[run] = model.predict(shuffled)[:, 0]
+    whole = model.predict(rows.astype({"count": float}))  # integers or floats, as new data happens to come
+    assert (whole[:, 0] == outputs[run]).all()
+pd.DataFrame(outputs).to_csv(sys.argv[3], index=False)
 try:
     model.predict(rows.drop(columns="x1"))
 except Exception as error:
     print(error)
 """
-    arguments = [f"sqlite:///{mlruns / 'mlflow.db'}", item["mlflow_run_id"], str(path), str(tmp_path / "predicted.csv")]
+    runs = [item["mlflow_run_id"] for item in items]
+    arguments = [f"sqlite:///{mlruns / 'mlflow.db'}", str(path), str(tmp_path / "predicted.csv"), *runs]
     fresh = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "x1" in fresh.stdout
-    rows, outputs = pd.read_parquet(path), pd.read_csv(tmp_path / "predicted.csv").to_numpy()[:, 0]
+    rows, outputs = pd.read_parquet(path), pd.read_csv(tmp_path / "predicted.csv")
     labels = np.load(next((mlruns / "tables").glob("*/split-*.npy")))
-    for label, part in enumerate(("train", "validation", "test")):
-        loss = ((outputs[labels == label] - rows["y"].to_numpy()[labels == label]) ** 2).mean()
-        assert loss == pytest.approx(item[f"{part}_loss"], rel=1e-6)
+    for item in items:
+        for label, part in enumerate(("train", "validation", "test")):
+            residual = (outputs[item["mlflow_run_id"]] - rows["y"]).to_numpy()[labels == label]
+            assert (residual**2).mean() == pytest.approx(item[f"{part}_loss"], rel=1e-6)
+    assert len({round(item["train_loss"], 9) for item in items}) > 1  # not one model under several names
 
 
 @pytest.mark.parametrize("suffix", [pytest.param(".csv", marks=pytest.mark.slow), ".parquet"])
