@@ -192,7 +192,8 @@ except Exception as error:
     assert len({round(item["train_loss"], 9) for item in items}) > 1  # not one model under several names
 
 
-@pytest.mark.parametrize("suffix", [pytest.param(".csv", marks=pytest.mark.slow), ".parquet"])
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_file_of_a_hundred_thousand_rows_goes_through(batchlab: Command, tmp_path: Path, suffix: str) -> None:
     path = table_file(tmp_path, 100_000, 19, suffix)
     limits = ["--set", "train.epochs=3", "--strategies", "full_batch,mini_batch", "--max-minutes", "0.5", *QUICKLY]
@@ -357,8 +358,8 @@ def test_ctrl_c_once_more_gives_up_and_leaves_its_runs_killed(server: LocalServe
 def test_ctrl_c_while_settings_are_recorded_keeps_the_verdict_and_leaves_the_rest_unrecorded(
     server: LocalServer, mlruns: Path, tmp_path: Path
 ) -> None:
-    command = [command_path(), "compare", "--profile", "lesson", "--set", "train.epochs=20", *QUICKLY, "--json", "result.json"]
-    process = Watched(command, tmp_path, {**os.environ, "BATCHLAB_MLRUNS": str(mlruns)})
+    command = [command_path(), "compare", "--profile", "lesson", "--set", "train.epochs=20", "--max-minutes", "0.1", *QUICKLY]
+    process = Watched([*command, "--json", "result.json"], tmp_path, {**os.environ, "BATCHLAB_MLRUNS": str(mlruns)})
     process.shows("recording ")
     process.send(signal.SIGINT)
     code, output, shown = process.ended()
@@ -436,6 +437,7 @@ def test_a_killed_comparison_is_taken_up_by_the_next_one_of_its_kind_in_the_same
     assert not list((mlruns / "unfinished").iterdir())
 
 
+@pytest.mark.slow
 def test_other_settings_and_fresh_ones_do_not_take_up_a_killed_comparison(server: LocalServer, mlruns: Path, tmp_path: Path) -> None:
     killed = _racing(mlruns, tmp_path)
     killed.send(signal.SIGKILL)

@@ -85,8 +85,17 @@ class Outcome:
         return self.to_target(self.least_steps).times(log_mean(self.seconds_per_step))
 
     def to_target(self, values: Numbers) -> LogMean:
-        """Return the first of resampled `values` with the scatter of the others."""
-        return resampled(np.log(values), len(self.losses))
+        """Return the first of resampled `values` with the scatter of the others.
+
+        Where these lie askew around the first one, as where a target is crossed late or never, the variance is such that a normal
+        distribution would reach as far as they do on the farther side.
+        """
+        found, logs = resampled(np.log(values), len(self.losses)), np.log(values)
+        if not found.parts:
+            return found
+        ends = np.quantile(logs[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        reach = float(np.abs(ends - logs[0]).max()) / float(special.ndtri((1 + CONFIDENCE) / 2))
+        return LogMean(found.mean, (Spread(max(found.variance, reach**2), found.parts[0].degrees),))
 
     @property
     def training_seconds(self) -> float:
@@ -115,16 +124,10 @@ class Outcome:
 
 
 def resampled(logs: Numbers, draws: int) -> LogMean:
-    """Return the first logarithm with the variance of the others, which are those of `draws` drawn again with replacement.
-
-    Where these lie askew around the first one, as where a target is crossed late or never, the variance is such that a normal
-    distribution would reach as far as they do on the farther side.
-    """
+    """Return the first logarithm with the variance of the others, which are those of `draws` drawn again with replacement."""
     if len(logs) < 3 or draws < 2:
         return LogMean(float(logs[0]), ())
-    ends = np.quantile(logs[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    reach = float(np.abs(ends - logs[0]).max()) / float(special.ndtri((1 + CONFIDENCE) / 2))
-    return LogMean(float(logs[0]), (Spread(max(float(logs[1:].var(ddof=1)), reach**2) * draws / (draws - 1), draws - 1),))
+    return LogMean(float(logs[0]), (Spread(float(logs[1:].var(ddof=1)) * draws / (draws - 1), draws - 1),))
 
 
 def ratio_of_resamples(one: Numbers, other: Numbers, draws: int) -> LogMean:
