@@ -113,7 +113,7 @@ class Comparison:
         return f"<p>{shown}</p>{f'<ul>{notes}</ul>' if notes else ''}{rows}"
 
     def __repr__(self) -> str:
-        return self.verdict.text
+        return "\n".join([self.verdict.text, *(f"• {note}" for note in self.verdict.notes)])
 
 
 def compare(
@@ -124,6 +124,7 @@ def compare(
     task: str | None = None,
     strategies: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
+    max_minutes: float | None = None,
     seed: int | None = None,
     progress: bool | None = None,
 ) -> Comparison:
@@ -133,13 +134,14 @@ def compare(
     array `[rows, features]`, and `target` the values `[rows]`. A frame's index of dates becomes the time column, and its rows are then
     split by time, unless the settings say otherwise; another index that has a name is a column.
 
-    `overrides` are settings as `key=value`, for example `"model.kind=mlp"` or `"search.max_minutes=2"`. `progress` shows a bar in the
+    `overrides` are settings as `key=value`, for example `"model.kind=mlp"`; `max_minutes` bounds the search. `progress` shows a bar in the
     cell or the terminal; left out, it does where there is one. An interruption ends the search with the verdict of what is known. Raises
     BadInput for a column, task or setting that does not fit.
     """
     held = taken(frame, target)
     with tempfile.TemporaryDirectory(prefix="batchlab-") as folder:
         path, given = Path(folder) / "frame.parquet", [overrides] if isinstance(overrides, str) else list(overrides)
+        given += [] if max_minutes is None else [f"search.max_minutes={max_minutes}"]
         choices: dict[str, Any] = {"data": str(path), "target": held.target, "task": task, "strategies": strategies, "seed": seed}
         settings = load_profile(profile, overrides=given, **choices)
         by_time, said = _by_time(held, settings, _split_is_asked(settings, profile, given))

@@ -103,7 +103,7 @@ def show_verdict(shown_on: Console, search: "Search", scores: Mapping[str, float
 
     found, sizes, task = search.findings, search.experiment.split.sizes(), search.experiment.table.schema.target.task
     parts = f"{sizes['train']:,} training, {sizes['validation']:,} validation, {sizes['test']:,} test rows"
-    shown_on.print(f"\n{task} on {search.experiment.device}: {parts}")
+    shown_on.print(f"\n{task}, {search.experiment.profile.model.kind} model on {search.experiment.device}: {parts}")
     results = [result_of(item, search) for item in ranked(found)]
     shown_on.print(grid(task, results, shown_on.width) if wide else narrow(found))
     said = remarks(results if wide else [item for item in results if item.status != "behind"])  # who left is in the narrow table

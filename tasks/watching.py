@@ -102,7 +102,10 @@ def _looked_for_drift(found: Study, table: PackedTable, mark: Mark | None) -> St
         return found.model_copy(update={"remarks": (NO_OLD_ROWS,)})
     drifted = champion_drift(champion, table, (before, fresh), found.profile)
     missing = {column.name: column.missing_now for column in drifted.columns}
-    kept = contracts.path_of(found.profile.source, table.schema.target.name, store.tables()) or table.path / "contract.json"
+    kept = (
+        contracts.path_of(found.profile.source, table.schema.target.name, store.tables(), found.profile.columns.missing)
+        or table.path / "contract.json"
+    )
     if (contract := contracts.opened(kept)) is not None:
         contracts.check_fresh(contract, missing, drifted.fresh_rows, kept)
     since = mark.last if drifted.drifted and found.mode == "retrain" else mark.since

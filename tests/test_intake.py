@@ -608,3 +608,15 @@ def test_retraining_refuses_the_logarithm_by_name(frame: pd.DataFrame, tmp_path:
     profile = load_profile("nightly", data="rows.parquet", target="y", overrides=["target_scale=log"])
     with pytest.raises(BadInput, match=r"target_scale 'log' is for comparisons"):
         retraining_split(packed(frame, tmp_path), profile, None)
+
+
+def test_values_that_are_missing_from_now_on_do_not_break_the_contract_of_before(tmp_path: Path) -> None:
+    path, rng = tmp_path / "areas.csv", np.random.default_rng(0)
+    frame = pd.DataFrame({"area": np.where(np.arange(200) % 12 == 0, -999.0, rng.normal(size=200)), "y": rng.normal(size=200)})
+    frame.to_csv(path, index=False)
+    shares = []
+    for overrides in ([], ["columns.missing=[-999]"]):
+        profile = load_profile("quick", data=str(path), target="y", overrides=overrides)
+        table = pack(profile.source, profile.named_columns(), tmp_path / "tables", profile.seed, profile.checks)
+        shares.append(float(np.isnan(table.features[:, 0]).mean()))
+    assert shares == [0.0, pytest.approx(17 / 200)]

@@ -41,7 +41,7 @@ def test_the_frames_verdict_names_one_of_its_settings_and_shows_itself(compared:
     assert verdict.loss_ci is not None
     assert verdict.loss is not None
     assert verdict.loss_ci[0] <= verdict.loss <= (verdict.loss_ci[1] or verdict.loss)
-    assert repr(compared) == verdict.text
+    assert repr(compared).splitlines() == [*verdict.text.splitlines(), *(f"• {note}" for note in verdict.notes)]
     shown = compared._repr_html_()
     assert verdict.text.splitlines()[0] in shown
     assert all(label in shown for label in frame.setting)
@@ -81,8 +81,9 @@ def test_what_was_left_behind_is_behind_in_the_frame_and_when_it_is_shown(search
 
 
 def test_a_short_limit_names_what_it_left_out_and_recommends_all_the_same() -> None:
-    overrides = [*SMALL, "search.max_minutes=0.1", "search.batch_rows=[8,32]"]
-    short = batchlab.compare(load_wine(as_frame=True).frame, target="target", strategies=["full_batch", "mini_batch"], overrides=overrides)
+    overrides = [*SMALL, "search.batch_rows=[8,32]"]
+    wine, strategies = load_wine(as_frame=True).frame, ["full_batch", "mini_batch"]
+    short = batchlab.compare(wine, target="target", strategies=strategies, overrides=overrides, max_minutes=0.1)
     left_out = dict(text.split(": ", 1) for text in short.verdict.left_out)
     assert left_out.keys() >= {"memory", "loaders"}
     assert left_out["memory"] == left_out["loaders"] == "a limit of 0.1 minutes leaves no time"

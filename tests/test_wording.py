@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from batchlab.analysis.verdict import Pair
-from batchlab.report.wording import against, listed, verdict_text
-from batchlab.search.findings import Findings
+from batchlab.report.brief import brief
+from batchlab.report.wording import against, beside, listed, verdict_text
+from batchlab.search.findings import Finding, Findings
 from batchlab.search.search import Search
 from tests.verdicts import again, changed, cheap, dear, departed, losing, missed, ruined, without
 
@@ -155,3 +156,18 @@ def test_of_many_names_the_first_few_are_listed() -> None:
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c"]) == "a, b and c"
     assert listed(list("abcdefg")) == "a, b, c, d and 3 more"
+
+
+def test_a_setting_that_time_let_see_few_rows_is_told_with_its_rows(found: Findings) -> None:
+    typed = found.typed[0].candidate.label
+
+    def hasty(item: Finding) -> Finding:
+        return replace(losing(item, 40.0), outcome=replace(losing(item, 40.0).outcome, budget_rows=12.0))
+
+    short = changed(found, lambda item: hasty(item) if item.candidate.label == typed else item)
+    said = beside(short, short.of(typed))
+    assert re.search(r"^has a loss [\d.]+% higher after 12 rows", said)
+    (line,) = [line for line in brief(short) if line.item.candidate.label == typed]
+    assert re.fullmatch(r"loss \+[\d.]+% at 12 rows", line.cells[-1])
+    whole = changed(found, lambda item: losing(item, 40.0) if item.candidate.label == typed else item)
+    assert "rows" not in beside(whole, whole.of(typed))

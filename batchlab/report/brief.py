@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from batchlab.engine.optimizers import Optimizer, Sgd
 from batchlab.report.ranking import ranked, times_shown
-from batchlab.report.wording import number, seconds
+from batchlab.report.wording import cut, number, seconds
 from batchlab.search.findings import Finding, Findings
 
 MOST_LINES = 10
@@ -60,4 +60,4 @@ def _note(found: Findings, item: Finding) -> str:
     above = outcome.loss / choice.loss.value - 1 if choice.loss.value else 0.0
     if item.candidate.label in choice.as_good:
         return f"as good ({above:+.1%})"
-    return f"loss {above:+.1%}"
+    return f"loss {above:+.1%}{cut(found, item).replace(' after', ' at')}"

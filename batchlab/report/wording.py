@@ -20,6 +20,8 @@ FASTER = {"best": "faster than", "time": "faster than", "rows": "fewer rows than
 SLOWER = {"best": "slower than", "time": "slower than", "rows": "more rows than", "memory": "more memory than"}
 
 
+FEW = 0.5
+"""A setting that saw less than this share of the recommended one's rows is told with its rows."""
 SAME = 5e-4
 """Losses closer than this are written as the same."""
 
@@ -287,12 +289,20 @@ def beside(found: "Findings", item: "Finding") -> str:
     if abs(apart) < SAME:
         said = "has the same loss"
     elif pair.worse:
-        said = f"has a loss {apart:.1%} higher"
+        said = f"has a loss {apart:.1%} higher{cut(found, item)}"
     elif pair.loss_ratio_ci[1] >= 1:
         said = f"has a loss that cannot be told from it ({apart:+.1%})"
     else:
         said = f"has a loss {-apart:.1%} lower"
     return said + _in_seconds(found, pair)
+
+
+def cut(found: "Findings", item: "Finding") -> str:
+    """Say after how many rows a setting has its loss, where time let it see far fewer than the recommended one: more would lower it."""
+    best, rows = found.best, item.outcome.budget_rows
+    if best is None or (item.left is None and rows >= FEW * min(best.outcome.budget_rows, found.budget_rows)):
+        return ""
+    return f" after {number(rows)} rows"
 
 
 def _in_seconds(found: "Findings", pair: Pair) -> str:

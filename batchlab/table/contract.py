@@ -79,12 +79,13 @@ def _date(micros: float) -> datetime | None:
         return None
 
 
-def path_of(source: Source, target: str, tables: Path) -> Path | None:
-    """Return where the contract of the source and target is kept; None for sources that cannot change."""
+def path_of(source: Source, target: str, tables: Path, missing: Sequence[str] = ()) -> Path | None:
+    """Return where the contract of the source and target is kept, another one where other values are `missing`: shares of missing values
+    are part of it. None for sources that cannot change."""
     if source.identity is None:
         return None
-    name = file_name(f"{source.name}.{target}")
-    return tables / "contracts" / f"{name}-{hashlib.sha256(source.identity.encode()).hexdigest()[:8]}.json"
+    name, identity = file_name(f"{source.name}.{target}"), "\n".join([source.identity, *missing])
+    return tables / "contracts" / f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}.json"
 
 
 def opened(path: Path) -> Contract | None:

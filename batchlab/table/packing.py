@@ -81,7 +81,7 @@ def pack(
 
 def _opened_or_packed(source: Source, reading: Reading, columns: Columns, tables: Path, rule: CheckRule, listener: Listener) -> PackedTable:
     """Open the table if it is there, else pack it; keep its contract, and hold it to the rule."""
-    path = contracts.path_of(source, columns.target, tables)
+    path = contracts.path_of(source, columns.target, tables, columns.missing)
     contract = None if path is None else contracts.opened(path)
     digest = _name_of(reading, columns, tables, contract, path)
     if not (tables / digest / "schema.json").exists():
@@ -101,7 +101,7 @@ def packed_before(source: Source, columns: Columns, tables: Path, seed: int = 0)
     """
     with writing_under(tables):
         reading = source.opened(seed, tables / ".reading")
-        path = contracts.path_of(source, columns.target, tables)
+        path = contracts.path_of(source, columns.target, tables, columns.missing)
         digest = _name_of(reading, columns, tables, None if path is None else contracts.opened(path), path)
         return PackedTable.open(tables / digest) if (tables / digest / "schema.json").exists() else None
 
