@@ -88,7 +88,7 @@ def compare(
         told[0] = time.perf_counter() - running.BEGAN
         show_verdict(shown_on, search, scores, wide)
 
-    result, _ = running.run_flow(lambda: comparison(profile=profile, fresh=fresh, **arguments), on_verdict)
+    result = running.run_flow(lambda: comparison(profile=profile, fresh=fresh, **arguments), on_verdict)
     whole, searching = time.perf_counter() - running.BEGAN, result.verdict.search_seconds
     timing = (
         f"{whole:.1f} s in all: {searching:.1f} s search, {told[0] - searching:.1f} s before it (of these {imports:.1f} s imports, "

@@ -84,7 +84,7 @@ def _run(
         _make_ready(running.prepare_server(no_server), sure_to_train=standing.mark is None)
         from flows.retraining import retraining
 
-        result, _ = running.run_flow(lambda: retraining(name=name, profile=profile, mode=mode, **arguments))
+        result = running.run_flow(lambda: retraining(name=name, profile=profile, mode=mode, **arguments))
     show(console(), result)
     options.write_json(json_file, result.model_dump_json(indent=2))
 

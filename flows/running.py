@@ -65,21 +65,20 @@ def warm_up(server: "LocalServer | None") -> tuple[float, float]:
     return imported - began, time.perf_counter() - imported
 
 
-def run_flow(flow: Callable[[], Value], on_verdict: "OnVerdict" = lambda search, scores: None) -> tuple[Value, float]:
-    """Run a flow in this process with a progress display; return its result and its seconds. `on_verdict` is told a comparison's verdict
+def run_flow(flow: Callable[[], Value], on_verdict: "OnVerdict" = lambda search, scores: None) -> Value:
+    """Run a flow in this process with a progress display; return its result. `on_verdict` is told a comparison's verdict
     as soon as that is known."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.display import SearchProgress, console
     from tasks import progress
 
-    began = time.perf_counter()
     # Nobody watches the heartbeats of a run at the command line, and ending their thread takes a second.
     with SearchProgress(console(stderr=True), on_verdict) as bars, temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         progress.listeners.append(bars)
         before = signal.signal(signal.SIGINT, _cut_short)
         try:
-            return flow(), time.perf_counter() - began
+            return flow()
         finally:
             signal.signal(signal.SIGINT, before)
             progress.listeners.remove(bars)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from batchlab.retraining.judging import Registered
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 MARK = "batchlab.mark"
 TABLE = "table_digest"
 """A tag of every version that a retraining made."""
@@ -147,7 +146,7 @@ def lineage_of(version: Version) -> Lineage:
 
 def _saved(version: Version) -> saved.Saved:
     try:
-        return saved.opened(_downloaded(version) / "data" / saved.FOLDER)
+        return saved.opened(_downloaded(version) / model_files.EXPORTED)
     except BadInput as error:
         raise BadInput(f"version {version.number} of '{version.name}': {error}") from error
 

@@ -1,6 +1,9 @@
 """The search: what is tried, that evidence is fresh and alike for all, and that every end of it, good or bad, is a verdict."""
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -672,3 +675,27 @@ def test_a_race_ends_where_the_plan_ends_trainings_before_the_budget(make: Make,
     earlier = Search(timed)  # whose earlier divisions have fewer training rows than the split
     assert earlier.terms.row_count < timed.split.sizes()["train"]
     assert earlier.plan.epochs * earlier.terms.row_count >= earlier.budget_rows
+
+
+COMPILED = """
+import sys, time
+from pathlib import Path
+from batchlab.config import load_profile
+from batchlab.experiment import Experiment
+from batchlab.search.search import Search
+from batchlab.split import split
+from batchlab.table import pack
+profile = load_profile("quick")
+table = pack(profile.source, profile.named_columns(), Path(sys.argv[1]), profile.seed, profile.checks)
+experiment = Experiment(profile, table, split(table, profile.split, profile.seed))
+began = time.perf_counter()
+search = Search(experiment)
+print(search.clock.elapsed / (time.perf_counter() - began))
+"""
+
+
+@pytest.mark.slow
+def test_compiling_the_kernels_takes_nothing_of_the_limit(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "kernels")}  # none there yet: compiling takes most of the time
+    done = subprocess.run([sys.executable, "-c", COMPILED, str(tmp_path)], env=environment, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.5

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 SKEWED, TAMED = 2.0, 1.0
@@ -26,13 +27,8 @@ def heavy_tail(target: NDArray[Any]) -> Tail | None:
     if len(target) < FEWEST or target.min() <= 0:
         return None
     values = np.asarray(target, np.float64)
-    skewness, of_logarithm = _skewness(values), _skewness(np.log(values))
-    if skewness <= SKEWED or abs(of_logarithm) >= TAMED:
+    skewness, of_logarithm = pd.DataFrame({"values": values, "logarithms": np.log(values)}).skew().tolist()
+    if not (skewness > SKEWED and abs(of_logarithm) < TAMED):  # a constant has no skewness, which is no number
         return None
     largest = np.sort(values)[-max(1, round(TOP * len(values))) :]
     return Tail(skewness, of_logarithm, float(largest.sum() / values.sum()))
-
-
-def _skewness(values: NDArray[np.float64]) -> float:
-    spread = values.std()
-    return float(np.mean(((values - values.mean()) / spread) ** 3)) if spread else 0.0

@@ -90,7 +90,8 @@ class Outcome:
         Where these lie askew around the first one, as where a target is crossed late or never, the variance is such that a normal
         distribution would reach as far as they do on the farther side.
         """
-        found, logs = resampled(np.log(values), len(self.losses)), np.log(values)
+        logs = np.log(values)
+        found = resampled(logs, len(self.losses))
         if not found.parts:
             return found
         ends = np.quantile(logs[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])

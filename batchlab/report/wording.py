@@ -300,9 +300,7 @@ def beside(found: "Findings", item: "Finding") -> str:
 def cut(found: "Findings", item: "Finding") -> str:
     """Say after how many rows a setting has its loss, where time let it see far fewer than the recommended one: more would lower it."""
     best, rows = found.best, item.outcome.budget_rows
-    if best is None or (item.left is None and rows >= FEW * min(best.outcome.budget_rows, found.budget_rows)):
-        return ""
-    return f" after {number(rows)} rows"
+    return "" if best is None or rows >= FEW * best.outcome.budget_rows else f" after {number(rows)} rows"
 
 
 def _in_seconds(found: "Findings", pair: Pair) -> str:

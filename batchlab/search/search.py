@@ -8,6 +8,7 @@ from functools import partial
 
 import joblib
 
+from batchlab.engine.backends.choice import made_ready
 from batchlab.engine.records import Progress
 from batchlab.experiment import Experiment
 from batchlab.search.clock import Clock
@@ -57,6 +58,7 @@ class Search:
     ) -> None:
         self.experiment, self.profile, self.rule = experiment, experiment.profile, experiment.profile.search
         limit = 60 * self.rule.max_minutes
+        made_ready(experiment.model, self.profile.train, experiment.device)  # before the clock begins: a search is not the place for it
         self.clock = Clock(limit, time.perf_counter() - (0.0 if known is None else known.seconds))
         divisions, whole = divided(experiment, MOST_DRAWS + DRAWS_WHERE_DIVIDED * self.rule.seeds), thinned(experiment)
         self.plan = budgeted(self.profile.train, experiment.split.sizes()["train"], (divisions or whole).population.row_count)

@@ -37,6 +37,14 @@ def uses_kernels(model: Model, plan: Plan, device: torch.device, step_rows: int)
     return can and (plan.backend == "kernels" or (plan.backend == "auto" and not wide))
 
 
+def made_ready(model: Model, plan: Plan, device: torch.device) -> None:
+    """Compile the kernels, or load them, where trainings run on them: compiling takes longer than a whole search may."""
+    if uses_kernels(model, plan, device, step_rows=1):
+        from batchlab.engine.backends.numba_cpu import warm
+
+        warm("float64" if plan.precision == "float64" else "float32")
+
+
 def chosen_backend(
     data: "TrainingData", model: Model, strategy: Strategy, trials: Sequence[Trial], plan: Plan, loss: Loss, device: torch.device
 ) -> Backend:
