@@ -53,13 +53,16 @@ def _retrained(found: Study, table: Path, seed: int) -> Retraining:
     from flows.comparison import compared
     from tasks.concluding import conclude
     from tasks.promotion import decide
-    from tasks.retraining import register, retraining_run, train
+    from tasks.retraining import compared_before, keep_comparison, register, retraining_run, train
 
     assert found.split is not None
     with retraining_run(found) as run:
-        comparison = compared(found.profile, table, found.split) if found.stale else None
+        comparison = compared_before(run, seed) if found.stale else None
+        if found.stale and comparison is None:
+            comparison = compared(found.profile, table, found.split)
+            keep_comparison(run, seed, comparison)
         challenger = train.submit(run, comparison, seed).result()
-        registered = register.submit(run, challenger, comparison).result()
+        registered = register.submit(run, challenger, comparison, seed).result()
         promotion = decide.submit(run, challenger, registered).result()
         return conclude.submit(run, registered, promotion, comparison, challenger.train_rows).result()
 

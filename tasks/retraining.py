@@ -17,15 +17,18 @@ from batchlab.retraining.challenger import Challenger, challenged
 from batchlab.retraining.dividing import held_out, windows
 from batchlab.retraining.recipe import asked_of, followed, recipe_of
 from batchlab.retraining.saved import Lineage
+from batchlab.search.keeping import Kept
 from batchlab.split import Split
 from batchlab.table import PackedTable
-from tasks import events, progress, registry, store
+from tasks import events, progress, registry, store, unfinished
 from tasks.models import log_model
 from tasks.provenance import hardware, machine
 from tasks.registry import Version
 from tasks.reporting import prefect_link
 from tasks.tracking import log_dataset, log_metrics, log_params, recorded_run, settings_of
 from tasks.watching import Study
+
+COMPARISON = "comparison.json"
 
 
 class RetrainingRun(Record):
@@ -70,7 +73,8 @@ def train(run: RetrainingRun, comparison: Comparison | None, seed: int) -> Chall
     progress.moved("challenger", 0.0)
     only_warm, mark = study.mode == "update", study.standing.mark
     latest = () if only_warm or opened is None or mark is None else windows(split, table, profile, mark)
-    trained = challenged(profile, table, split, opened, seed, _tell, only_warm, latest)
+    kept = _kept(run, seed)
+    trained = challenged(profile, table, split, opened, seed, _tell, only_warm, latest, kept)
     experiment = trained.experiment
     log_params(run.run_id, settings_of(experiment) | machine() | {"start": trained.start, "fresh_rows": study.fresh_rows})
     log_dataset(run.run_id, table.schema, experiment.profile, "retraining")
@@ -79,13 +83,39 @@ def train(run: RetrainingRun, comparison: Comparison | None, seed: int) -> Chall
     return trained
 
 
+def compared_before(run: RetrainingRun, seed: int) -> Comparison | None:
+    """Return the comparison that a retraining of the same rows, settings and code had made when it was killed; None where there is none."""
+    path = _kept(run, seed).folder / COMPARISON
+    try:
+        found = Comparison.model_validate_json(path.read_text())
+    except (OSError, ValueError):
+        return None
+    progress.announce("taking up a retraining of the same rows, settings and code that did not come to its end: its comparison was made")
+    return found
+
+
+def keep_comparison(run: RetrainingRun, seed: int, comparison: Comparison) -> None:
+    """Keep the comparison that this retraining has made, until its challenger is registered."""
+    folder = _kept(run, seed).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{COMPARISON}.part").write_text(comparison.model_dump_json())
+    (folder / f"{COMPARISON}.part").replace(folder / COMPARISON)
+
+
+def _kept(run: RetrainingRun, seed: int) -> Kept:
+    """Return what keeps the state of this retraining, and of all that are to do the same."""
+    study = run.study
+    key = unfinished.digest_of(study.mark.digest, _split(study).name, study.profile.model_dump_json(), study.mode, seed)
+    return unfinished.kept(f"retraining-{key}")
+
+
 def _tell(told: Progress) -> None:
     progress.moved("challenger", told.rows_seen / max(told.rows_total, 1))
 
 
 @task(cache_policy=NO_CACHE)
-def register(run: RetrainingRun, trained: Challenger, comparison: Comparison | None) -> Trained:
-    """Log the challenger's model and register it as the newest version, with the alias `challenger`."""
+def register(run: RetrainingRun, trained: Challenger, comparison: Comparison | None, seed: int) -> Trained:
+    """Log the challenger's model and register it as the newest version, with the alias `challenger`; what was kept of its training goes."""
     study, experiment = run.study, trained.experiment
     lineage = _lineage(study, experiment, trained, comparison)
     uri = log_model(run.run_id, experiment, trained.shipped, lineage)
@@ -93,6 +123,7 @@ def register(run: RetrainingRun, trained: Challenger, comparison: Comparison | N
     tags |= {registry.COMPARISON: lineage.comparison_run_id} if comparison is not None else {}
     version = registry.registered(study.standing.name, uri, run.run_id, tags)
     store.client().set_tag(run.run_id, "batchlab.version", str(version.number))
+    _kept(run, seed).forget()
     return Trained(
         version=version.number,
         run_id=version.run_id,

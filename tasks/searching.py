@@ -1,12 +1,9 @@
 """Tasks that search: each part of the library's search is one task run, named after what it does."""
 
-from dataclasses import replace
-
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from batchlab.report.wording import in_short
-from batchlab.search.saving import state_bytes
 from batchlab.search.search import Part, Search
 from tasks import progress, unfinished
 from tasks.data import opened
@@ -14,20 +11,19 @@ from tasks.recording import ComparisonRun
 from tasks.tracking import log_trials
 
 ENDING = "ending with the verdict of what is known; Ctrl-C once more gives it up"
-MOST_BYTES = 2**29
-"""More than this is not written after every rung: it would take longer than the rung."""
 
 
 @task(cache_policy=NO_CACHE)
 def plan_search(comparison: ComparisonRun) -> Search:
     """Return the search that the profile asks for: at its beginning, or where the one that the run takes up was."""
-    known = unfinished.known_of(comparison.run_id) if comparison.taken_up else None
+    kept = unfinished.kept(comparison.run_id)
+    known = kept.known() if comparison.taken_up else None
     if known is not None:
         progress.announce(
             f"taking up a comparison of the same rows, settings and code that did not come to its end: {known.all_trainings:,} trainings, "
             f"{known.seconds:.0f} s of search (--fresh starts anew)"
         )
-    return Search(opened(comparison.profile, comparison.table, comparison.split), progress.within, known)
+    return Search(opened(comparison.profile, comparison.table, comparison.split), progress.within, known, kept)
 
 
 @task(task_run_name="{part.label}", cache_policy=NO_CACHE)
@@ -40,8 +36,7 @@ def work(part: Part, search: Search, comparison: ComparisonRun) -> None:
         progress.finished()
         log_trials(comparison.run_id, search)
         raise
-    if state_bytes(search.known) <= MOST_BYTES:
-        unfinished.keep(replace(search.known, seconds=search.clock.elapsed), comparison.run_id)
+    search.keep()
 
 
 @task(cache_policy=NO_CACHE)

@@ -1,4 +1,5 @@
-"""Comparisons that did not come to their end: what each knew, and which of them one of the same data, settings and code takes up."""
+"""Comparisons and retrainings that did not come to their end: what each knew, and which of them one of the same data, settings and code
+takes up."""
 
 import functools
 import hashlib
@@ -8,11 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import batchlab
-from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.records import Record
-from batchlab.search.known import Known
-from batchlab.search.saving import load, save
+from batchlab.search.keeping import Kept
 from tasks import progress, store
 from tasks.provenance import owner, owner_is_gone
 
@@ -30,14 +29,13 @@ class Unfinished(Record):
 
 def key_of(experiment: Experiment) -> str:
     """Return what two comparisons share that may go on from each other: rows, split, every setting, device and code."""
-    parts = [
-        experiment.table.schema.digest,
-        experiment.split.digest,
-        experiment.profile.model_dump_json(),
-        str(experiment.device),
-        _code(),
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+    table, split, profile = experiment.table.schema.digest, experiment.split.digest, experiment.profile
+    return digest_of(table, split, profile.model_dump_json(), str(experiment.device))
+
+
+def digest_of(*parts: object) -> str:
+    """Return a digest of these parts (as JSON has them) and of the code."""
+    return hashlib.sha256(json.dumps([*parts, _code()]).encode()).hexdigest()[:32]
 
 
 @functools.cache
@@ -57,54 +55,36 @@ def begin(key: str, run_id: str) -> None:
     beside.replace(path)
 
 
-def keep(known: Known, run_id: str) -> None:
-    """Write what the run's search knows; what it knew before stays beside it."""
-    latest, before = _states(run_id)
-    if latest.exists():
-        latest.replace(before)
-    save(known, latest)
+def kept(run_id: str) -> Kept:
+    """Return what keeps the state of the run's search, or of a retraining."""
+    return Kept(_folder() / run_id, progress.announce)
 
 
 def left_by(key: str) -> str | None:
     """Return the run of the latest comparison of this key that no process works on any more and that has left what it knew."""
     for item in _all():
         ours = item.owner == owner()  # an earlier attempt of this process
-        if item.key == key and (ours or owner_is_gone(item.owner)) and any(path.exists() for path in _states(item.run_id)):
+        if item.key == key and (ours or owner_is_gone(item.owner)) and (_folder() / item.run_id).exists():
             return item.run_id
     return None
 
 
-def known_of(run_id: str) -> Known | None:
-    """Return what the run's search knew last, or before that where the last file is damaged; None where neither can be read."""
-    for path in _states(run_id):
-        try:
-            return load(path)
-        except BadInput as error:
-            progress.announce(f"{error}")
-    return None
-
-
 def forget(run_id: str) -> None:
-    """Remove what was kept of a comparison that has come to its end."""
-    for path in (*_states(run_id), _folder() / f"{run_id}.json"):
-        path.unlink(missing_ok=True)
+    """Remove what was kept of work that has come to its end."""
+    kept(run_id).forget()
+    (_folder() / f"{run_id}.json").unlink(missing_ok=True)
 
 
 def _all() -> Iterator[Unfinished]:
     """Yield the comparisons that have not come to their end, the latest first; remove what has lain there for long."""
-    for path in sorted(_folder().glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in _folder().iterdir():
         if time.time() - path.stat().st_mtime > KEPT_SECONDS:
             forget(path.stem)
-            continue
+    for path in sorted(_folder().glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             yield Unfinished.model_validate_json(path.read_text())
         except ValueError:
             path.unlink(missing_ok=True)
-
-
-def _states(run_id: str) -> tuple[Path, Path]:
-    """Return the files of what was known last, and before that."""
-    return _folder() / f"{run_id}.npz", _folder() / f"{run_id}.before.npz"
 
 
 def _folder() -> Path:

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from batchlab.search.known import Known
 from batchlab.search.saving import load
 from flows.local_server import LocalServer
 from tests.conftest import QUICKLY, Command, command_path
@@ -239,30 +240,33 @@ def test_without_a_server_prefects_own_mode_is_used(batchlab: Command, tmp_path:
 
 def bad_inputs() -> Iterator[object]:
     yield ["--data", "gone.csv", "--target", "y"], "'gone.csv' does not exist"
-    yield ["--data", "half.parquet", "--target", "y"], "'half.parquet' cannot be read as Parquet"
     yield ["--data", "rows.csv", "--target", "yy"], "target column 'yy' does not exist; did you mean 'y'?"
     yield ["--data", "rows.csv"], "the target column is not known; name it with --target: one of x0, x1, count, y."
-    yield ["--data", "constant.csv", "--target", "y"], "target 'y' is constant: all 60 rows hold 1"
-    yield pytest.param(["--data", "nothing.csv", "--target", "y"], "target 'y' is missing in all 60 rows", marks=pytest.mark.slow)
-    yield pytest.param(
-        ["--data", "gaps.csv", "--target", "y", "--set", "checks.largest_quarantined=0.01"],
-        "1 of 58 rows (1.7%) cannot be used, more than 1% (checks.largest_quarantined): target 'y'",
-        marks=pytest.mark.slow,  # test_sources has the same words
-    )
     yield (
         ["--data", "text.csv", "--target", "y"],
         "these columns hold text that no model here can use: 'city' (60 different values in 60 rows)",
     )
-    yield ["--data", "few.csv", "--target", "y"], "4 rows split 2 / 1 / 1 into train / validation / test"
-    yield ["--data", "empty", "--target", "y"], "'empty' holds no"
     yield ["--set", "strategies.mini_batch.batch_rows=512"], "batch_rows is 512 but the training split has 265 rows; use at most 265"
-    yield ["--strategies", "minibatch"], "strategy 'minibatch' does not exist; did you mean 'mini_batch'?"
     yield ["--profile", "leson"], "profile 'leson' does not exist; did you mean 'lesson'?"
-    yield ["--set", "train.epoch=1"], "key 'epoch' does not exist; did you mean 'epochs'?"
-    yield ["--set", "device=gpu"], "device: input should be 'auto', 'cpu', 'cuda' or 'mps'"
     yield ["--set", "train.loss=huber", "--data", "wine"], "train.loss 'huber' does not fit task multiclass; use cross_entropy."
     yield ["--json", "no/such/folder.json"], "does not exist; make it first"
     yield ["--json", "empty"], "'empty' is a folder; name a file in it"
+    for arguments, expected in SAID_BY_THE_LIBRARY.items():
+        yield pytest.param(arguments.split(), expected, marks=pytest.mark.slow)
+
+
+SAID_BY_THE_LIBRARY = {
+    "--data half.parquet --target y": "'half.parquet' cannot be read as Parquet",
+    "--data constant.csv --target y": "target 'y' is constant: all 60 rows hold 1",
+    "--data nothing.csv --target y": "target 'y' is missing in all 60 rows",
+    "--data gaps.csv --target y --set checks.largest_quarantined=0.01": "1 of 58 rows (1.7%) cannot be used, more than 1% (checks.larg",
+    "--data few.csv --target y": "4 rows split 2 / 1 / 1 into train / validation / test",
+    "--data empty --target y": "'empty' holds no",
+    "--strategies minibatch": "strategy 'minibatch' does not exist; did you mean 'mini_batch'?",
+    "--set train.epoch=1": "key 'epoch' does not exist; did you mean 'epochs'?",
+    "--set device=gpu": "device: input should be 'auto', 'cpu', 'cuda' or 'mps'",
+}
+"""Tests of sources, splits and settings have these words without a command."""
 
 
 @pytest.mark.parametrize(("arguments", "expected"), list(bad_inputs()), ids=lambda value: value if isinstance(value, str) else "")
@@ -402,6 +406,7 @@ def test_a_terminated_comparison_leaves_its_run_killed_and_keeps_its_trials(serv
     assert {"full_batch", "mini_batch"} <= set(trials.strategy)
 
 
+@pytest.mark.slow
 def test_the_next_comparison_ends_the_runs_of_a_killed_one(batchlab: Command, server: LocalServer, mlruns: Path, tmp_path: Path) -> None:
     process = _racing(mlruns, tmp_path)
     process.send(signal.SIGKILL)
@@ -421,7 +426,7 @@ def test_a_killed_comparison_is_taken_up_by_the_next_one_of_its_kind_in_the_same
     killed.send(signal.SIGKILL)
     killed.ended()
     (run,) = opened(mlruns).search_runs(["1"])
-    known = load(mlruns / "unfinished" / f"{run.info.run_id}.npz")
+    known = load(mlruns / "unfinished" / run.info.run_id / "known.npz", Known)
     again = _racing(mlruns, tmp_path, until="taking up a comparison")
     again.shows("so far ")
     again.send(signal.SIGINT)
@@ -448,7 +453,7 @@ def test_other_settings_and_fresh_ones_do_not_take_up_a_killed_comparison(server
         code, _, shown = process.ended()
         assert code == 0, shown
         assert "taking up" not in shown
-    assert len(list((mlruns / "unfinished").glob("*.npz"))) >= 1
+    assert len(list((mlruns / "unfinished").glob("*/known.npz"))) >= 1
 
 
 def test_odd_names_and_labels_go_through_with_every_class_counted(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from batchlab.search.apart import Apart, ApartFailed
 from batchlab.search.concluding import concluded
 from batchlab.search.draws import divided, divisions
 from batchlab.search.findings import Findings
+from batchlab.search.known import Known
 from batchlab.search.records import to_target, trials_frame, verdict_of
 from batchlab.search.saving import load, save
 from batchlab.search.search import Search
@@ -276,20 +277,20 @@ def test_a_search_that_is_taken_up_from_its_file_ends_as_one_that_was_never_inte
     parts.close()
     assert 0 < begun.known.standings.share < 1 or begun.known.standings.trainings < whole.known.standings.trainings
     save(begun.known, tmp_path / "known.npz")
-    again = run(Search(experiment, known=load(tmp_path / "known.npz")), (*MEASURED_APART, *TIMED))
+    again = run(Search(experiment, known=load(tmp_path / "known.npz", Known)), (*MEASURED_APART, *TIMED))
     assert losses_of(again.known) == losses_of(whole.known)
     assert again.known.all_trainings == whole.known.all_trainings
 
 
 def test_a_finished_searchs_file_holds_all_that_is_known_and_a_strange_file_is_refused(diabetes: Search, tmp_path: Path) -> None:
     save(diabetes.known, tmp_path / "known.npz")
-    known = load(tmp_path / "known.npz")
+    known = load(tmp_path / "known.npz", Known)
     assert verdict_of(concluded(diabetes.ground, known), "").model_dump(exclude={"memory_ceiling"}) == verdict_of(
         concluded(diabetes.ground, diabetes.known), ""
     ).model_dump(exclude={"memory_ceiling"})
     (tmp_path / "other.npz").write_bytes(b"no such thing")
-    with pytest.raises(BadInput, match="does not hold a search that can be taken up"):
-        load(tmp_path / "other.npz")
+    with pytest.raises(BadInput, match="holds nothing that can be taken up"):
+        load(tmp_path / "other.npz", Known)
 
 
 def test_given_learning_rates_are_the_only_ones_tried(make: Make) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from batchlab.experiment import Experiment
+from batchlab.search.keeping import Kept
+from batchlab.search.saving import both
 from batchlab.search.search import Search
 from tasks import progress, unfinished
 from tasks.provenance import owner
@@ -44,7 +46,7 @@ def heard(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Heard]:
 def left(key: str, run_id: str, search: Search, by: str = GONE) -> None:
     """Leave a comparison as its process did when it was killed."""
     unfinished.begin(key, run_id)
-    unfinished.keep(search.known, run_id)
+    unfinished.kept(run_id).keep_known(search.known)
     path = unfinished._folder() / f"{run_id}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"owner": by}))
 
@@ -84,20 +86,20 @@ def _born(pid: int) -> float:
 
 def test_what_was_known_comes_back_and_a_damaged_file_gives_way_to_the_one_before(searched: Search, heard: Heard) -> None:
     left("same", "a", searched)
-    unfinished.keep(searched.known, "a")
-    latest, before = unfinished._states("a")
-    known = unfinished.known_of("a")
+    unfinished.kept("a").keep_known(searched.known)
+    latest, before = both(unfinished.kept("a").folder / "known.npz")
+    known = unfinished.kept("a").known()
     assert known is not None
     assert known.all_trainings == searched.known.all_trainings
     assert not heard.said
     for damage in (latest.read_bytes()[:-100], b"", flipped(latest.read_bytes())):
         latest.write_bytes(damage)
-        again = unfinished.known_of("a")
+        again = unfinished.kept("a").known()
         assert again is not None
         assert again.all_trainings == known.all_trainings
-        assert "does not hold a search that can be taken up" in heard.said[-1]
+        assert "holds nothing that can be taken up" in heard.said[-1]
     before.write_bytes(b"nothing of the kind")
-    assert unfinished.known_of("a") is None
+    assert unfinished.kept("a").known() is None
 
 
 def flipped(content: bytes) -> bytes:
@@ -106,9 +108,18 @@ def flipped(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
+def test_what_is_known_is_written_no_more_often_than_writing_is_worth(searched: Search) -> None:
+    kept = Kept(unfinished.kept("a").folder, lambda text: None, share=1e-9)
+    kept.keep_known(searched.known)
+    latest, before = both(kept.folder / "known.npz")
+    written = latest.stat().st_mtime_ns
+    kept.keep_known(searched.known)
+    assert (latest.stat().st_mtime_ns, before.exists()) == (written, False)
+
+
 def test_what_nobody_takes_up_for_two_weeks_is_removed(searched: Search) -> None:
     left("same", "a", searched)
-    path = unfinished._folder() / "a.json"
-    os.utime(path, (0, time.time() - unfinished.KEPT_SECONDS - 1))
+    for path in unfinished._folder().iterdir():
+        os.utime(path, (0, time.time() - unfinished.KEPT_SECONDS - 1))
     assert unfinished.left_by("same") is None
     assert not list(unfinished._folder().iterdir())

@@ -378,7 +378,7 @@ def test_what_cannot_be_compared_has_no_interval() -> None:
 
 def test_yardsticks_are_saved_and_read_back_bit_for_bit(searched: Search, tmp_path: Path) -> None:
     save(searched.known, tmp_path / "known.npz")
-    again = load(tmp_path / "known.npz")
+    again = load(tmp_path / "known.npz", Known)
     assert len(again.yardsticks) == 3
     for one, other in zip(again.yardsticks, searched.known.yardsticks, strict=True):
         np.testing.assert_array_equal(one.portions, other.portions)

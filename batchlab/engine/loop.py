@@ -13,6 +13,7 @@ from batchlab.engine.backends.base import Backend
 from batchlab.engine.backends.choice import chosen_backend
 from batchlab.engine.data import TrainingData
 from batchlab.engine.delivery import RUN_ROWS, delivery
+from batchlab.engine.halts import Keeper, name_of
 from batchlab.engine.losses import Loss
 from batchlab.engine.memory import replicas_that_fit
 from batchlab.engine.recorder import OnEvaluation, Recorder
@@ -47,6 +48,7 @@ def train(
     marks: Marks | None = None,
     states: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
+    keeper: Keeper | None = None,
 ) -> list[TrialResult]:
     """Train all `trials` of one strategy and return their results in the same order, without `weights` where nobody will ask for them.
 
@@ -55,7 +57,8 @@ def train(
     there, all from the same place, as one undisturbed training would have; with `marks` they are evaluated when they have first seen so
     many rows and stop at the last of them, within the plan; with `states` their results hold what they can go on from. When
     `should_stop` says so, asked between runs of steps, training ends there: all trials of a tile have then seen the same rows, those
-    of later tiles fewer. Raises BadInput when the strategy does not fit the rows.
+    of later tiles fewer. With a `keeper` they go on from where one that was killed stood, bit for bit. Raises BadInput when the strategy
+    does not fit the rows.
     """
     strategy.check(data.population)
     if data.stored is not None and data.sample is None:
@@ -63,7 +66,7 @@ def train(
     fitting = replicas_that_fit(data, model, strategy, trials, plan, device, memory_bytes)
     tile = 1 if strategy.adapts else fitting
     rows_total = planned_rows(strategy, data.population.row_count, plan)
-    stretch = _Stretch(data, strategy, plan, marks, device, states, should_stop)
+    stretch = _Stretch(data, strategy, plan, marks, device, states, should_stop, keeper)
     results: list[TrialResult] = []
     for start in range(0, len(trials), tile):
         done, share = rows_total * start // len(trials), min(tile, len(trials) - start) / len(trials)
@@ -75,8 +78,11 @@ def train(
         backend = chosen_backend(data, model, strategy, chosen, plan, loss, device)
         backend.planned_rows = rows_total
         before = None if begun is None else begun[start : start + tile]
-        recorder = Recorder(backend, plan, data.population.row_count, rows_total, on_evaluation, before)
-        results += stretch.trained(backend, recorder, chosen, before, tell, weights)
+        name = "" if keeper is None else name_of(strategy, data.population.row_count, chosen, plan, () if marks is None else marks, before)
+        halt = None if keeper is None else keeper.found(name)
+        before = before if halt is None else halt.states
+        recorder = Recorder(backend, plan, data.population.row_count, rows_total, on_evaluation, before, halt)
+        results += stretch.trained(backend, recorder, chosen, before, tell, weights, name)
     on_progress(Progress(rows_total, rows_total))
     return results
 
@@ -92,6 +98,7 @@ class _Stretch:
     device: torch.device
     states: bool
     should_stop: Callable[[], bool]
+    keeper: Keeper | None
 
     def trained(
         self,
@@ -101,8 +108,9 @@ class _Stretch:
         begun: Sequence[TrialState] | None,
         on_progress: OnProgress,
         weights: bool,
+        name: str,
     ) -> list[TrialResult]:
-        """Train the backend's trials, which fit into memory together, and return how each ended."""
+        """Train the backend's trials, which fit into memory together, and return how each ended; `name` is the keeper's."""
         data, population = self.data, self.data.population
         most_rows = rows_a_run(backend.initial.numel())
         rows_total = planned_rows(self.strategy, population.row_count, self.plan)
@@ -131,6 +139,11 @@ class _Stretch:
                     started = time.perf_counter()
                     if ends or not recorder.goes_on():
                         break
+                    if self.keeper is not None and self.keeper.due():
+                        self.keeper.keep(name, recorder.halt(cutting.strategy, cutting.look))
+                        started = time.perf_counter()
+        if self.keeper is not None:
+            self.keeper.ended(name, recorder.halt(cutting.strategy, cutting.look))
         results = recorder.results(trials, weights)
         if not self.states:
             return results

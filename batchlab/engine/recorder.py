@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.engine.backends.base import Backend
+from batchlab.engine.halts import Halt
 from batchlab.engine.records import SETTLED, Curve, Plan, Stopped, Trial, TrialResult, TrialState
 from batchlab.strategies import Strategy
 
@@ -35,6 +36,7 @@ class Recorder:
         rows_planned: int,
         on_evaluation: OnEvaluation = lambda recorder: None,
         begun: Sequence[TrialState] | None = None,
+        halt: Halt | None = None,
     ) -> None:
         self.on_evaluation = on_evaluation
         self.backend, self.patience, self.row_count = backend, plan.patience, row_count
@@ -42,7 +44,7 @@ class Recorder:
         count = len(backend.active)
         self.curves = [Curve() for _ in range(count)]
         if begun is not None:
-            if plan.patience is not None or plan.keep != "last":
+            if halt is None and (plan.patience is not None or plan.keep != "last"):
                 raise ValueError("a training that keeps other than its last weights cannot go on from a state")
             self.curves = [state.curve.copy() for state in begun]
             backend.go_on(begun)
@@ -55,7 +57,29 @@ class Recorder:
         )
         self.stopped: list[Stopped | None] = [None] * count if begun is None else [state.stopped for state in begun]
         self.seconds_before = [curve.wall_seconds[-1] if curve.step else 0.0 for curve in self.curves]
-        self.train_seconds = self.evaluation_seconds = 0.0
+        self.train_seconds = self.evaluation_seconds = self.recorded_seconds = 0.0
+        if halt is not None:
+            self._take_up(halt)
+
+    def _take_up(self, halt: Halt) -> None:
+        """Go on with what was held beside the states."""
+        self.kept, self.kept_loss, self.kept_weights = halt.kept.copy(), halt.kept_loss.copy(), halt.kept_weights.copy()
+        self.seconds_before = [seconds + halt.seconds for seconds in self.seconds_before]
+        if self.latest is not None:
+            self.latest.extend(zip(halt.latest_weights, halt.latest_losses, strict=True))
+
+    def halt(self, strategy: Strategy, look: float) -> Halt:
+        """Return where the trials stand, at their place of their order."""
+        weights, losses = zip(*self.latest, strict=True) if self.latest else ((), ())
+        return Halt(
+            states=self.states(strategy, look),
+            seconds=self.train_seconds - self.recorded_seconds,
+            kept=self.kept.copy(),
+            kept_loss=self.kept_loss.copy(),
+            kept_weights=self.kept_weights.copy(),
+            latest_weights=np.array(weights),
+            latest_losses=np.array(losses),
+        )
 
     def record(self, step: int, rows_seen: int) -> None:
         """Evaluate after `step` updates and `rows_seen` rows; add a point to the curve of each replica that still trains."""
@@ -63,6 +87,7 @@ class Recorder:
         losses = self.backend.losses()
         train_loss, validation_loss = losses.train, losses.validation
         self.evaluation_seconds += time.perf_counter() - began
+        self.recorded_seconds = self.train_seconds
         active = self.backend.active.copy()
         for replica in np.flatnonzero(active):
             curve = self.curves[replica]
@@ -149,7 +174,7 @@ class Recorder:
                 weights=weights[replica],
                 average=averages[replica],
                 memory=memory[:, replica],
-                curve=curve,
+                curve=curve.copy(),
                 diverged_at=steps[replica] + 1 if backend.diverged[replica] else None,
                 stopped=self.stopped[replica],
             )

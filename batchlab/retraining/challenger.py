@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.config import Profile
+from batchlab.engine.halts import Keeper
 from batchlab.engine.loop import train
 from batchlab.engine.records import OnProgress, Trial, TrialResult
 from batchlab.errors import BadInput
@@ -66,6 +68,7 @@ def challenged(
     on_progress: OnProgress = lambda progress: None,
     only_warm: bool = False,
     windows: Iterable[Split] = (),
+    keeper: Keeper | None = None,
 ) -> Challenger:
     """Return the challenger, trained with the one setting of `profile` as `retraining.start` says.
 
@@ -74,22 +77,24 @@ def challenged(
     what has changed since. A window is taken only where the validation rows say that it is surely better than what was best before it
     (paired test over blocks of time, at 1 − `retraining.gate.confidence`). Where warm is impossible, since columns, classes or the model
     have changed, it says so and starts from scratch; an update (`only_warm`) raises BadInput, since its rows are too few to train anew on.
+    The `keeper` keeps where trainings stand, so that one that was killed goes on.
     """
     rule, scratch = profile.retraining, Experiment(profile, table, split)
+    trained = partial(_trained, seed=seed, on_progress=on_progress, keeper=keeper)
     if only_warm and champion is not None:
-        return _trained(_updated(scratch, champion), "warm", champion, seed, on_progress)
+        return trained(_updated(scratch, champion), "warm", champion)
     if champion is None or rule.start == "scratch":
-        return _trained(scratch, "scratch", None, seed, on_progress)
+        return trained(scratch, "scratch", None)
     try:
         warm = continued(scratch, champion)
     except BadInput as error:
-        return replace(_trained(scratch, "scratch", None, seed, on_progress), remarks=(f"not from the champion's weights: {error}",))
+        return replace(trained(scratch, "scratch", None), remarks=(f"not from the champion's weights: {error}",))
     if rule.start == "warm":
-        return _trained(warm, "warm", champion, seed, on_progress)
-    ways = [_trained(scratch, "scratch", None, seed, on_progress), _trained(warm, "warm", champion, seed, on_progress)]
+        return trained(warm, "warm", champion)
+    ways = [trained(scratch, "scratch", None), trained(warm, "warm", champion)]
     better, said = min(ways, key=lambda way: float(way.validation_losses.mean())), [_way(way, split) for way in ways]
     for window in windows:
-        latest = _trained(replace(warm, split=window), "warm", champion, seed, on_progress)
+        latest = trained(replace(warm, split=window), "warm", champion)
         better, said = latest if _surely_better(latest, better) else better, [*said, _way(latest, split)]
     measured = f"mean validation loss over {rule.seeds} seeds by start: {', '.join(said)}; taken: {_way(better, split)}"
     return replace(better, remarks=(measured, *better.remarks))
@@ -147,14 +152,17 @@ def continued(experiment: Experiment, champion: Saved) -> Experiment:
     return warm
 
 
-def _trained(asked: Experiment, start: str, champion: Saved | None, seed: int, on_progress: OnProgress) -> Challenger:
+def _trained(
+    asked: Experiment, start: str, champion: Saved | None, seed: int, on_progress: OnProgress, keeper: Keeper | None
+) -> Challenger:
     experiment, remarks = _fitting(asked)
     profile = experiment.profile
     (strategy,), (rate,) = profile.strategies.values(), profile.train.learning_rate or ()
     weights = None if champion is None else champion.weights
     trials = [Trial(rate, seed + SEEDS_APART + number, weights) for number in range(profile.retraining.seeds)]
     plan = budgeted(profile.train, experiment.split.sizes()["train"]).model_copy(update={"keep": "settled"})
-    results = train(thinned(experiment), experiment.model, strategy, trials, plan, experiment.loss, experiment.device, on_progress)
+    data, loss = thinned(experiment), experiment.loss
+    results = train(data, experiment.model, strategy, trials, plan, loss, experiment.device, on_progress, keeper=keeper)
     return Challenger(experiment, results, start, remarks)
 
 

@@ -1,18 +1,22 @@
-"""What is known, written to one file and read back: arrays as they are, all else as JSON beside them. Nothing is run when it is read."""
+"""What is known, and where trainings stand, written to files and read back: arrays as they are, all else as JSON beside them, behind a
+digest of both. Nothing is run when they are read."""
 
 import dataclasses
+import hashlib
 import json
 import math
+import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from batchlab.analysis.estimates import Estimate
 from batchlab.analysis.yardsticks import Yardstick
+from batchlab.engine.halts import Halt
 from batchlab.engine.optimizers import OPTIMIZERS
 from batchlab.engine.records import Curve, Trial, TrialResult, TrialState
 from batchlab.errors import BadInput
@@ -30,6 +34,7 @@ KINDS: dict[str, Any] = {
     for kind in (
         *(
             Known,
+            Halt,
             Standings,
             Entry,
             Left,
@@ -50,17 +55,44 @@ KINDS: dict[str, Any] = {
     )
 }
 """What a file may hold, by name."""
-FORMAT = 1
+FORMAT = 2
+DIGEST = hashlib.sha256().digest_size
+State = TypeVar("State", Known, Halt)
 
 
-def save(known: Known, path: Path) -> None:
-    """Write what is known to the file; it is there whole, or as it was before."""
+def save(state: Known | Halt, path: Path) -> None:
+    """Write the state to the file; it is there whole, or as it was before. What was in it before stays in a second file beside it."""
     store = _Arrays()
-    text = json.dumps({"format": FORMAT, "known": _plain(known, store)})
-    beside = path.with_name(f"{path.name}.part")
-    with beside.open("wb") as file:
-        np.savez(file, text=np.frombuffer(text.encode(), np.uint8), **store.joined())  # type: ignore[arg-type]
-    beside.replace(path)
+    text = json.dumps({"format": FORMAT, "state": _plain(state, store)})
+    latest, before = both(path)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("w+b") as file:
+            file.write(bytes(DIGEST))
+            np.savez(file, allow_pickle=False, text=np.frombuffer(text.encode(), np.uint8), **store.joined())
+            digest = _digest(file)
+            file.seek(0)
+            file.write(digest)
+    except BaseException:
+        beside.unlink(missing_ok=True)  # a disk that is full stays so otherwise
+        raise
+    if latest.exists():
+        latest.replace(before)
+    beside.replace(latest)
+
+
+def both(path: Path) -> tuple[Path, Path]:
+    """Return the files of a state: the latest one, and the one before."""
+    return path, path.with_suffix(f".before{path.suffix}")
+
+
+def _digest(file: BinaryIO) -> bytes:
+    """Return the digest of what the file holds after its own."""
+    found = hashlib.sha256()
+    file.seek(DIGEST)
+    while portion := file.read(2**20):
+        found.update(portion)
+    return found.digest()
 
 
 def state_bytes(known: Known) -> int:
@@ -89,19 +121,33 @@ class _Arrays:
         return {kind: np.concatenate(parts) for kind, parts in self.parts.items()}
 
 
-def load(path: Path) -> Known:
-    """Return what was known when the file was written; raises BadInput for a file of another kind or version."""
+def load(path: Path, kind: type[State]) -> State:
+    """Return the state that was written to the file; raises BadInput for a damaged file, and one of another kind or version."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            whole = json.loads(file["text"].tobytes())
-            if whole.get("format") != FORMAT:
-                raise BadInput(f"{path} has format {whole.get('format')}; this version reads {FORMAT}. Start the comparison again.")
-            known = _restored(whole["known"], {name: file[name] for name in file.files})
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadInput(f"{path} does not hold a search that can be taken up: {error}") from error
-    if not isinstance(known, Known):
-        raise BadInput(f"{path} does not hold a search that can be taken up.")
-    return known
+        with path.open("rb") as file:
+            if file.read(DIGEST) != _digest(file):
+                raise ValueError("its digest is not that of its content, so it was cut or changed")
+            file.seek(DIGEST)
+            with np.load(file, allow_pickle=False) as arrays:
+                whole = json.loads(arrays["text"].tobytes())
+                if whole.get("format") != FORMAT:
+                    raise ValueError(f"it has format {whole.get('format')}; this version reads {FORMAT}")
+                state = _restored(whole["state"], {name: arrays[name] for name in arrays.files})
+    except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadInput(f"{path} holds nothing that can be taken up: {error}. It is started again.") from error
+    if not isinstance(state, kind):
+        raise BadInput(f"{path} holds nothing that can be taken up: it is no {kind.__name__}. It is started again.")
+    return state
+
+
+def latest_of(path: Path, kind: type[State]) -> Iterator[State | BadInput]:
+    """Yield the states that the files hold, the latest first, and for a damaged one what is wrong with it."""
+    for one in both(path):
+        if one.exists():
+            try:
+                yield load(one, kind)
+            except BadInput as error:
+                yield error
 
 
 def _plain(value: Any, store: _Arrays) -> Any:

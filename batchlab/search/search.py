@@ -18,6 +18,7 @@ from batchlab.search.draws import budgeted, divided, thinned
 from batchlab.search.evidence import Ground
 from batchlab.search.findings import Findings
 from batchlab.search.judging import departures
+from batchlab.search.keeping import Kept
 from batchlab.search.known import Known
 from batchlab.search.measuring import Measuring
 from batchlab.search.race import MOST_DRAWS, Goal, Rung, Seconds, ends_of, next_rung
@@ -55,8 +56,10 @@ class Search:
         experiment: Experiment,
         on_progress: Callable[[str, Progress], None] = lambda label, progress: None,
         known: Known | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self.experiment, self.profile, self.rule = experiment, experiment.profile, experiment.profile.search
+        self.kept = kept
         limit = 60 * self.rule.max_minutes
         made_ready(experiment.model, self.profile.train, experiment.device)  # before the clock begins: a search is not the place for it
         self.clock = Clock(limit, time.perf_counter() - (0.0 if known is None else known.seconds))
@@ -71,6 +74,7 @@ class Search:
             self.plan,
             on_progress,
             lambda: self.clock.is_over(self.share_allowed),
+            kept,
         )
         self.measuring = Measuring(experiment, whole, self.plan, self.clock)
         self.ground = Ground(experiment, divisions or whole, terms, int(joblib.cpu_count()), None if math.isinf(limit) else limit / 60)
@@ -109,6 +113,11 @@ class Search:
             return False
         self.clock.stopping.set()
         return True
+
+    def keep(self) -> None:
+        """Write what is known now, where the search was told where."""
+        if self.kept is not None:
+            self.kept.keep_known(replace(self.known, seconds=self.clock.elapsed))
 
     def parts(self) -> Iterator[Part]:
         """Yield all parts; each must have run before the next is asked for."""

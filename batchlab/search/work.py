@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.engine.data import TrainingData
+from batchlab.engine.halts import Keeper
 from batchlab.engine.loop import train
 from batchlab.engine.records import Plan, Progress, Trial, TrialResult, TrialState
 from batchlab.experiment import Experiment
@@ -40,7 +41,7 @@ class Item:
 @dataclass(frozen=True)
 class Worker:
     """Trains settings of an experiment under one plan, on (divided or thinned) data: those of the race and those that confirm.
-    `should_stop` is asked between runs of steps."""
+    `should_stop` is asked between runs of steps; the `keeper` keeps where trainings stand."""
 
     experiment: Experiment
     data: TrainingData
@@ -48,6 +49,7 @@ class Worker:
     plan: Plan
     tell: Tell
     should_stop: Callable[[], bool]
+    keeper: Keeper | None = None
 
     def race_trial(self, setting: Setting, draw: int) -> Trial:
         """Return the trial of a race's draw: a seed, and a division where there are any."""
@@ -129,6 +131,7 @@ class Worker:
             lambda progress: self.tell(said(setting), progress),
             marks=points,
             should_stop=self.should_stop,
+            keeper=self.keeper,
             **options,
         )
 
