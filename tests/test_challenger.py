@@ -1,5 +1,7 @@
 """A challenger on a table that grew: which rows train and judge it, what it starts from, and the champion on the same rows."""
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 
 from batchlab.assigning import TEST, TRAIN, UNUSED, VALIDATION
 from batchlab.config import Profile, load_profile
+from batchlab.engine.records import Progress
 from batchlab.errors import BadInput, UnknownName
 from batchlab.experiment import Experiment
 from batchlab.retraining import saved
@@ -22,9 +25,11 @@ from batchlab.retraining.judging import Registered, judged, labels_of
 from batchlab.retraining.recipe import asked_of, followed
 from batchlab.retraining.saved import Lineage, Saved
 from batchlab.retraining.staleness import check_same, stale_reasons
+from batchlab.search.keeping import Kept
 from batchlab.serving.batchlab_serving import Served, _load_pyfunc
 from batchlab.shipping import export, predicted, shipped
 from batchlab.table import PackedTable, pack
+from tests.test_halts import Killed, killed_after
 
 RECIPE = {
     "strategies": {"mini_batch": {"kind": "mini_batch", "batch_rows": 32}},
@@ -282,6 +287,35 @@ def test_a_warm_start_begins_where_the_champion_is(folder: Path, backend: str, m
     first = np.mean((outputs - truth) ** 2) / experiment.loss_unit
     assert warm.shipped.curve.validation_loss[0] == pytest.approx(first, rel=1e-4)
     assert not np.array_equal(predicted(own, grown.features, split.validation)[:, 0], outputs)
+
+
+def test_a_challenger_that_is_killed_while_it_trains_goes_on_and_ends_as_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:
+    rows(1000, "2020-01-01", 0, ["a", "b"]).to_parquet(folder / "1.parquet")
+    profile, table = packed(folder, "retraining.seeds=2")
+    _, champion, _ = champion_of(folder, profile, table)
+    rows(600, "2020-03-01", 1, ["a", "b"]).to_parquet(folder / "2.parquet")
+    _, grown = packed(folder)
+    split = retraining_split(grown, profile, mark_of(table))
+    parts = list(windows(split, grown, profile, mark_of(table)))
+
+    def once(on_progress: Callable[[Progress], None], keeper: Kept | None) -> Challenger:
+        return challenged(profile, grown, split, champion.saved, 0, on_progress, windows=parts, keeper=keeper)
+
+    whole, lives = once(lambda progress: None, None), 0
+    calls = 3 + len(parts) + 2  # each training that had come to its end tells of that again
+    again = None
+    while again is None and lives < 50:
+        keeper = Kept(tmp_path / "state", lambda text: None, least_seconds=0.0, share=math.inf)
+        try:
+            again = once(killed_after(calls), keeper)
+        except Killed:
+            lives += 1
+    assert again is not None
+    assert lives > 1
+    assert (again.start, again.remarks, again.train_rows) == (whole.start, whole.remarks, whole.train_rows)
+    np.testing.assert_array_equal(again.validation_losses, whole.validation_losses)
+    for name, weights in whole.shipped.weights.items():
+        np.testing.assert_array_equal(again.shipped.weights[name], weights)
 
 
 def test_the_better_start_is_measured_and_one_that_is_impossible_is_said(folder: Path) -> None:

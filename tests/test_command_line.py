@@ -220,8 +220,8 @@ def test_the_notebook_as_written_is_reported_diverged_and_that_is_no_failure(
     assert all("times the largest stable one" in item["reason"] and item["train_loss"] is None for item in strategies)
     assert ("Every setting that was searched diverged" in done.stdout) is not defaults
     if defaults:  # unscaled features do not stop Adam, but they keep it from learning anything
-        assert typed["notebook: batch 10, SGD 0.01"]["status"] == "diverged"
-        assert typed["batch 32, Adam 0.001"]["recommended"]
+        assert typed["typed batch 10 sgd 0.01"]["status"] == "diverged"
+        assert typed["typed batch 32 adam 0.001"]["recommended"]
         assert (verdict["strategy"], verdict["optimizer"]) == ("mini_batch", "adam")
         assert any("always predicting the mean" in note for note in verdict["notes"])
     else:

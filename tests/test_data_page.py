@@ -312,3 +312,12 @@ def test_warnings_reach_the_verdict_and_its_page_and_a_notebooks_page_after_its_
     assert "data" in reader.pointed
     assert {"data", "data-split", "data-target"} <= set(reader.identifiers)
     assert document.index('class="alert"') < document.index("<main>") < document.index('id="data"')
+
+
+def test_a_feature_that_numbers_the_rows_is_named_and_one_that_only_rises_is_not(of: Make) -> None:
+    target, honest = _drawn()
+    rising = np.cumsum(np.random.default_rng(2).integers(0, 2, ROWS))
+    made = of({"id": np.arange(5, ROWS + 5), "rising": rising, "honest": honest, "y": target})
+    assert _kinds(made.leaks) == [("numbers", ("id",))]
+    assert made.leaks[0].text.endswith("leave it out unless it means something (--drop 'id')")
+    assert of({"id": np.arange(ROWS), "y": target}).leaks == ()  # there is nothing else to go by

@@ -160,7 +160,7 @@ def test_the_markdown_report_has_the_verdict_links_and_escapes() -> None:
 @pytest.mark.parametrize("width", [80, 100, 170])
 def test_no_number_of_the_table_is_cut_on_a_narrow_terminal(width: int) -> None:
     shown_on = Console(width=width, record=True, file=io.StringIO())
-    typed = result("notebook: batch 10, SGD 0.01", None, status="behind").model_copy(update={"optimizer": "sgd with momentum 0.9"})
+    typed = result("typed batch 10 sgd 0.01", None, status="behind").model_copy(update={"optimizer": "sgd with momentum 0.9"})
     shown_on.print(grid("regression", [result("full_batch", 12.34), result("data_loader 262144", None, "why"), typed], width))
     text = shown_on.export_text()
     assert "…" not in text

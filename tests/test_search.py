@@ -114,7 +114,7 @@ def test_batch_sizes_grow_geometrically_up_to_half_of_the_rows(row_count: int, e
 def test_only_strategies_without_a_batch_size_of_their_own_are_tried_at_every_size(make: Make) -> None:
     labels = [line.label for line in lines_of(make("quick", "strategies.data_loader.batch_rows=20").profile, 265)]
     assert labels[:6] == ["full_batch", "accumulated", "mini_batch 8", "mini_batch 32", "mini_batch 128", "stochastic"]
-    assert labels[6:] == ["data_loader", "growing", "batch 32, Adam 0.001", "notebook: batch 10, SGD 0.01"]
+    assert labels[6:] == ["data_loader", "growing", "typed batch 32 adam 0.001", "typed batch 10 sgd 0.01"]
 
 
 def test_the_users_batch_sizes_replace_the_grid_and_must_fit_the_rows(make: Make) -> None:

@@ -280,8 +280,8 @@ def check_comparison(stack: Stack) -> None:
     runs = stack.client().search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}
     sizes = [f"mini_batch {rows}" for rows in (5, 10, 25, 50)]
-    lines = {"full_batch", "accumulated", *sizes, "stochastic", "data_loader", "growing", "batch 32, Adam 0.001"}
-    assert {*lines, "notebook: batch 10, SGD 0.01"} <= {run.info.run_name for run in runs}
+    lines = {"full_batch", "accumulated", *sizes, "stochastic", "data_loader", "growing", "typed batch 32 adam 0.001"}
+    assert {*lines, "typed batch 10 sgd 0.01"} <= {run.info.run_name for run in runs}
     place = "mlflow-artifacts:/" if stack.kind == "postgres" else f"{(stack.mlruns / 'artifacts').as_uri()}"
     assert all(run.info.artifact_uri.startswith(place) for run in runs)
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]

@@ -120,7 +120,7 @@ def test_the_margin_is_respected(margin: float, expected: str) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_nothing_that_is_detectably_worse_than_what_people_type_is_recommended(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    typed = outcome("batch 32, Adam 0.001", steps=80_000)
+    typed = outcome("typed batch 32 adam 0.001", steps=80_000)
     worse = outcome("mini_batch 8", steps=500, losses=1.005 * typed.losses * np.exp(0.001 * rng.normal(size=DRAWS)))
     lucky = outcome("mini_batch 512", steps=90_000, losses=above(typed, 0.999, scatter=0.2))  # its scatter hides what `typed` shows
     assert paired(worse, typed, "best").worse

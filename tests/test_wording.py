@@ -37,8 +37,8 @@ def test_the_text_says_setting_loss_cost_batch_sizes_typed_yardstick_and_what_wa
     assert re.search(r"critical batch size", sizes, re.IGNORECASE)
     assert "throughput knee" in sizes
     assert "memory ceiling" in sizes
-    assert typed.startswith("What people type: batch 32, Adam 0.001 ")
-    assert "; notebook: batch 10, SGD 0.01 " in typed
+    assert typed.startswith("What people type: batch 32 adam 0.001 ")
+    assert "; batch 10 sgd 0.01 " in typed
     assert yardstick.startswith("No yardstick is detectably better; the best one, ")
     assert search.startswith(f"The search itself: {found.trials:,} trainings, ")
     left_out = "Left out: memory and loaders (no time). Left out: sorted order (it would take a copy)."

@@ -36,7 +36,7 @@ def brief(found: Findings, most: int = MOST_LINES) -> list[Line]:
 
 def _cells(found: Findings, item: Finding) -> tuple[str, ...]:
     candidate, outcome = item.candidate, item.outcome
-    label = f"typed: batch {candidate.batch_rows}" if candidate.typed else candidate.label
+    label = f"typed batch {candidate.batch_rows}" if candidate.typed else candidate.label
     to_target = "–"
     if times_shown(found, item):
         to_target = f"{'' if outcome.status == 'reached' else '> '}{seconds(item.seconds.value)}"

@@ -273,7 +273,11 @@ def critical(found: "Findings") -> str:
 def _typed(found: "Findings") -> list[str]:
     if not found.typed or found.best is None:
         return []
-    return ["What people type: " + "; ".join(f"{item.candidate.label} {beside(found, item)}" for item in found.typed) + "."]
+    return [
+        "What people type: "
+        + "; ".join(f"{item.candidate.label.removeprefix('typed ')} {beside(found, item)}" for item in found.typed)
+        + "."
+    ]
 
 
 def beside(found: "Findings", item: "Finding") -> str:

@@ -14,9 +14,9 @@ from batchlab.search.apart import Apart, ApartFailed
 from batchlab.search.clock import Clock
 from batchlab.search.evidence import Ground, evidence_of
 from batchlab.search.known import Known
-from batchlab.search.models import shipped_models, tested
+from batchlab.search.models import tested, to_train, with_model, with_models_missing
 from batchlab.search.sorting import sorted_trainings
-from batchlab.search.space import Candidate
+from batchlab.search.space import Candidate, Setting
 from batchlab.search.timing import Stopwatch
 from batchlab.search.yardsticks import Fitting
 
@@ -45,13 +45,15 @@ class Measuring:
     def __post_init__(self) -> None:
         self.stopwatch = Stopwatch(self.experiment, self.data, self.plan, lambda: self.clock.is_over(DONE))
 
-    def parts(self, ground: Ground, candidates: Sequence[Candidate]) -> dict[str, Callable[[Known], Known]]:
+    def parts(self, ground: Ground, known: Known, candidates: Sequence[Candidate]) -> dict[str, Callable[[Known], Known]]:
         """Return all that is measured after the confirmation, in its order: the names, and what turns what is known into what is then."""
+        settings = to_train(known, ground)
         return {
             "test rows": lambda known: self.tested(known, ground),
             "yardsticks": self.with_yardsticks,
             "timing, first sitting": lambda known: self.timed(known, candidates, 0.5),
-            "models": lambda known: self.with_models(known, ground),
+            **{f"model {number} of {len(settings)}": self._model(ground, setting) for number, setting in enumerate(settings, start=1)},
+            "models": with_models_missing,
             "memory": self.with_memory,
             "timing, second sitting": lambda known: self.timed(known, candidates, 1.0),
             "sorted order": lambda known: self.with_sorted_order(known, ground),
@@ -101,9 +103,9 @@ class Measuring:
         }
         return replace(known, timings=self.stopwatch.sitting(candidates, max(1, min(planned, rounds)), growing, known.timings))
 
-    def with_models(self, known: Known, ground: Ground) -> Known:
-        """Add a training on the split's own rows for each setting, and the noise scale along it."""
-        return shipped_models(self.experiment, self.data, self.plan, known, ground, self._is_over)
+    def _model(self, ground: Ground, setting: Setting) -> Callable[[Known], Known]:
+        """Return what adds a training of the setting on the split's own rows, and the noise scale along it."""
+        return lambda known: with_model(self.experiment, self.data, self.plan, known, ground, setting, self._is_over)
 
     def with_memory(self, known: Known) -> Known:
         """Add the peaks that the process apart has measured."""

@@ -27,31 +27,37 @@ TESTED_ROWS = 200_000
 """Of more test rows the losses that the verdict tells are those of a sample."""
 
 
-def shipped_models(
-    experiment: Experiment, data: TrainingData, plan: Plan, known: Known, ground: Ground, is_over: Callable[[], bool]
-) -> Known:
-    """Return what is known with one training of each confirmed setting on the split's own rows, and the noise scale along it.
+def to_train(known: Known, ground: Ground) -> list[Setting]:
+    """Return the confirmed settings that need one more training on the split's own rows, the best first.
 
     Where the confirmed trainings had these rows themselves, the one of median loss ships, and the further training is for the noise
-    scale alone. What time does not allow is left out: the best settings come first.
+    scale alone, which nobody asks of what people type.
     """
     order = sorted(known.confirmed, key=lambda setting: float(np.mean(_last(known.confirmed[setting]))))
-    divided = ground.data.divisions is not None
-    for setting in order:
-        results = known.confirmed[setting]
-        rows = max(result.rows_seen for result in results)
-        if is_over() or (setting.typed and not divided):
-            continue
-        noise: list[NoisePoint] = []
-        model = _trained(experiment, data, plan, setting, rows, noise, is_over)
-        models = {**known.models, setting: model} if divided and model.rows_seen >= rows else known.models
-        known = replace(known, models=models, noise={**known.noise, setting: noise}, trainings=known.trainings + 1)
-    wanted = [setting for setting in order if not setting.typed]
+    return [setting for setting in order if not setting.typed or ground.data.divisions is not None]
+
+
+def with_model(
+    experiment: Experiment, data: TrainingData, plan: Plan, known: Known, ground: Ground, setting: Setting, is_over: Callable[[], bool]
+) -> Known:
+    """Return what is known with one training of the setting on the split's own rows, and the noise scale along it."""
+    if is_over() or setting in known.noise:
+        return known
+    rows = max(result.rows_seen for result in known.confirmed[setting])
+    noise: list[NoisePoint] = []
+    model = _trained(experiment, data, plan, setting, rows, noise, is_over)
+    models = {**known.models, setting: model} if ground.data.divisions is not None and model.rows_seen >= rows else known.models
+    return replace(known, models=models, noise={**known.noise, setting: noise}, trainings=known.trainings + 1)
+
+
+def with_models_missing(known: Known) -> Known:
+    """Return what is known with what is said of the settings that there was no time for."""
+    wanted = [setting for setting in known.confirmed if not setting.typed]
     missing = sum(setting not in known.noise for setting in wanted)
-    if missing or not order:
-        why = "no time" if missing == len(wanted) else f"no time for {missing} of {len(wanted)} settings"
-        known = replace(known, left_out={**known.left_out, "noise scale": why})
-    return known
+    if not missing and wanted:
+        return known
+    why = "no time" if missing == len(wanted) else f"no time for {missing} of {len(wanted)} settings"
+    return replace(known, left_out={**known.left_out, "noise scale": why})
 
 
 def _last(results: Sequence[TrialResult]) -> list[float]:

@@ -194,7 +194,7 @@ class Search:
             self.known = replace(self.known, confirmed=confirmed, trainings=self.known.trainings + len(results))
 
     def _measurements(self) -> Iterator[Part]:
-        for label, measure in self.measuring.parts(self.ground, self.candidates).items():
+        for label, measure in self.measuring.parts(self.ground, self.known, self.candidates).items():
             yield Part(label, partial(self._measure, measure))
 
     def _measure(self, measure: Callable[[Known], Known]) -> None:

@@ -81,8 +81,8 @@ def typed_by_default(row_count: int) -> tuple[Line, ...]:
     """Return what people type without a search: batches of 32 with Adam at 0.001, and the notebook's batches of 10 with SGD at 0.01."""
     common, notebook = (MiniBatch(batch_rows=min(rows, row_count)) for rows in (32, 10))
     return (
-        _typed(f"batch {common.batch_rows}, Adam 0.001", common, Adam(), 0.001),
-        _typed(f"notebook: batch {notebook.batch_rows}, SGD 0.01", notebook, Sgd(), 0.01),
+        _typed(f"typed batch {common.batch_rows} adam 0.001", common, Adam(), 0.001),
+        _typed(f"typed batch {notebook.batch_rows} sgd 0.01", notebook, Sgd(), 0.01),
     )
 
 
@@ -143,7 +143,7 @@ def rows_of_table(lines: Iterable[Line], settings: Iterable[Setting]) -> tuple[C
     for line in lines:
         held = [setting for setting in settings if line.holds(setting)]
         for place, setting in enumerate(held):
-            label = line.label if place == 0 else f"{line.label}, {optimizer_words(setting.optimizer)} {setting.learning_rate:g}"
+            label = line.label if place == 0 else f"{line.label} {optimizer_words(setting.optimizer)} {setting.learning_rate:g}"
             found.append(
                 Candidate(line.name, label, line.strategy, line.batch_rows, setting.optimizer, setting.learning_rate, setting.typed)
             )

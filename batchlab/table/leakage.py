@@ -18,7 +18,9 @@ from batchlab.table.schema import PackedTable
 MOST_ROWS, MOST_VALUES = 20_000, 2**24
 MOST_CONFIRMED, MOST_NAMED = 50, 5
 SMALLEST_SHARE, FEWEST_REPEATS = 0.001, 2
-LeakKind = Literal["target", "missing", "repeats", "time"]
+COUNTED_ROWS, EXACT = 1_000, 2**24
+"""So many rows, evenly over the table, tell that a column numbers them; float32 holds numbers below 2²⁴ exactly."""
+LeakKind = Literal["target", "missing", "repeats", "time", "numbers"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Sample:
 def leaks(table: PackedTable, split: Split, columns: ColumnRule, kind: str) -> tuple[Leak, ...]:
     """Return all warnings, those on single features first; `kind` is that of the split. Memory and time are bounded by samples."""
     sample = sampled(table, split)
-    found = [*_of_missing(sample), *_of_features(sample), *_of_time(table, columns, kind)]
+    found = [*_of_missing(sample), *_of_features(sample), *_of_time(table, columns, kind), *_of_numbers(table)]
     if kind != "in_sample":
         found += _of_repeats(table, split, sample)
     return tuple(found)
@@ -119,6 +121,19 @@ def _of_time(table: PackedTable, columns: ColumnRule, kind: str) -> list[Leak]:
     named = ", ".join(f"'{name}'" for name in dates[:MOST_NAMED]) + (" and others" if len(dates) > MOST_NAMED else "")
     said = f"rows are split at random although {named} may date them: {why}; if so, use --time-column '{dates[0]}'"
     return [Leak("time", tuple(dates), said)]
+
+
+def _of_numbers(table: PackedTable) -> list[Leak]:
+    """Warn of features that number the rows: 0, 1, 2, … in the order of the source, beside others."""
+    rows = min(table.schema.rows, EXACT)
+    if len(table.schema.columns) < 2 or rows < COUNTED_ROWS // 10:
+        return []
+    places = np.unique(np.linspace(0, rows - 1, COUNTED_ROWS).astype(np.int64))
+    apart = np.asarray(table.features[places], np.float64) - places[:, None]
+    same = dict(zip(table.schema.packed_names, (apart == apart[0]).all(axis=0), strict=True))
+    numbered = [column.name for column in table.schema.columns if column.kind != "datetime" and same[column.packed_names[0]]]
+    said = "numbers the rows of the source, so that new rows have values that no training row had; leave it out unless it means something"
+    return [Leak("numbers", (name,), f"'{name}' {said} (--drop '{name}')") for name in numbered[:MOST_NAMED]]
 
 
 def _of_repeats(table: PackedTable, split: Split, sample: Sample) -> list[Leak]:
