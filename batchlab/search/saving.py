@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from batchlab.analysis.yardsticks import Yardstick
 from batchlab.engine.optimizers import OPTIMIZERS
 from batchlab.engine.records import Curve, Trial, TrialResult, TrialState
 from batchlab.errors import BadInput
+from batchlab.received import UNREADABLE, check_entries, check_plain
 from batchlab.records import Record
+from batchlab.search.fitting import checked
 from batchlab.search.known import Known
 from batchlab.search.loaders import Delivery
 from batchlab.search.noise import NoisePoint
@@ -91,13 +92,16 @@ class _Arrays:
 
 def load(path: Path) -> Known:
     """Return what was known when the file was written; raises BadInput for a file of another kind or version."""
+    check_plain(path)
     try:
+        with zipfile.ZipFile(path) as archive:
+            check_entries(archive)
         with np.load(path, allow_pickle=False) as file:
             whole = json.loads(file["text"].tobytes())
             if whole.get("format") != FORMAT:
                 raise BadInput(f"{path} has format {whole.get('format')}; this version reads {FORMAT}. Start the comparison again.")
             known = _restored(whole["known"], {name: file[name] for name in file.files})
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise BadInput(f"{path} does not hold a search that can be taken up: {error}") from error
     if not isinstance(known, Known):
         raise BadInput(f"{path} does not hold a search that can be taken up.")
@@ -133,21 +137,39 @@ def _plain_list(values: list[Any], store: _Arrays) -> Any:
 
 
 def _restored(value: Any, arrays: Mapping[str, "np.ndarray[Any, Any]"]) -> Any:
-    """Return what `_plain` took apart."""
+    """Return what `_plain` took apart; raises one of UNREADABLE for what it cannot have made."""
     if isinstance(value, list):
         return [_restored(item, arrays) for item in value]
     if not isinstance(value, dict):
         return value
-    (name, inner), *others = value.items()
+    names = tuple(value)
+    if names == ("kind", "fields"):
+        return _record(KINDS[value["kind"]], value["fields"], arrays)
+    if len(names) != 1:
+        raise ValueError(f"an object has the keys {names}")
+    (name, inner) = names[0], value[names[0]]
     if name in ("array", "numbers", "rows"):
-        kind, start, shape = inner
-        found = arrays[kind][start : start + math.prod(shape)].reshape(shape)
+        found = _taken(inner, arrays)
         return found if name == "array" else found.tolist() if name == "numbers" else list(found)
     if name == "tuple":
         return tuple(_restored(item, arrays) for item in inner)
     if name == "pairs":
         return {_restored(key, arrays): _restored(item, arrays) for key, item in inner}
-    kind, fields = KINDS[inner], others[0][1]
+    raise ValueError(f"an object has the key '{name}'")
+
+
+def _record(kind: Any, fields: Mapping[str, Any], arrays: Mapping[str, "np.ndarray[Any, Any]"]) -> Any:
     if issubclass(kind, Record):
         return kind(**fields)
-    return kind(**{key: _restored(item, arrays) for key, item in fields.items()})
+    return checked(kind(**{key: _restored(item, arrays) for key, item in fields.items()}))
+
+
+def _taken(place: Any, arrays: Mapping[str, "np.ndarray[Any, Any]"]) -> "np.ndarray[Any, Any]":
+    """Return the array at a place: all of it lies within those of its kind."""
+    kind, start, shape = place
+    whole = arrays[kind]
+    if not all(type(number) is int and number >= 0 for number in (start, *shape)) or start + math.prod(shape) > whole.size:
+        raise ValueError(f"an array of {whole.size} numbers has no {shape} from {start} on")
+    if whole.dtype.str != kind or whole.ndim != 1 or whole.dtype.kind not in "biuf":
+        raise ValueError(f"an array of {whole.dtype} goes by the name '{kind}'")
+    return whole[start : start + math.prod(shape)].reshape(shape)
