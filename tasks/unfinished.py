@@ -10,6 +10,7 @@ from pathlib import Path
 import batchlab
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
+from batchlab.received import text_of
 from batchlab.records import Record
 from batchlab.search.known import Known
 from batchlab.search.saving import load, save
@@ -97,9 +98,12 @@ def _all() -> Iterator[Unfinished]:
             forget(path.stem)
             continue
         try:
-            yield Unfinished.model_validate_json(path.read_text())
-        except ValueError:
+            item = Unfinished.model_validate_json(text_of(path))
+        except (BadInput, ValueError):
             path.unlink(missing_ok=True)
+            continue
+        if item.run_id == path.stem:  # another name would lead to files elsewhere
+            yield item
 
 
 def _states(run_id: str) -> tuple[Path, Path]:

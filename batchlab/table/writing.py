@@ -178,6 +178,8 @@ def writing_under(folder: Path) -> Iterator[None]:
 def remove_abandoned(tables: Path) -> None:
     """Remove drafts whose process is gone: their lock can be taken."""
     for path in tables.glob(f"{PREFIX}*"):
+        if path.is_symlink():  # its lock would be made, and its files lie, elsewhere
+            continue
         lock = FileLock(path / LOCK)
         with contextlib.suppress(Timeout, OSError):
             lock.acquire(timeout=0)
