@@ -117,11 +117,24 @@ def load_profile(
     _check_harmless(name, held, tree, overrides)
     if strategies is not None:
         tree["strategies"] = _selected(tree.get("strategies", {}), strategies)
-    _name_the_optimizer(tree)
     try:
-        return Profile.model_validate(tree)
+        return _validated(tree)
     except ValidationError as error:
-        raise BadInput(_in_one_line(error)) from error
+        raise BadInput(_in_one_line(error) if _problem_of(held) != _in_one_line(error) else f"profile '{name}': {_in_one_line(error)}") from error
+
+
+def _validated(tree: Tree) -> Profile:
+    _name_the_optimizer(tree)
+    return Profile.model_validate(tree)
+
+
+def _problem_of(held: Tree) -> str | None:
+    """Say what is wrong with a profile's file alone; None for nothing."""
+    try:
+        _validated(_merged(DEFAULT_KINDS, held))
+    except ValidationError as error:
+        return _in_one_line(error)
+    return None
 
 
 def _name_the_optimizer(tree: Tree) -> None:
