@@ -120,7 +120,9 @@ def load_profile(
     try:
         return _validated(tree)
     except ValidationError as error:
-        raise BadInput(_in_one_line(error) if _problem_of(held) != _in_one_line(error) else f"profile '{name}': {_in_one_line(error)}") from error
+        raise BadInput(
+            _in_one_line(error) if _problem_of(held) != _in_one_line(error) else f"profile '{name}': {_in_one_line(error)}"
+        ) from error
 
 
 def _validated(tree: Tree) -> Profile:

@@ -90,7 +90,7 @@ def arrays_of(path: Path, what: str) -> dict[str, NDArray[Any]]:
 
 
 def mapped(path: Path, what: str) -> NDArray[Any]:
-    """Return the array of numbers in a plain `.npy` file, mapped into memory, row after row; raises BadInput for a file that is no `what`."""
+    """Return the array of numbers in a plain `.npy` file, mapped into memory; raises BadInput for a file that is no `what`."""
     check_plain(path)
     with refusing(path, what):
         found = np.load(path, mmap_mode="r", allow_pickle=False)

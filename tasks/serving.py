@@ -34,8 +34,8 @@ def _ours(folder: Path) -> Any:
 def _its_own(version: Version, folder: Path) -> Any:
     if not registry.runnable(version):
         raise BadInput(
-            f"version {version.number} of '{version.name}' carries code that was not registered by Batchlab, or has been changed since: it is "
-            "not run. Train it anew (`batchlab retrain`); if you trust it, MLflow runs it (`mlflow models predict`)."
+            f"version {version.number} of '{version.name}' carries code that was not registered by Batchlab, or has been changed since: "
+            "it is not run. Train it anew (`batchlab retrain`); if you trust it, MLflow runs it (`mlflow models predict`)."
         )
     return model_files.loaded(str(folder)).get_raw_model()
 

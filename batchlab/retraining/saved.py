@@ -1,7 +1,7 @@
 """What a saved model keeps beside its graph, so that it can be trained on and judged on other tables: weights, preparation, lineage."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +86,18 @@ def columns_in(folder: Path) -> tuple[PackedColumn, ...]:
         check_sealed(folder, "take another version of the model (`batchlab champion`), or train it anew")
     check_plain(folder / COLUMNS)
     with refusing(folder / COLUMNS, "list of columns"):
-        return TypeAdapter(tuple[PackedColumn, ...]).validate_python(columns_of(folder))
+        return TypeAdapter(tuple[PackedColumn, ...]).validate_python([asdict(column) for column in columns_of(folder)])
 
 
 def _preparation(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Preparation:
     """Return the preparation of a saved model; raises ValueError for parts that do not go together."""
     held = {name: arrays[name] for name in ARRAYS}
     numbers = {held[name].shape for name in ("places", "mean", "scale", "fill")}
-    if len(numbers) > 1 or any(array.ndim != 1 for array in held.values()) or {held["places"].dtype.kind, held["flagged"].dtype.kind} != {"i"}:
+    if (
+        len(numbers) > 1
+        or any(array.ndim != 1 for array in held.values())
+        or {held["places"].dtype.kind, held["flagged"].dtype.kind} != {"i"}
+    ):
         raise ValueError(f"its numbers have shapes {sorted(numbers)}")
     categories = [
         Category(str(name), int(place), arrays[f"slots/{name}"], int(width), int(kept)) for name, place, width, kept in facts["categories"]

@@ -1,6 +1,6 @@
 """Whether what a file of what is known holds can have been written by a search: values of the types that records say, that go together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -13,7 +13,7 @@ from batchlab.strategies import Strategy
 
 def checked(record: Any) -> Any:
     """Return a dataclass whose fields hold what their types say; raises ValueError for another, and for parts that do not go together."""
-    for name, hint in _hints(type(record)).items():
+    for name, hint in _hints(record.__class__).items():
         if not fits(getattr(record, name), hint):
             raise ValueError(f"{type(record).__name__}.{name} holds {type(getattr(record, name)).__name__} where it may not")
     problem = _problem(record)
@@ -49,7 +49,7 @@ def _all_fit(values: Sequence[Any], hint: Any) -> bool:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Hashable) -> dict[str, Any]:
     return get_type_hints(kind, localns={"Strategy": Strategy})
 
 

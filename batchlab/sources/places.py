@@ -27,7 +27,7 @@ def scheme(text: str) -> str | None:
     return found[1].lower() if found else None
 
 
-_VARIABLE = re.compile(r":?\$\{\w+\}")
+_VARIABLE = re.compile(r"(?::|[?&][^=&\s]*=)?\$\{\w+\}")
 
 
 def without_password(text: str) -> str:

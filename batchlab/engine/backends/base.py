@@ -96,7 +96,9 @@ class Backend(ABC):
         wanted = (self.initial.shape[1:], self.memory_of().swapaxes(0, 1).shape[1:])
         if wrong := [state for state in states if (state.weights.shape, state.memory.shape) != wanted]:
             found = (wrong[0].weights.shape, wrong[0].memory.shape)
-            raise BadInput(f"a training cannot go on from weights and memory {found} of another network; {wanted} are its own. Start it again.")
+            raise BadInput(
+                f"a training cannot go on from weights and memory {found} of another network; {wanted} are its own. Start it again."
+            )
         self.steps = np.array([state.steps for state in states], np.int64)
         self.rows_seen = np.array([state.rows_seen for state in states], np.int64)
         self.diverged = np.array([state.diverged_at is not None for state in states])
