@@ -1,5 +1,6 @@
 """The profile: everything that decides a comparison, as one frozen tree; defaults < TOML profile < overrides."""
 
+import os
 import tomllib
 from collections.abc import Sequence
 from functools import reduce
@@ -16,12 +17,13 @@ from batchlab.engine.records import Plan
 from batchlab.errors import BadInput, UnknownName
 from batchlab.models import MODELS
 from batchlab.models.linear import Linear
+from batchlab.received import text_of
 from batchlab.records import Record
 from batchlab.retraining.rule import RetrainingRule
 from batchlab.search.rule import SearchRule
 from batchlab.sources import SOURCES, located
 from batchlab.sources.bundled import Bundled
-from batchlab.sources.places import check_no_password
+from batchlab.sources.places import check_no_password, scheme, without_password
 from batchlab.split import SplitRule
 from batchlab.strategies import STRATEGIES
 from batchlab.table.columns import CheckRule, ColumnRule, Columns, EncodingRule
@@ -104,20 +106,37 @@ def load_profile(
     """
     for text in filter(None, (data, *overrides)):
         check_no_password(text)
-    tree = _merged(DEFAULT_KINDS, _read(name))
+    held = _read(name)
+    tree = _merged(DEFAULT_KINDS, held)
     if data is not None:
         tree = {key: value for key, value in tree.items() if key != "target"} | {"source": located(data)}
     chosen = {"target": target, "task": task, "seed": seed}
     tree = _merged(tree, {key: value for key, value in chosen.items() if value is not None})
     for override in overrides:
         tree = _merged(tree, _override(override))
+    _check_harmless(name, held, tree, overrides)
     if strategies is not None:
         tree["strategies"] = _selected(tree.get("strategies", {}), strategies)
-    _name_the_optimizer(tree)
     try:
-        return Profile.model_validate(tree)
+        return _validated(tree)
     except ValidationError as error:
-        raise BadInput(_in_one_line(error)) from error
+        raise BadInput(
+            _in_one_line(error) if _problem_of(held) != _in_one_line(error) else f"profile '{name}': {_in_one_line(error)}"
+        ) from error
+
+
+def _validated(tree: Tree) -> Profile:
+    _name_the_optimizer(tree)
+    return Profile.model_validate(tree)
+
+
+def _problem_of(held: Tree) -> str | None:
+    """Say what is wrong with a profile's file alone; None for nothing."""
+    try:
+        _validated(_merged(DEFAULT_KINDS, held))
+    except ValidationError as error:
+        return _in_one_line(error)
+    return None
 
 
 def _name_the_optimizer(tree: Tree) -> None:
@@ -132,16 +151,43 @@ def _read(name: str) -> Tree:
     if path.suffix == ".toml":
         if not path.is_file():
             raise BadInput(f"profile file '{name}' does not exist (looked in {Path.cwd()}).")
-        text = path.read_text()
+        text = text_of(path.resolve())
     else:
         names = [item.name.removesuffix(".toml") for item in PROFILES.iterdir() if item.name.endswith(".toml")]
         if name not in names:
             raise UnknownName("profile", name, names)
         text = (PROFILES / f"{name}.toml").read_text()
     try:
-        return tomllib.loads(text)
+        tree = tomllib.loads(text)
+        return _merged({}, tree)
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"profile '{name}' is not valid TOML: {error}") from error
+    except (RecursionError, ValueError) as error:
+        raise BadInput(f"profile '{name}' cannot be used: {error}; a profile has tables within tables within tables at most.") from error
+
+
+def _check_harmless(name: str, held: Tree, tree: Tree, overrides: Sequence[str]) -> None:
+    """Raise BadInput for what a profile would do by itself that only its user may decide: import code, and send what the environment holds
+    to a database of its choice. Said by the user too, both are done."""
+    said: Tree = {}
+    for override in overrides:
+        said = _merged(said, _override(override))
+    for table, key, does in (("model", "factory", "runs code"), ("source", "url", "sends what the environment holds to a database")):
+        own, now, given = (_looked_up(one, table, key) for one in (held, tree, said))
+        risky = isinstance(own, str) and own == now != given and (key == "factory" or _sends(own))
+        if risky:
+            shown = without_password(str(own))
+            raise BadInput(f"profile '{name}' {does}: {table}.{key} is '{shown}'. If you trust it, say so: --set {table}.{key}='{shown}'.")
+
+
+def _looked_up(tree: Tree, table: str, key: str) -> Any:
+    held = tree.get(table)
+    return held.get(key) if isinstance(held, dict) else None
+
+
+def _sends(url: str) -> bool:
+    """Whether whoever is at the URL may be told a variable: one that it names, or PGPASSWORD."""
+    return "${" in url or ("PGPASSWORD" in os.environ and scheme(url) != "sqlite")
 
 
 def _selected(known: Tree, names: Sequence[str]) -> Tree:

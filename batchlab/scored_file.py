@@ -64,6 +64,8 @@ def written(out: Path, schema: "pa.Schema") -> "Iterator[Callable[[pa.RecordBatc
 def _drafted(out: Path) -> Iterator[Path]:
     """Yield a path in a draft folder beside `out`. A lock in it says that its process lives: without one, who comes next removes it."""
     for path in out.parent.glob(f".{glob.escape(out.name)}.*{DRAFT}"):
+        if path.is_symlink():
+            continue
         with contextlib.suppress(Timeout, OSError), FileLock(path / LOCK, timeout=0):
             shutil.rmtree(path, ignore_errors=True)
     held = False

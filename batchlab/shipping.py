@@ -68,8 +68,8 @@ def shipped(
 def export(
     model: ShippedModel, columns: Sequence[PackedColumn], folder: Path, program: "ExportedProgram | None" = None
 ) -> "ExportedProgram":
-    """Write `model.pt2`, a torch.export archive that holds a graph and arrays and runs no code when loaded, and `columns.json`, which says
-    how raw columns become packed ones.
+    """Write `model.pt2`, a torch.export archive that holds a graph and arrays, and `columns.json`, which says how raw columns become packed
+    ones. `batchlab.serving.graphs.opened` reads the archive without running anything; torch.export.load would run what others put in.
 
     Returns the program: given again, it spares another model of the same network and preparation the making of its graph.
     """

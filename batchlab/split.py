@@ -14,6 +14,7 @@ from pydantic import Field
 from batchlab import assigning
 from batchlab.assigning import EVERY, PARTS, UNUSED, Labels
 from batchlab.errors import BadInput
+from batchlab.received import mapped
 from batchlab.records import Record
 from batchlab.table import PackedTable
 
@@ -110,8 +111,11 @@ class Split:
 
     @classmethod
     def open(cls, path: Path) -> "Split":
-        """Read a split that `save` wrote; its labels are memory-mapped."""
-        return cls(np.asarray(np.load(path, mmap_mode="r")), path.stem.removeprefix("split-"))
+        """Read a split that `save` wrote; its labels are memory-mapped. Raises BadInput for labels that its name is not the digest of."""
+        labels, digest = mapped(path, "split"), path.stem.removeprefix("split-")
+        if labels.dtype != np.uint8 or labels.ndim != 1 or labels.max(initial=0) > UNUSED or _digest(path.parent.name, labels) != digest:
+            raise BadInput(f"'{path}' is not as it was written: its digest is another; remove it, so that the rows are divided again.")
+        return cls(labels, digest)
 
 
 def split(table: PackedTable, rule: SplitRule, seed: int) -> Split:
@@ -190,10 +194,7 @@ def embargo_of(table: PackedTable, rule: SplitRule) -> float:
 
 def split_of(labels: Labels, table: PackedTable, rule: SplitRule) -> Split:
     """Return the split of these labels `[rows]`; raises BadInput for one that nothing can be learnt from."""
-    digest = hashlib.sha256(table.schema.digest.encode())
-    for start in range(0, len(labels), ROWS_AT_ONCE):
-        digest.update(labels[start : start + ROWS_AT_ONCE].tobytes())
-    made = Split(labels, digest.hexdigest()[:16])
+    made = Split(labels, _digest(table.schema.digest, labels))
     sizes = list(made.sizes().values())
     if min(sizes) < SMALLEST_PART:
         groups = table.side_column("group") if rule.kind == "group" else None
@@ -205,6 +206,14 @@ def split_of(labels: Labels, table: PackedTable, rule: SplitRule) -> Split:
         )
     _check_classes(made, table)
     return made
+
+
+def _digest(table: str, labels: Labels) -> str:
+    """Return the digest of labels of the table with that digest."""
+    digest = hashlib.sha256(table.encode())
+    for start in range(0, len(labels), ROWS_AT_ONCE):
+        digest.update(labels[start : start + ROWS_AT_ONCE].tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _check_classes(made: Split, table: PackedTable) -> None:

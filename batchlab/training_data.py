@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from batchlab.engine.data import StoredRows, TrainingData
 from batchlab.errors import BadInput
 from batchlab.preparation import ROWS_AT_ONCE, Preparation, training_rows
+from batchlab.sealing import check_sealed
 from batchlab.split import Split
 from batchlab.strategies import Population
 from batchlab.table import PackedTable, gathered
@@ -79,6 +80,7 @@ def _in_files(table: PackedTable, split: Split, preparation: Preparation, precis
             f"preparing {count:,} training rows × {preparation.width} inputs",
         )
         _write(table, split, preparation, precision, name)
+    check_sealed(folder, f"remove '{folder}', so that the rows are prepared again")
     return StoredRows(folder / "features.npy", folder / "target.npy")
 
 
@@ -92,7 +94,7 @@ def _write(table: PackedTable, split: Split, preparation: Preparation, precision
         features.close()
         target.close()
         (draft.path / "schema.json").write_text(f'{{"inputs": {preparation.width}}}')
-        draft.become(name)
+        draft.become(name, (features, target))
 
 
 def _portions(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype") -> "Iterator[tuple[Tensor, Tensor]]":

@@ -1,12 +1,14 @@
 """The files of registered models: fetched from the store once a process, however often they are opened."""
 
 import functools
+import hashlib
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchlab.errors import BadInput
+from batchlab.received import check_plain, text_of
 from batchlab.retraining.saved import FOLDER
 from tasks import store
 
@@ -18,6 +20,8 @@ CARRIED = "batchlab_serving"
 """The module that every saved model carries a file of."""
 EXPORTED = f"data/{FOLDER}"
 """Where MLflow puts what Batchlab exports, in the folder of a saved model."""
+NOTED = "registered_model_meta"
+"""What MLflow adds to the files of a registered model when it fetches them."""
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -47,6 +51,23 @@ def downloaded(uri: str, run_id: str, tracking_uri: str) -> Path:
     return folder
 
 
+def carries_ours(folder: Path) -> bool:
+    """Whether the file that the saved model carries is the one that is at work here."""
+    from batchlab.serving import batchlab_serving
+
+    return text_of(folder / "code" / f"{CARRIED}.py") == Path(str(batchlab_serving.__file__)).read_text()
+
+
+def digest_of(folder: Path) -> str:
+    """Return a digest of all files of a saved model; raises BadInput for one that links to others."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.name != NOTED and (path.is_symlink() or not path.is_dir())):
+        check_plain(path)
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder)}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
 def loaded(uri: str) -> "PyFuncModel":
     """Load a saved model with the file that it carries, also after others were loaded: Python would take their file for this one's."""
     import mlflow
@@ -63,14 +84,14 @@ def loaded(uri: str) -> "PyFuncModel":
 def graph_of(uri: str) -> "nn.Module":
     """Return the graph of the logged model at `uri` (models:/m-…), as the store has it; it maps packed columns to predictions."""
     import mlflow
-    import torch
 
+    from batchlab.serving import graphs
     from batchlab.shipping import GRAPH
 
     location = store.client().get_logged_model(uri.removeprefix("models:/")).artifact_location
     with tempfile.TemporaryDirectory() as scratch:
         path = mlflow.artifacts.download_artifacts(artifact_uri=f"{location}/{EXPORTED}/{GRAPH}", dst_path=scratch)
-        return torch.export.load(path).module()
+        return graphs.opened(Path(path))
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from batchlab.engine.records import TrialResult
 from batchlab.experiment import Experiment
 from batchlab.retraining import saved
 from batchlab.retraining.saved import Lineage
+from batchlab.sealing import seal
 from batchlab.table import PackedTable
 from tasks import model_files, store
 from tasks.tracking import type_of
@@ -59,6 +60,7 @@ class Models:
         self._program = export(experiment.ship(result), experiment.table.schema.columns, exported, self._program)
         if lineage is not None:
             saved.save(exported, experiment.preparation, result.weights, lineage)
+        seal(exported)
         if not place.exists():
             self._begun(place, exported)
         for path in exported.iterdir():

@@ -25,14 +25,16 @@ def owner_is_gone(named: str | None) -> bool:
     """Whether the process that a run's tag names ran on this machine and is gone."""
     if named is None:
         return False
-    host, pid, created = json.loads(named)
-    if host != socket.gethostname():
-        return False
     try:
-        process = psutil.Process(pid)
+        host, pid, created = json.loads(named)
+        if host != socket.gethostname():
+            return False
+        process = psutil.Process(int(pid))
         return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - created) > CLOCK_SECONDS
     except psutil.NoSuchProcess:
         return True
+    except (ValueError, TypeError, OverflowError):
+        return False  # what somebody else wrote names no process
 
 
 def provenance() -> dict[str, str]:

@@ -26,6 +26,8 @@ TABLE = "table_digest"
 """A tag of every version that a retraining made."""
 COMPARISON = "comparison_run"
 """A tag of those that a comparison was made for: its run."""
+FILES = "batchlab.files"
+"""A tag of every version that was registered here: the digest of its files."""
 LATEST = 1000
 """So many versions at most are looked through for one that a retraining made."""
 
@@ -109,7 +111,8 @@ def registered(name: str, model_uri: str, run_id: str, tags: dict[str, str]) -> 
         if _model(name) is None:
             client.create_registered_model(name, tags={"batchlab.kind": "champion"}, description="Kept retrained by Batchlab.")
         model_id = model_uri.removeprefix("models:/")
-        made = _version(client.create_model_version(name, model_uri, run_id, tags=tags, model_id=model_id))
+        held = {FILES: model_files.digest_of(model_files.downloaded(model_uri, run_id, store.tracking_uri()))}
+        made = _version(client.create_model_version(name, model_uri, run_id, tags=tags | held, model_id=model_id))
         client.set_registered_model_alias(name, CHALLENGER, str(made.number))
     return made
 
@@ -132,11 +135,18 @@ def set_mark(name: str, mark: Mark) -> None:
 def opened(version: Version) -> "Registered":
     """Return the version as it is served, with what it needs to be trained on; raises BadInput for one that retraining did not make."""
     from batchlab.retraining.judging import Registered
+    from batchlab.serving import graphs
+    from batchlab.shipping import GRAPH
 
-    folder = _downloaded(version)
-    served = model_files.loaded(str(folder)).get_raw_model()
+    folder = downloaded(version)
     size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return Registered(_saved(version), served.graph, version.number, size_bytes)
+    return Registered(_saved(version), graphs.opened(folder / model_files.EXPORTED / GRAPH), version.number, size_bytes)
+
+
+def runnable(version: Version) -> bool:
+    """Whether the version's files are those that were registered here: the file that they carry may be run."""
+    tags = store.client().get_model_version(version.name, str(version.number)).tags
+    return tags.get(FILES) == model_files.digest_of(downloaded(version))
 
 
 def lineage_of(version: Version) -> Lineage:
@@ -146,7 +156,7 @@ def lineage_of(version: Version) -> Lineage:
 
 def _saved(version: Version) -> saved.Saved:
     try:
-        return saved.opened(_downloaded(version) / model_files.EXPORTED)
+        return saved.opened(downloaded(version) / model_files.EXPORTED)
     except BadInput as error:
         raise BadInput(f"version {version.number} of '{version.name}': {error}") from error
 
@@ -176,7 +186,8 @@ def _latest(name: str) -> "list[ModelVersion]":
     return list(store.client().search_model_versions(query, max_results=LATEST, order_by=["version_number DESC"]))
 
 
-def _downloaded(version: Version) -> Path:
+def downloaded(version: Version) -> Path:
+    """Return a folder with the version's files; raises BadInput where they are gone."""
     return model_files.downloaded(version.uri, version.run_id, store.tracking_uri())
 
 

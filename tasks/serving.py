@@ -1,18 +1,47 @@
 """Models of the registry, loaded to predict."""
 
+from pathlib import Path
+from typing import Any
+
 from batchlab.errors import BadInput
+from batchlab.received import refusing
+from batchlab.retraining.saved import columns_in
 from batchlab.scoring import SavedModel
-from tasks import store
-from tasks.model_files import loaded
+from tasks import model_files, registry, store
 from tasks.registry import Version
 
 
 def saved_model(version: Version) -> SavedModel:
-    """Load a registered version for scoring; raises BadInput for one whose file is from before it could score Arrow batches."""
+    """Load a registered version for scoring: with the file that is at work here where it carries the same, else with its own, if that was
+    registered here. Raises BadInput for a version whose file is from before it could score Arrow batches, or whose file is not known."""
     store.client()
-    model = loaded(version.uri)
-    served = model.get_raw_model()
+    folder = registry.downloaded(version)
+    served = _ours(folder) if model_files.carries_ours(folder) else _its_own(version, folder)
     if not hasattr(served, "predict_batch"):
         raise BadInput(f"version {version.number} of '{version.name}' was saved before `predict` existed; train and register it anew.")
-    classes = (model.metadata.metadata or {}).get("classes", ())
-    return SavedModel(served, tuple(classes), version.name, version.number, version.run_id)
+    return SavedModel(served, _classes(folder), version.name, version.number, version.run_id)
+
+
+def _ours(folder: Path) -> Any:
+    from batchlab.serving import graphs
+    from batchlab.serving.batchlab_serving import Served
+    from batchlab.shipping import GRAPH
+
+    exported = folder / model_files.EXPORTED
+    return Served(columns_in(exported), graphs.opened(exported / GRAPH))
+
+
+def _its_own(version: Version, folder: Path) -> Any:
+    if not registry.runnable(version):
+        raise BadInput(
+            f"version {version.number} of '{version.name}' carries code that was not registered by Batchlab, or has been changed since: "
+            "it is not run. Train it anew (`batchlab retrain`); if you trust it, MLflow runs it (`mlflow models predict`)."
+        )
+    return model_files.loaded(str(folder)).get_raw_model()
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    from mlflow.models import Model
+
+    with refusing(folder / "MLmodel", "description of a saved model"):
+        return tuple(str(name) for name in (Model.load(folder).metadata or {}).get("classes", ()))

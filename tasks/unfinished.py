@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import batchlab
+from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
+from batchlab.received import text_of
 from batchlab.records import Record
 from batchlab.search.keeping import Kept
 from tasks import progress, store
@@ -77,14 +79,17 @@ def forget(run_id: str) -> None:
 
 def _all() -> Iterator[Unfinished]:
     """Yield the comparisons that have not come to their end, the latest first; remove what has lain there for long."""
-    for path in _folder().iterdir():
-        if time.time() - path.stat().st_mtime > KEPT_SECONDS:
+    for path in list(_folder().iterdir()):
+        if path.exists() and time.time() - path.stat().st_mtime > KEPT_SECONDS:
             forget(path.stem)
     for path in sorted(_folder().glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
-            yield Unfinished.model_validate_json(path.read_text())
-        except ValueError:
+            item = Unfinished.model_validate_json(text_of(path))
+        except (BadInput, ValueError):
             path.unlink(missing_ok=True)
+            continue
+        if item.run_id == path.stem:  # another name would lead to files elsewhere
+            yield item
 
 
 def _folder() -> Path:

@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 RUN = "0123456789abcdef0123456789abcdef"
 
 
-def trained(folder: Path, target: str) -> tuple[Experiment, TrialResult]:
+def trained(folder: Path, target: str, *choices: str) -> tuple[Experiment, TrialResult]:
     """A small network on rows with numbers, dates, categories and gaps."""
     path = folder / "training.parquet"
     houses().to_parquet(path)
     other = {"price": "band", "band": "price"}[target]
-    chosen = ["model.kind=mlp", "train.epochs=5", "train.learning_rate=0.1", f'columns.drop=["{other}"]']
+    chosen = ["model.kind=mlp", "train.epochs=5", "train.learning_rate=0.1", f'columns.drop=["{other}"]', *choices]
     profile = load_profile("quick", data=str(path), target=target, strategies=["mini_batch"], overrides=chosen)
     table = pack(profile.source, profile.named_columns(), folder / "tables", profile.seed)
     experiment = Experiment(profile, table, split(table, profile.split, profile.seed))

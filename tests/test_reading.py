@@ -2,6 +2,7 @@
 
 import datetime
 import gzip
+import json
 import os
 import random
 import re
@@ -29,7 +30,7 @@ from batchlab.sources.arrow import Arrow
 from batchlab.sources.base import BadLine, Reading, Source
 from batchlab.sources.bundled import Bundled
 from batchlab.sources.csv import Csv
-from batchlab.sources.digests import Memory
+from batchlab.sources.digests import Memory, joint_digest
 from batchlab.sources.files import FileSource
 from batchlab.sources.parquet import Parquet
 from batchlab.sources.places import Place, without_password
@@ -465,7 +466,10 @@ def test_a_file_is_read_once_for_its_digest_and_again_when_it_changed(tmp_path: 
     path.write_text("a,b\n1,2\n")
     first = Csv(path=path).opened(0, scratch).fingerprint
     memory = (scratch / "files.json").read_text()
-    (scratch / "files.json").write_text(memory.replace(re.search(r'"digest": "(\w+)"', memory)[1], "remembered"))  # type: ignore[index]
+    files = json.loads(memory.replace(re.search(r'"digest": "(\w+)"', memory)[1], "remembered"))["files"]  # type: ignore[index]
+    (scratch / "files.json").write_text(json.dumps({"files": files, "digest": "of others"}))
+    assert Csv(path=path).opened(0, scratch).fingerprint == first
+    (scratch / "files.json").write_text(json.dumps({"files": files, "digest": joint_digest(files)}))
     remembered = Csv(path=path).opened(0, scratch).fingerprint
     assert remembered != first
     times = path.stat()

@@ -1,22 +1,24 @@
 """What a saved model keeps beside its graph, so that it can be trained on and judged on other tables: weights, preparation, lineage."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict
+from pydantic import ConfigDict, TypeAdapter
 
 from batchlab.errors import BadInput
 from batchlab.preparation import Category, Preparation
+from batchlab.received import arrays_of, check_plain, json_of, refusing
 from batchlab.records import Record
 from batchlab.retraining.fresh import Mark, Stretch
+from batchlab.sealing import SEAL, check_sealed
 from batchlab.serving.batchlab_serving import PackedColumn, columns_of
 
 Weights = dict[str, NDArray[np.float64]]
-WEIGHTS, LINEAGE, FOLDER = "weights.npz", "lineage.json", "exported"
+WEIGHTS, LINEAGE, COLUMNS, FOLDER = "weights.npz", "lineage.json", "columns.json", "exported"
 ARRAYS = ("places", "mean", "scale", "fill", "flagged")
 
 
@@ -71,12 +73,43 @@ def opened(folder: Path) -> Saved:
     """Return what `save` wrote; raises BadInput for a model that was not trained to be kept retrained."""
     if not (folder / LINEAGE).exists():
         raise BadInput("it holds nothing of what retraining needs; take a model that `batchlab retrain` made, or another name (--model).")
-    described = json.loads((folder / LINEAGE).read_text())
-    arrays = np.load(folder / WEIGHTS, allow_pickle=False)
-    facts = described["preparation"]
-    categories = [Category(name, place, arrays[f"slots/{name}"], width, kept) for name, place, width, kept in facts.pop("categories")]
-    preparation = Preparation(
-        **{name: arrays[name] for name in ARRAYS}, categories=tuple(categories), **{**facts, "names": tuple(facts["names"])}
+    columns, described, arrays = columns_in(folder), json_of(folder / LINEAGE), arrays_of(folder / WEIGHTS, "file of weights")
+    with refusing(folder / LINEAGE, "description of a saved model"):
+        preparation = _preparation(described["preparation"], arrays)
+        weights = {name.removeprefix("weight/"): values for name, values in arrays.items() if name.startswith("weight/")}
+        return Saved(columns, preparation, weights, Lineage.model_validate(described["lineage"]))
+
+
+def columns_in(folder: Path) -> tuple[PackedColumn, ...]:
+    """Return the columns of the exported model in the folder; raises BadInput where its files are not as they were written."""
+    if (folder / SEAL).exists():  # a model of an earlier version has none
+        check_sealed(folder, "take another version of the model (`batchlab champion`), or train it anew")
+    check_plain(folder / COLUMNS)
+    with refusing(folder / COLUMNS, "list of columns"):
+        return TypeAdapter(tuple[PackedColumn, ...]).validate_python([asdict(column) for column in columns_of(folder)])
+
+
+def _preparation(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Preparation:
+    """Return the preparation of a saved model; raises ValueError for parts that do not go together."""
+    held = {name: arrays[name] for name in ARRAYS}
+    numbers = {held[name].shape for name in ("places", "mean", "scale", "fill")}
+    if (
+        len(numbers) > 1
+        or any(array.ndim != 1 for array in held.values())
+        or {held["places"].dtype.kind, held["flagged"].dtype.kind} != {"i"}
+    ):
+        raise ValueError(f"its numbers have shapes {sorted(numbers)}")
+    categories = [
+        Category(str(name), int(place), arrays[f"slots/{name}"], int(width), int(kept)) for name, place, width, kept in facts["categories"]
+    ]
+    if any(category.slots.ndim != 1 or category.slots.dtype.kind != "i" for category in categories):
+        raise ValueError("the slots of a category are no whole numbers")
+    return Preparation(
+        **held,
+        categories=tuple(categories),
+        embedded=bool(facts["embedded"]),
+        target_mean=float(facts["target_mean"]),
+        target_scale=float(facts["target_scale"]),
+        log_target=bool(facts.get("log_target", False)),
+        names=tuple(map(str, facts["names"])),
     )
-    weights = {name.removeprefix("weight/"): arrays[name] for name in arrays.files if name.startswith("weight/")}
-    return Saved(columns_of(folder), preparation, weights, Lineage.model_validate(described["lineage"]))

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -20,7 +19,9 @@ from batchlab.engine.halts import Halt
 from batchlab.engine.optimizers import OPTIMIZERS
 from batchlab.engine.records import Curve, Trial, TrialResult, TrialState
 from batchlab.errors import BadInput
+from batchlab.received import UNREADABLE, check_entries, check_plain
 from batchlab.records import Record
+from batchlab.search.fitting import checked
 from batchlab.search.known import Known
 from batchlab.search.loaders import Delivery
 from batchlab.search.noise import NoisePoint
@@ -123,17 +124,20 @@ class _Arrays:
 
 def load(path: Path, kind: type[State]) -> State:
     """Return the state that was written to the file; raises BadInput for a damaged file, and one of another kind or version."""
+    check_plain(path)
     try:
         with path.open("rb") as file:
             if file.read(DIGEST) != _digest(file):
                 raise ValueError("its digest is not that of its content, so it was cut or changed")
+            with zipfile.ZipFile(file) as archive:
+                check_entries(archive)
             file.seek(DIGEST)
             with np.load(file, allow_pickle=False) as arrays:
                 whole = json.loads(arrays["text"].tobytes())
                 if whole.get("format") != FORMAT:
                     raise ValueError(f"it has format {whole.get('format')}; this version reads {FORMAT}")
                 state = _restored(whole["state"], {name: arrays[name] for name in arrays.files})
-    except (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise BadInput(f"{path} holds nothing that can be taken up: {error}. It is started again.") from error
     if not isinstance(state, kind):
         raise BadInput(f"{path} holds nothing that can be taken up: it is no {kind.__name__}. It is started again.")
@@ -179,21 +183,39 @@ def _plain_list(values: list[Any], store: _Arrays) -> Any:
 
 
 def _restored(value: Any, arrays: Mapping[str, "np.ndarray[Any, Any]"]) -> Any:
-    """Return what `_plain` took apart."""
+    """Return what `_plain` took apart; raises one of UNREADABLE for what it cannot have made."""
     if isinstance(value, list):
         return [_restored(item, arrays) for item in value]
     if not isinstance(value, dict):
         return value
-    (name, inner), *others = value.items()
+    names = tuple(value)
+    if names == ("kind", "fields"):
+        return _record(KINDS[value["kind"]], value["fields"], arrays)
+    if len(names) != 1:
+        raise ValueError(f"an object has the keys {names}")
+    (name, inner) = names[0], value[names[0]]
     if name in ("array", "numbers", "rows"):
-        kind, start, shape = inner
-        found = arrays[kind][start : start + math.prod(shape)].reshape(shape)
+        found = _taken(inner, arrays)
         return found if name == "array" else found.tolist() if name == "numbers" else list(found)
     if name == "tuple":
         return tuple(_restored(item, arrays) for item in inner)
     if name == "pairs":
         return {_restored(key, arrays): _restored(item, arrays) for key, item in inner}
-    kind, fields = KINDS[inner], others[0][1]
+    raise ValueError(f"an object has the key '{name}'")
+
+
+def _record(kind: Any, fields: Mapping[str, Any], arrays: Mapping[str, "np.ndarray[Any, Any]"]) -> Any:
     if issubclass(kind, Record):
         return kind(**fields)
-    return kind(**{key: _restored(item, arrays) for key, item in fields.items()})
+    return checked(kind(**{key: _restored(item, arrays) for key, item in fields.items()}))
+
+
+def _taken(place: Any, arrays: Mapping[str, "np.ndarray[Any, Any]"]) -> "np.ndarray[Any, Any]":
+    """Return the array at a place: all of it lies within those of its kind."""
+    kind, start, shape = place
+    whole = arrays[kind]
+    if not all(type(number) is int and number >= 0 for number in (start, *shape)) or start + math.prod(shape) > whole.size:
+        raise ValueError(f"an array of {whole.size} numbers has no {shape} from {start} on")
+    if whole.dtype.str != kind or whole.ndim != 1 or whole.dtype.kind not in "biuf":
+        raise ValueError(f"an array of {whole.dtype} goes by the name '{kind}'")
+    return whole[start : start + math.prod(shape)].reshape(shape)

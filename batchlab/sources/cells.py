@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 LONGEST_TEXT = 10_000
 """Characters of a bad line that are reported."""
+MOST_COLUMNS = 1 << 18
 
 
 def header_taken(runs: list[Run], cutter: Cutter) -> tuple[Run, list[Run]] | None:
@@ -32,7 +33,9 @@ def header_taken(runs: list[Run], cutter: Cutter) -> tuple[Run, list[Run]] | Non
 
 def column_names(header: Run, dialect: Dialect, encoding: str) -> list[str]:
     """Return the names in the header line; raises NoTable when it is no text."""
-    problem = undecodable(header.text, encoding)
+    count, problem = Cutter(dialect).column_count(header.text), undecodable(header.text, encoding)
+    if count > MOST_COLUMNS:
+        raise NoTable(f"line {header.line}, the header, has {count:,} names, more than {MOST_COLUMNS:,}.")
     if problem:
         raise NoTable(f"line {header.line}, the header, holds {problem}; set source.encoding to the file's.")
     from pyarrow import csv

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from batchlab.errors import BadInput
+from batchlab.received import json_of
 from batchlab.sources.places import FoundFile, Place
 
 BLOCK_BYTES = 1 << 22
@@ -49,17 +51,18 @@ class Memory:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(prefix=".files-", dir=self._path.parent)
         with os.fdopen(handle, "w") as file:
-            json.dump({**_loaded(self._path), **self._new}, file)
+            held = {**_loaded(self._path), **self._new}
+            json.dump({"files": held, "digest": joint_digest(held)}, file)
         os.replace(draft, self._path)
         self._new = {}
 
 
 def _loaded(path: Path) -> dict[str, Any]:
     try:
-        held = json.loads(path.read_text())
-    except (OSError, ValueError):
+        held = json_of(path)
+        return dict(held["files"]) if joint_digest(held["files"]) == held["digest"] else {}
+    except (BadInput, KeyError, TypeError, ValueError):
         return {}  # it is a memory, not a record: without it files are read again
-    return held if isinstance(held, dict) else {}
 
 
 def content_digest(place: Place, file: FoundFile) -> str:

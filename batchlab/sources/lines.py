@@ -9,7 +9,7 @@ from batchlab.sources.places import NoTable
 
 LONGEST_RECORD = 1 << 24
 """Bytes after which a quote that is still open counts as never closed."""
-LONGEST_LINE = 1 << 28
+LONGEST_LINE = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,21 @@ class Cutter:
 
     def runs(self, blocks: Iterable[bytes]) -> Iterator[list[Run]]:
         """Yield the text in runs, a list for each block; every byte is in exactly one run."""
-        pending, line = b"", 1
+        parts, size, line = list[bytes](), 0, 1
         for block, final in _last_marked(blocks):
-            pending += block
-            if len(pending) > LONGEST_LINE:
+            parts.append(block)
+            size += len(block)
+            if size > LONGEST_LINE:
                 raise NoTable(f"line {line} does not end within {LONGEST_LINE:,} bytes; this is no table of lines.")
-            runs, end = [], 0
+            if not final and b"\n" not in block and b"\r" not in block:
+                yield []  # a long line is looked at when it may end, and not for every block of it
+                continue
+            pending, runs, end = b"".join(parts), [], 0
             for piece in self.pieces(pending, final):
                 text, end = pending[piece.start : piece.end], piece.end
                 runs.append(Run(line, text, piece.problem))
                 line += text.count(b"\n")
-            pending = pending[end:]
+            parts, size = [pending[end:]], len(pending) - end
             yield runs
 
     def pieces(self, block: bytes, final: bool) -> Iterator[Piece]:

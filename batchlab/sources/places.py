@@ -1,5 +1,6 @@
 """Where files are: a local path or the URL of an object store, what is found there, and how it looked when it was found."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ def scheme(text: str) -> str | None:
     return found[1].lower() if found else None
 
 
-_VARIABLE = re.compile(r":?\$\{\w+\}")
+_VARIABLE = re.compile(r"(?::|[?&][^=&\s]*=)?\$\{\w+\}")
 
 
 def without_password(text: str) -> str:
@@ -153,13 +154,27 @@ class Place:
         from pyarrow import fs
 
         prefix = root.rstrip("/") + "/"
-        infos = self.filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+        wide = list(_local_files(root)) if self.is_local else fs.FileSelector(root, recursive=True, allow_not_found=True)
+        infos = self.filesystem.get_file_info(wide)
         named = sorted((info.path[len(prefix) :], info) for info in infos if info.type == fs.FileType.File)
         hidden = re.compile(r"(^|/)[._]")
         return [self._found(info, name) for name, info in named if wanted.fullmatch(name) and not hidden.search(name)]
 
     def _found(self, info: Any, name: str) -> FoundFile:
         return FoundFile(info.path, name, info.size or 0, self.stamp(info.path))
+
+
+def _local_files(root: str) -> Iterator[str]:
+    """Yield the files below a folder, links followed: each folder once, since links may lead in circles."""
+    seen = set[tuple[int, int]]()
+    for folder, below, names in os.walk(root, followlinks=True):
+        held = os.stat(folder)
+        if (held.st_dev, held.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((held.st_dev, held.st_ino))
+        below.sort()
+        yield from (f"{folder.rstrip('/')}/{name}" for name in names)
 
 
 def _pattern(wild: str) -> re.Pattern[str]:

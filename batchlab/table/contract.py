@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from batchlab.errors import BadInput
 from batchlab.naming import file_name
+from batchlab.received import text_of
 from batchlab.records import Record
 from batchlab.serving.batchlab_serving import Kind, PackedColumn
 from batchlab.sources.base import Source
@@ -90,15 +91,15 @@ def path_of(source: Source, target: str, tables: Path, missing: Sequence[str] = 
 
 def opened(path: Path) -> Contract | None:
     """Return the contract in the file `path`; None when there is none. Raises BadInput for one that an edit has broken."""
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return None
     try:
-        return Contract.model_validate_json(path.read_text())
+        return Contract.model_validate_json(text_of(path))
     except ValidationError as error:
         first = error.errors()[0]
         said = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-    except UnicodeDecodeError as error:
-        said = str(error)
+    except BadInput as error:
+        said = str(error).rstrip(".")
     raise BadInput(f"contract '{path}' cannot be read: {said}; mend it, or delete it to infer it anew.")
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, ValidationError
 
+from batchlab.errors import BadInput
+from batchlab.received import text_of
 from batchlab.records import Record
 from batchlab.table.schema import PackedTable
 
@@ -30,8 +32,8 @@ class Known(Record):
     def read(cls, path: Path) -> "Known | None":
         """Return what the file says; None when there is none, or none that can be read: the source then counts as new."""
         try:
-            return cls.model_validate_json(path.read_text())
-        except (FileNotFoundError, ValidationError):
+            return cls.model_validate_json(text_of(path))
+        except (BadInput, ValidationError):
             return None
 
     def write(self, path: Path) -> None:

@@ -22,6 +22,7 @@ from batchlab.table.limits import check_features, check_target, check_weights
 from batchlab.table.plan import planned
 from batchlab.table.portions import Packer, exact_precision
 from batchlab.table.schema import ColumnFacts, PackedTable, Schema
+from batchlab.table.target import Target
 from batchlab.table.unlabelled import check_labelled, unlabelled_note
 from batchlab.table.writing import Draft, TooManyBadRows, check_space, first_of, writing_under
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Item = TypeVar("Item")
-VERSION = 2
+VERSION = 3
 """Counts the meanings of a packed table; a table of another version is packed anew."""
 LOOK_SECONDS = 0.5
 MOST_VALUES = 2**22
@@ -141,8 +142,8 @@ def _pack(job: Job) -> None:
         finally:
             packer.close()
         _check_rows(job, packer)
-        _finish(job, packer, draft)
-        draft.become(job.digest)
+        target = _finish(job, packer, draft)
+        draft.become(job.digest, (file for part, file in packer.files.items() if part != "target" or not target.classes))
 
 
 def _pass(job: Job, packer: Packer) -> None:
@@ -220,8 +221,9 @@ def _check_quarantine(
         )
 
 
-def _finish(job: Job, packer: Packer, draft: Draft) -> None:
-    """Check the whole, and write what stands beside the rows: the contract that the table is under among it."""
+def _finish(job: Job, packer: Packer, draft: Draft) -> Target:
+    """Check the whole, and write what stands beside the rows, the contract that the table is under among it; return the target, whose file
+    has been written anew where it has classes."""
     check_features(packer.features, packer.figures)
     check_target(packer.plan.target.name, packer.target_figures)
     if packer.plan.weight is not None:
@@ -251,6 +253,7 @@ def _finish(job: Job, packer: Packer, draft: Draft) -> None:
     (draft.path / "contract.json").write_text(own.model_dump_json(indent=2))
     (draft.path / "statistics.json").write_text(json.dumps([item.model_dump() for item in facts], indent=2))
     (draft.path / "schema.json").write_text(schema.model_dump_json(indent=2))
+    return target
 
 
 def _remarks(job: Job, facts: Sequence[ColumnFacts]) -> list[str]:

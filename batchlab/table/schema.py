@@ -1,7 +1,8 @@
 """What a packed table holds, as JSON beside it, and the table itself."""
 
-import json
+import math
 import mmap
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,18 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from batchlab.errors import BadInput
+from batchlab.received import json_of, mapped, refusing, text_of
 from batchlab.records import Record
+from batchlab.sealing import check_sealed
 from batchlab.serving.batchlab_serving import Kind, PackedColumn
 from batchlab.table.target import Target
 
+KINDS = {
+    "features": ("<f4",),
+    "target": ("<f8", "<i8"),
+    "time": ("<f8", "<i8"),
+    "weight": ("<f8",),
+    "group": ("<u8",),
+    "key": ("<u8",),
+}
+"""The types of what a packed table holds, as packing writes them."""
+ROWS_AT_ONCE = 2**20
 LARGE_BYTES, GATHERED_ROWS = 2**26, 2048
 """From so many bytes on, rows of a mapped array are gathered so many at a time, and its pages given back in between."""
 
 
 def gathered(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
     """Return `array[rows]`; of a large array in a file no page stays in this process's memory."""
-    mapped = array.base if isinstance(array.base, np.memmap) else array
-    handle = getattr(mapped, "_mmap", None)
+    handle = getattr(array.base if isinstance(array.base, np.memmap) else array, "_mmap", None)
     if array.nbytes < LARGE_BYTES or handle is None or not hasattr(mmap, "MADV_DONTNEED"):
         return np.asarray(array[rows])
     found = np.empty((len(rows), *array.shape[1:]), array.dtype)
@@ -95,8 +108,13 @@ class PackedTable:
 
     @classmethod
     def open(cls, path: Path) -> "PackedTable":
-        """Open the table in folder `path`."""
-        return cls(path, Schema.model_validate_json((path / "schema.json").read_text()))
+        """Open the table in folder `path`; raises BadInput for one that is not as it was written, or that packing never writes."""
+        untouched = check_sealed(path, _again(path))
+        with refusing(path / "schema.json", "description of a packed table", _again(path)):
+            table = cls(path, Schema.model_validate_json(text_of(path / "schema.json")))
+        if not untouched:
+            table._check_classes()
+        return table
 
     @cached_property
     def features(self) -> NDArray[np.float32]:
@@ -115,7 +133,9 @@ class PackedTable:
     @cached_property
     def facts(self) -> tuple[ColumnFacts, ...]:
         """What was found in every column of the source, target first."""
-        return tuple(ColumnFacts.model_validate(item) for item in json.loads((self.path / "statistics.json").read_text()))
+        path = self.path / "statistics.json"
+        with refusing(path, "list of what is in columns", _again(self.path)):
+            return tuple(ColumnFacts.model_validate(item) for item in json_of(path))
 
     @property
     def quarantine(self) -> Path | None:
@@ -130,14 +150,29 @@ class PackedTable:
 
     def read(self, part: str, start: int, rows: int) -> NDArray[Any]:
         """Return consecutive rows of `features` or `target`, read from the file: mapped pages would count as this process's memory."""
-        path = self.path / f"{part}.npy"
-        with path.open("rb") as file:
-            np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            width = int(np.prod(shape[1:], dtype=np.int64))
-            file.seek(start * width * dtype.itemsize, 1)
-            found = np.fromfile(file, dtype, max(0, min(rows, shape[0] - start)) * width)
-        return found.reshape(-1, *shape[1:])
+        whole: NDArray[Any] = getattr(self, part)
+        count, width = max(0, min(rows, len(whole) - start)), math.prod(whole.shape[1:])
+        with (self.path / f"{part}.npy").open("rb") as file:
+            file.seek(start * width * whole.itemsize - whole.nbytes, os.SEEK_END)
+            found = np.fromfile(file, whole.dtype, count * width)
+        return found.reshape(count, *whole.shape[1:])
 
     def _load(self, part: str) -> NDArray[Any]:
-        return np.asarray(np.load(self.path / f"{part}.npy", mmap_mode="r"))
+        path, kinds = self.path / f"{part}.npy", KINDS[part]
+        found = mapped(path, "column of a packed table")
+        shape = (self.schema.rows, len(self.schema.packed_names)) if part == "features" else (self.schema.rows,)
+        if found.shape != shape or found.dtype.str not in kinds:
+            raise BadInput(f"'{path}' holds {found.dtype} {found.shape} instead of {' or '.join(kinds)} {shape}; {_again(self.path)}.")
+        return found
+
+    def _check_classes(self) -> None:
+        """Raise BadInput for class numbers that no class has: whoever looks them up would look elsewhere."""
+        most = len(self.schema.target.classes)
+        for start in range(0, self.schema.rows, ROWS_AT_ONCE) if most else ():
+            numbers = self.target[start : start + ROWS_AT_ONCE]
+            if self.target.dtype.kind != "i" or numbers.min() < 0 or numbers.max() >= most:
+                raise BadInput(f"'{self.path / 'target.npy'}' holds other numbers than those of {most} classes; {_again(self.path)}.")
+
+
+def _again(path: Path) -> str:
+    return f"remove '{path}', so that the table is packed again"

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from batchlab.errors import BadInput
+from batchlab.sealing import LAST_BYTES, Digest, seal
 from batchlab.serving.batchlab_serving import shown
 
 if TYPE_CHECKING:
@@ -33,12 +34,13 @@ class RowsFile:
 
     def __init__(self, path: Path, dtype: Any, width: int | None = None) -> None:
         self.path, self.dtype, self.width, self.rows = path, np.dtype(dtype), width, 0
-        self.file = path.open("wb", buffering=0)
+        self.file, self.digest = path.open("wb", buffering=0), Digest()
         self._header()
 
     def add(self, rows: NDArray[Any]) -> None:
         """Append rows `[rows]`, or `[rows, width]`."""
         data = memoryview(np.ascontiguousarray(rows, self.dtype).data).cast("B")
+        self.digest.add(data)
         while len(data):
             data = data[self.file.write(data) :]
         self.rows += len(rows)
@@ -50,11 +52,17 @@ class RowsFile:
         os.fsync(self.file.fileno())
         self.file.close()
 
+    def sealed(self) -> str:
+        """Return the digest of the file, which is closed."""
+        with self.path.open("rb") as file:
+            return self.digest.finished(file.read(LAST_BYTES))
+
     def _header(self) -> None:
         # numpy leaves room in the header for the first number to grow
         shape = (self.rows,) if self.width is None else (self.rows, self.width)
         described = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self.file, described)
+        assert self.file.tell() == LAST_BYTES, "the digest leaves out the header, and takes it in when it is final"
 
 
 class Quarantine:
@@ -138,9 +146,11 @@ class Draft:
         self.lock.release()
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def become(self, name: str) -> Path:
-        """Make this the table `name`, unless another process was first; return its folder."""
+    def become(self, name: str, written: Iterable[RowsFile] = ()) -> Path:
+        """Make this the table `name`, unless another process was first; return its folder. The digests of what was `written` just now
+        need not be made by reading it."""
         final = self.tables / name
+        seal(self.path, {file.path.name: file.sealed() for file in written})
         for path in self.path.iterdir():
             sync(path)
         self.path.chmod(0o755)
@@ -168,6 +178,8 @@ def writing_under(folder: Path) -> Iterator[None]:
 def remove_abandoned(tables: Path) -> None:
     """Remove drafts whose process is gone: their lock can be taken."""
     for path in tables.glob(f"{PREFIX}*"):
+        if path.is_symlink():  # its lock would be made, and its files lie, elsewhere
+            continue
         lock = FileLock(path / LOCK)
         with contextlib.suppress(Timeout, OSError):
             lock.acquire(timeout=0)

@@ -18,6 +18,7 @@ from batchlab.engine.gradients import small_gradients
 from batchlab.engine.losses import Loss
 from batchlab.engine.records import Plan, Trial, TrialState
 from batchlab.engine.runs import Run, Window
+from batchlab.errors import BadInput
 from batchlab.models import Model
 
 Batch = tuple[Tensor, Tensor]
@@ -91,7 +92,13 @@ class Backend(ABC):
         return self.averages() if self.plan.averaging else self.last_weights()
 
     def go_on(self, states: Sequence[TrialState]) -> None:
-        """Go on from where these trials stand."""
+        """Go on from where these trials stand; raises BadInput for states of another network or optimizer."""
+        wanted = (self.initial.shape[1:], self.memory_of().swapaxes(0, 1).shape[1:])
+        if wrong := [state for state in states if (state.weights.shape, state.memory.shape) != wanted]:
+            found = (wrong[0].weights.shape, wrong[0].memory.shape)
+            raise BadInput(
+                f"a training cannot go on from weights and memory {found} of another network; {wanted} are its own. Start it again."
+            )
         self.steps = np.array([state.steps for state in states], np.int64)
         self.rows_seen = np.array([state.rows_seen for state in states], np.int64)
         self.diverged = np.array([state.diverged_at is not None for state in states])
