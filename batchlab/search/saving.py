@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -12,11 +13,15 @@ from typing import Any
 import numpy as np
 
 from batchlab.analysis.estimates import Estimate
+from batchlab.analysis.frontier import Frontier
+from batchlab.analysis.verdict import Choice, Outcome, Pair
 from batchlab.analysis.yardsticks import Yardstick
 from batchlab.engine.optimizers import OPTIMIZERS
 from batchlab.engine.records import Curve, Trial, TrialResult, TrialState
 from batchlab.errors import BadInput
 from batchlab.records import Record
+from batchlab.results import Period, TrainingFacts, YardstickResult
+from batchlab.search.findings import Finding, Findings, RateSummary
 from batchlab.search.known import Known
 from batchlab.search.loaders import Delivery
 from batchlab.search.noise import NoisePoint
@@ -44,6 +49,16 @@ KINDS: dict[str, Any] = {
             Delivery,
             Estimate,
             Yardstick,
+            Finding,
+            Findings,
+            RateSummary,
+            Outcome,
+            Choice,
+            Pair,
+            Frontier,
+            Period,
+            YardstickResult,
+            TrainingFacts,
         ),
         *STRATEGIES.values(),
         *OPTIMIZERS.values(),
@@ -55,11 +70,21 @@ FORMAT = 1
 
 def save(known: Known, path: Path) -> None:
     """Write what is known to the file; it is there whole, or as it was before."""
-    store = _Arrays()
-    text = json.dumps({"format": FORMAT, "known": _plain(known, store)})
+    _write(known, path, _Arrays())
+
+
+def save_verdict(found: Findings, known: Known, path: Path) -> None:
+    """Write what a search that has ended found and knew to the file, without what trials could go on from."""
+    _write((found, known), path, _Arrays(states=False))
+
+
+def _write(value: Any, path: Path, store: "_Arrays") -> None:
+    text = json.dumps({"format": FORMAT, "known": _plain(value, store)})
     beside = path.with_name(f"{path.name}.part")
     with beside.open("wb") as file:
         np.savez(file, text=np.frombuffer(text.encode(), np.uint8), **store.joined())  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
     beside.replace(path)
 
 
@@ -70,9 +95,10 @@ def state_bytes(known: Known) -> int:
 
 
 class _Arrays:
-    """Arrays end to end, those of one kind in one: files of thousands of small ones are slow."""
+    """Arrays end to end, those of one kind in one: files of thousands of small ones are slow. `states`: what trials can go on from, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, states: bool = True) -> None:
+        self.states = states
         self.parts: dict[str, list[np.ndarray[Any, Any]]] = {}
         self.sizes: dict[str, int] = {}
 
@@ -91,21 +117,35 @@ class _Arrays:
 
 def load(path: Path) -> Known:
     """Return what was known when the file was written; raises BadInput for a file of another kind or version."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            whole = json.loads(file["text"].tobytes())
-            if whole.get("format") != FORMAT:
-                raise BadInput(f"{path} has format {whole.get('format')}; this version reads {FORMAT}. Start the comparison again.")
-            known = _restored(whole["known"], {name: file[name] for name in file.files})
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadInput(f"{path} does not hold a search that can be taken up: {error}") from error
+    known = _read(path)
     if not isinstance(known, Known):
         raise BadInput(f"{path} does not hold a search that can be taken up.")
     return known
 
 
+def load_verdict(path: Path) -> tuple[Findings, Known]:
+    """Return what `save_verdict` wrote; raises BadInput for a file of another kind or version."""
+    match _read(path):
+        case (Findings() as found, Known() as known):
+            return found, known
+    raise BadInput(f"{path} does not hold a verdict.")
+
+
+def _read(path: Path) -> Any:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            whole = json.loads(file["text"].tobytes())
+            if whole.get("format") != FORMAT:
+                raise BadInput(f"{path} has format {whole.get('format')}; this version reads {FORMAT}. Start the comparison again.")
+            return _restored(whole["known"], {name: file[name] for name in file.files})
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadInput(f"{path} does not hold a search that can be taken up: {error}") from error
+
+
 def _plain(value: Any, store: _Arrays) -> Any:
     """Return the value as JSON takes it; arrays and lists of numbers are put aside."""
+    if isinstance(value, TrialState) and not store.states:
+        return None
     if isinstance(value, np.ndarray):
         return {"array": store.added(value)}
     if isinstance(value, Record):
