@@ -51,16 +51,15 @@ def comparison(
 def compared(settings: Profile, table: Path, parts: Path, fresh: bool = False) -> Comparison:
     """Search, tell the verdict, record and conclude on a packed table and its split, within the flow that calls.
 
-    What was told while MLflow or Prefect was away is recorded after that.
+    What was told before, while MLflow or Prefect was away, is recorded first.
     """
     with comparison_run(settings, table, parts, fresh) as run:
         search = plan_search.submit(run).result()
         for part in search.parts():
             work.submit(part, search, run).result()
         told = tell.submit(search, run).result()
+        deliver()
         recording = plan_recording.submit(ended(search), told).result()
         results = {label: record.submit(label, recording).result() for label in best_first(search.findings)}
         progress.finished()
-        result: Comparison = conclude.submit(recording, [results[label] for label in search.findings.labels]).result()
-    deliver()
-    return result
+        return conclude.submit(recording, [results[label] for label in search.findings.labels]).result()

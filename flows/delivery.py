@@ -24,18 +24,16 @@ def after_command() -> None:
 
 
 def _deliver() -> bool:
-    """Record what can be recorded now; whether something is left. Nothing of it makes a command fail whose work is done."""
+    """Record what can be recorded now; whether something is left."""
     running.quiet()
     from flows.display import SearchProgress, console
-    from tasks import outages, progress
+    from tasks import progress
     from tasks.delivering import deliver
 
     with SearchProgress(console(stderr=True)) as bars:
         progress.listeners.append(bars)
         try:
             deliver()
-        except Exception as error:
-            progress.announce(f"what was told before is not recorded yet: {outages.reason_of(error) or error}")
         finally:
             progress.listeners.remove(bars)
     return store.something_is_spooled()

@@ -2,57 +2,53 @@
 
 from filelock import FileLock, Timeout
 
-from batchlab.errors import BadInput
-from tasks import outages, prefect_reports, progress, spool, store
+from tasks import outages, prefect_reports, progress, spool, store, unfinished
 from tasks.data import opened
 from tasks.recording import Ended, Recording, best_first, recorded_setting
 from tasks.reporting import concluded, page_links, page_title
 from tasks.spool import Told
-from tasks.tracking import ended_on_error, reopened
+from tasks.tracking import ended_on_error, is_gone, reopened
 
 
 def deliver() -> int:
-    """Record every verdict that waits, the earliest first, until one cannot be; return how many were. Another process that does is left
-    to it."""
-    if not store.something_is_spooled() or not outages.store_answers():
+    """Record every verdict that waits, the earliest first, until one cannot be; return how many were.
+
+    Another process that does is left to it. What fails is told in a line and stays kept: the command whose work this follows is done.
+    """
+    if not store.something_is_spooled():
         return 0
-    with_all = 0
+    count = 0
     try:
         with FileLock(store.spool() / ".lock", timeout=0):
-            for item in spool.waiting():
-                if not _delivered(item):
-                    break
-                with_all += 1
+            waiting = spool.waiting()
+            if waiting and outages.store_answers():
+                while count < len(waiting) and _delivered(waiting[count]):
+                    count += 1
     except Timeout:
-        return 0
-    return with_all
+        pass
+    return count
 
 
 def _delivered(item: Told) -> bool:
-    """Record one verdict; whether all of it is recorded now. One whose run or rows are gone is told of and forgotten."""
-    from mlflow.exceptions import MlflowException
-
+    """Record one verdict; whether nothing of it is left to record."""
     run_id = item.comparison.run_id
     progress.announce(f"recording the verdict on {item.comparison.profile.source.name} that was told before")
     try:
-        _recorded(item)
-    except (BadInput, FileNotFoundError) as error:
-        progress.announce(f"it cannot be recorded any more: {error}")
-        spool.forget(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        progress.announce(f"it cannot be recorded any more: {error.message}")
-        spool.forget(run_id)
+        if is_gone(run_id):
+            progress.announce("its MLflow run was deleted: it is not recorded")
+            spool.forget(run_id)
+        elif item.result is not None:
+            _tell_prefect(item)
+        else:
+            _record(item)
+    except Exception as error:
+        progress.announce(f"it is not recorded yet: {outages.reason_of(error) or error}")
     return not spool.holds(run_id)
 
 
-def _recorded(item: Told) -> None:
+def _record(item: Told) -> None:
     comparison = item.comparison
     experiment = opened(comparison.profile, comparison.table, comparison.split)
-    if item.result is not None:
-        _told_prefect(item, page_title(experiment))
-        return
     search = Ended(experiment, *spool.evidence_of(item))
     recording = Recording(search, item, waits=False)
     recording.patience.tried(lambda: reopened(comparison.run_id, {}), None)
@@ -61,12 +57,10 @@ def _recorded(item: Told) -> None:
         concluded(recording, [results[label] for label in search.findings.labels])
 
 
-def _told_prefect(item: Told, title: str) -> None:
-    try:
-        prefect_reports.tell(item, title, page_links(item.comparison))
-    except Exception as error:
-        if outages.reason_of(error) is None:
-            raise
-        progress.announce(f"Prefect at {item.comparison.prefect} does not answer yet")
-        return
-    spool.forget(item.comparison.run_id)
+def _tell_prefect(item: Told) -> None:
+    """Tell Prefect what only it lacks."""
+    comparison = item.comparison
+    experiment = opened(comparison.profile, comparison.table, comparison.split)
+    prefect_reports.tell(item, page_title(experiment), page_links(comparison))
+    spool.forget(comparison.run_id)
+    unfinished.forget(comparison.run_id)

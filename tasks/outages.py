@@ -75,7 +75,7 @@ class Patience:
     why, and nothing more is tried."""
 
     def __init__(self, name: str, answers: Callable[[], bool], comes_back: bool = True) -> None:
-        self.name, self.answers = name, answers
+        self.name, self.answers, self.comes_back = name, answers, comes_back
         self.left = float(os.environ.get(VARIABLE, WAITED_SECONDS)) if comes_back else 0.0
         self.pause = 1.0
         self.failed = False
@@ -87,6 +87,7 @@ class Patience:
         while self.reason is None:
             try:
                 with impatient():
+                    self._ask_first()
                     return work()
             except Exception as error:
                 reason = reason_of(error)
@@ -96,6 +97,11 @@ class Patience:
                 if not self._back(reason):
                     self.reason = reason
         return otherwise
+
+    def _ask_first(self) -> None:
+        """Raise ConnectionError where there is no answer to a short question: one that hangs would hold a real one for longer."""
+        if self.comes_back and not self.answers():
+            raise ConnectionError("no answer")
 
     def _back(self, reason: str) -> bool:
         """Wait until there is an answer again; whether it came in time."""

@@ -31,6 +31,7 @@ from tasks.tracking import (
     created_run,
     end_if_possible,
     ended_on_error,
+    is_gone,
     log_dataset,
     log_metrics,
     log_params,
@@ -93,7 +94,7 @@ def _opened_run(experiment: Experiment, experiment_id: str, fresh: bool) -> tupl
     tags = {"batchlab.kind": "comparison", "prefect.flow_run_id": flow_run.id or "", "prefect.flow_run_url": prefect_link() or ""}
     key = unfinished.key_of(experiment)
     before = None if fresh else unfinished.left_by(key)
-    if before is None:
+    if before is None or is_gone(before):
         run_id = created_run(experiment_id, f"comparing on {experiment.profile.source.name}", tags)
     else:
         run_id = before
@@ -101,7 +102,7 @@ def _opened_run(experiment: Experiment, experiment_id: str, fresh: bool) -> tupl
         reopened(run_id, tags)
         remove_children(experiment_id, run_id)
     unfinished.begin(key, run_id)
-    return run_id, before is not None
+    return run_id, run_id == before
 
 
 def _describe(run: ComparisonRun, experiment: Experiment) -> None:

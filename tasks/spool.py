@@ -62,9 +62,7 @@ def waiting() -> list[Told]:
             item = Told.model_validate_json(path.read_text())
         except (ValueError, FileNotFoundError):  # of another version, or recorded meanwhile
             continue
-        if time.time() - item.moment > KEPT_SECONDS:
-            forget(item.comparison.run_id)
-        elif item.comparison.store == store.tracking_uri() and owner_is_gone(item.owner):
+        if item.comparison.store == store.tracking_uri() and owner_is_gone(item.owner):
             found.append(item)
     return sorted(found, key=lambda item: item.moment)
 
@@ -92,6 +90,9 @@ def settings_of(run_id: str) -> dict[str, StrategyResult]:
 
 def begin_samples(run_id: str) -> None:
     """Begin with the samples of the machine, or go on with those of a comparison that is taken up."""
+    for path in _folder().iterdir():  # of one that was killed, and that nobody took up
+        if time.time() - path.stat().st_mtime > KEPT_SECONDS:
+            path.unlink(missing_ok=True)
     _path(run_id, "system.jsonl").touch()
 
 

@@ -73,6 +73,18 @@ def reopened(run_id: str, tags: Mapping[str, str]) -> None:
     client.update_run(run_id, "RUNNING")
 
 
+def is_gone(run_id: str) -> bool:
+    """Whether somebody has deleted the run, or the store knows nothing of it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(store.client().get_run(run_id).info.lifecycle_stage) == "deleted"
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return True
+
+
 def remove_children(experiment_id: str, run_id: str, label: str | None = None) -> None:
     """Remove what a run has recorded of single settings, or of the one with this label, with its models."""
     client = store.client()
