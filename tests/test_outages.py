@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mlflow.entities import Run
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from batchlab.results import Comparison
 from batchlab.search.search import Search
 from flows import background
 from flows.local_server import LocalServer
@@ -119,9 +121,25 @@ def begun(searched: Search, **more: Any) -> ComparisonRun:
 
 
 def recording_of(searched: Search, comparison: ComparisonRun) -> Recording:
-    """Tell the verdict, which keeps it, and return what records it."""
-    ended = Ended(searched.experiment, searched.findings, searched.known)
-    return Recording(ended, tell.fn(searched, comparison))
+    """Keep the verdict on the recommended setting and two others, and return what records it."""
+    found, best = searched.findings, searched.findings.best
+    assert best is not None
+    assert found.choice is not None
+    others = [item for item in (*found.settings, *found.typed) if item is not best and item.candidate.label not in found.choice.as_good]
+    few = replace(found, settings=(best, *others[:2]), typed=(), against_typed=(), choice=found.choice.model_copy(update=ALONE))
+    told = spool.told(comparison)
+    spool.keep(told, few, searched.known)
+    return Recording(Ended(searched.experiment, few, searched.known), told)
+
+
+ALONE = {"as_good": (), "ties": (), "runner_up": None}
+
+
+def everything_recorded(recording: Recording) -> Comparison:
+    """Record the settings, the best first, and the verdict, as far as it can be done."""
+    found = recording.search.findings
+    results = {label: recorded_setting(label, recording) for label in best_first(found)}
+    return concluded(recording, [results[label] for label in found.labels])
 
 
 def left_by_a_killed_process(recording: Recording) -> None:
@@ -150,7 +168,7 @@ def check_recorded_once(recording: Recording) -> None:
 
 def test_what_a_killed_server_lacks_is_recorded_once_each_when_it_is_back(searched: Search, away: Mlflow, heard: Heard) -> None:
     recording = recording_of(searched, begun(searched))
-    comparison, found = recording.comparison, searched.findings
+    comparison, found = recording.comparison, recording.search.findings
     first, second, *_ = best_first(found)
     for cpu in (10.0, 20.0):
         spool.begin_samples(comparison.run_id)
@@ -160,9 +178,8 @@ def test_what_a_killed_server_lacks_is_recorded_once_each_when_it_is_back(search
     half = tracking.created_run(comparison.experiment_id, second, {"mlflow.parentRunId": comparison.run_id})
     recording.models.logged(half, found.of(second).shown)
     away.send(signal.SIGKILL)
-    results = {label: recorded_setting(label, recording) for label in best_first(found)}
-    assert [label for label, item in results.items() if item.mlflow_run_id is not None] == [first]
-    told = concluded(recording, [results[label] for label in found.labels])
+    told = everything_recorded(recording)
+    assert [item.label for item in told.strategies if item.mlflow_run_id is not None] == [first]
     assert told.verdict.loss == pytest.approx(found.choice.loss.value if found.choice else None)
     assert "MLflow fails" in heard.said[-1]
     assert "`batchlab record`" in heard.said[-1]
@@ -186,8 +203,7 @@ def test_a_server_that_hangs_and_comes_back_gets_the_rest_in_the_same_command(
     recording = recording_of(searched, begun(searched))
     away.send(signal.SIGSTOP)
     threading.Timer(2.0, away.send, [signal.SIGCONT]).start()
-    results = {label: recorded_setting(label, recording) for label in best_first(searched.findings)}
-    concluded(recording, [results[label] for label in searched.findings.labels])
+    everything_recorded(recording)
     assert [said for said in heard.said if "MLflow fails (no answer); waiting up to 60 s" in said]
     assert "MLflow answers again; recording goes on" in heard.said
     check_recorded_once(recording)
@@ -222,12 +238,11 @@ def full_disk(most_bytes: int) -> Iterator[None]:
 
 def test_a_full_disk_stops_records_but_neither_the_verdict_nor_their_arrival_once_there_is_room(searched: Search, heard: Heard) -> None:
     recording = recording_of(searched, begun(searched))
-    first, second, *_ = best_first(searched.findings)
+    first = best_first(recording.search.findings)[0]
     recorded_setting(first, recording)
     with full_disk(1000):
-        results = {label: recorded_setting(label, recording) for label in best_first(searched.findings)}
-        concluded(recording, [results[label] for label in searched.findings.labels])
-    assert results[second].mlflow_run_id is None
+        told = everything_recorded(recording)
+    assert [item.label for item in told.strategies if item.mlflow_run_id is not None] == [first]
     assert "MLflow fails" in heard.said[-1]
     left_by_a_killed_process(recording)
     assert deliver() == 1
@@ -237,10 +252,10 @@ def test_a_full_disk_stops_records_but_neither_the_verdict_nor_their_arrival_onc
 def test_a_disk_that_takes_no_verdict_either_is_told_and_the_verdict_too(searched: Search, heard: Heard) -> None:
     comparison = begun(searched)
     with full_disk(1000):
-        recording = recording_of(searched, comparison)
+        told = tell.fn(searched, comparison)
         assert "does not take the verdict" in heard.said[-1]
-        results = {label: recorded_setting(label, recording) for label in best_first(searched.findings)}
-        concluded(recording, [results[label] for label in searched.findings.labels])
+        recording = Recording(Ended(searched.experiment, searched.findings, searched.known), told)
+        everything_recorded(recording)
     assert "what it lacks could not be kept" in heard.said[-1]
 
 
@@ -262,8 +277,7 @@ def test_prefect_has_each_artifact_once_and_its_flow_run_completes(searched: Sea
         made = client.create_flow_run(flow)
         comparison = begun(searched, prefect=server.api_url, flow_run_id=str(made.id), of_its_own=True)
         recording = recording_of(searched, comparison)
-        results = {label: recorded_setting(label, recording) for label in best_first(searched.findings)}
-        result = concluded(recording, [results[label] for label in searched.findings.labels])
+        result = everything_recorded(recording)
         check_recorded_once(recording)
         told = recording.told.model_copy(update={"result": result, "owner": GONE})
         prefect_reports.tell(told, page_title(searched.experiment), page_links(comparison))
