@@ -50,7 +50,7 @@ def note(item: Told) -> None:
     """Write how far the records of a verdict are: the file is there whole, or as it was before."""
     path = _path(item.comparison.run_id, "json")
     beside = path.with_name(f"{path.name}.part")
-    beside.write_text(item.model_dump_json())
+    beside.write_text(_json(item))
     beside.replace(path)
 
 
@@ -59,7 +59,7 @@ def waiting() -> list[Told]:
     found = []
     for path in _folder().glob("*.json"):
         try:
-            item = Told.model_validate_json(path.read_text())
+            item = Told.model_validate(json.loads(path.read_text()))
         except (ValueError, FileNotFoundError):  # of another version, or recorded meanwhile
             continue
         if item.comparison.store == store.tracking_uri() and owner_is_gone(item.owner):
@@ -79,7 +79,7 @@ def evidence_of(item: Told) -> tuple[Findings, Known]:
 
 def note_setting(run_id: str, result: StrategyResult) -> None:
     """Take note that a setting's child run is complete."""
-    _append(_path(run_id, "settings.jsonl"), result.model_dump_json())
+    _append(_path(run_id, "settings.jsonl"), _json(result))
 
 
 def settings_of(run_id: str) -> dict[str, StrategyResult]:
@@ -117,6 +117,11 @@ def begin_again(run_id: str) -> None:
     """Forget the verdict of a comparison whose search goes on; what the machine did so far stays."""
     for ending in ("json", "npz", "settings.jsonl"):
         _path(run_id, ending).unlink(missing_ok=True)
+
+
+def _json(item: Record) -> str:
+    """Return the record as text that it can be read back from: pydantic's own JSON has no infinite numbers."""
+    return json.dumps(item.model_dump(), default=str)
 
 
 def _append(path: Path, line: str) -> None:

@@ -1,6 +1,7 @@
 """MLflow's and Prefect's servers, and disks, that fail while records are made: what was told is recorded later, once."""
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -30,7 +31,7 @@ from flows import background
 from flows.local_server import LocalServer
 from tasks import outages, prefect_reports, progress, spool, store, tracking, unfinished
 from tasks.delivering import deliver
-from tasks.recording import Ended, Recording, best_first, recorded_setting
+from tasks.recording import Ended, Recording, best_first, recorded_setting, result_of
 from tasks.reporting import concluded, page_links, page_title
 from tasks.searching import tell
 from tasks.unfinished import ComparisonRun
@@ -257,6 +258,22 @@ def test_a_disk_that_takes_no_verdict_either_is_told_and_the_verdict_too(searche
         recording = Recording(Ended(searched.experiment, searched.findings, searched.known), told)
         everything_recorded(recording)
     assert "what it lacks could not be kept" in heard.said[-1]
+
+
+def test_what_is_kept_is_read_back_with_its_infinite_numbers(searched: Search, heard: Heard) -> None:
+    comparison = begun(searched)
+    endless = comparison.profile.model_copy(update={"search": comparison.profile.search.model_copy(update={"max_minutes": math.inf})})
+    told = spool.told(comparison.model_copy(update={"profile": endless}))
+    spool.note(told.model_copy(update={"owner": GONE}))
+    (item,) = spool.waiting()
+    assert item == told.model_copy(update={"owner": GONE})
+    ended = Ended(searched.experiment, searched.findings, searched.known)
+    results = [result_of(setting, ended) for setting in searched.findings.settings]
+    for result in results:
+        spool.note_setting(comparison.run_id, result.model_copy(update={"seconds_per_step": math.inf}))
+    assert {label: item.seconds_per_step for label, item in spool.settings_of(comparison.run_id).items()} == {
+        result.label: math.inf for result in results
+    }
 
 
 def test_a_torn_line_of_the_journal_is_left_out(heard: Heard) -> None:
