@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows import champion_commands, notify_commands, options, predict_command, retrain_commands, running, server_commands
+from flows import champion_commands, delivery, notify_commands, options, predict_command, retrain_commands, running, server_commands
 
 if TYPE_CHECKING:
     from batchlab.search.search import Search
@@ -107,6 +107,7 @@ def search_overrides(objective: str | None, target_loss: float | None, max_minut
 app.command()(retrain_commands.retrain)
 app.command()(retrain_commands.update)
 app.command()(predict_command.predict)
+app.command()(delivery.record)
 
 
 @app.command()
@@ -154,6 +155,8 @@ def main() -> None:
         if isinstance(leaving.code, str):
             _leave(FAILED, leaving.code)
         code = leaving.code or 0
+        if code == 0:
+            delivery.after_command()
         _leave(code, "interrupted; what was finished is kept." if code == INTERRUPTED else "")
     except Exception as error:
         if os.environ.get("BATCHLAB_TRACEBACK"):

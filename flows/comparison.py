@@ -7,12 +7,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from batchlab.config import Profile, load_profile
 from batchlab.results import Comparison
+from flows import ending
 from tasks import progress
 from tasks.abandoned import claim
 from tasks.data import divide, ingest
+from tasks.delivering import deliver
 from tasks.recording import best_first, plan_recording, record
 from tasks.reporting import comparison_run, conclude
-from tasks.searching import plan_search, tell, work
+from tasks.searching import ended, plan_search, tell, work
 
 
 # One worker thread, and every task on it: strategies are timed, so none may train beside another, and torch work on a second
@@ -43,17 +45,21 @@ def comparison(
     settings = load_profile(profile, data=data, target=target, task=task, strategies=strategies, overrides=overrides or [], seed=seed)
     table = ingest.submit(settings).result()
     parts = divide.submit(settings, table).result()
-    return compared(settings, table, parts, fresh)
+    return ending.known(compared(settings, table, parts, fresh))
 
 
 def compared(settings: Profile, table: Path, parts: Path, fresh: bool = False) -> Comparison:
-    """Search, tell the verdict, record and conclude on a packed table and its split, within the flow that calls."""
+    """Search, tell the verdict, record and conclude on a packed table and its split, within the flow that calls.
+
+    What was told before, while MLflow or Prefect was away, is recorded first.
+    """
     with comparison_run(settings, table, parts, fresh) as run:
         search = plan_search.submit(run).result()
         for part in search.parts():
             work.submit(part, search, run).result()
-        tell.submit(search).result()
-        recording = plan_recording.submit(search, run).result()
+        told = tell.submit(search, run).result()
+        deliver()
+        recording = plan_recording.submit(ended(search), told).result()
         results = {label: record.submit(label, recording).result() for label in best_first(search.findings)}
         progress.finished()
         return conclude.submit(recording, [results[label] for label in search.findings.labels]).result()

@@ -133,8 +133,10 @@ def _print_notes(shown_on: Console, notes: Sequence[str], most_lines: float) -> 
 
 def show_end(shown_on: Console, result: "Comparison", timing: str) -> None:
     """Print what the comparison took, and where to look further."""
+    from tasks import spool
+
     left = sum(item.mlflow_run_id is None for item in (*result.strategies, *result.typed))
-    if left:
+    if left and not spool.holds(result.comparison.mlflow_run_id):
         shown_on.print(f"{left} settings were not recorded, because you asked to end.")
     shown_on.print(timing, style="dim")
     shown_on.print("Page, curves and models: batchlab ui", style="dim")

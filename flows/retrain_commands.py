@@ -1,6 +1,5 @@
 """`batchlab retrain` and `batchlab update`: keep a model retrained, once and by hand."""
 
-import os
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -101,8 +100,7 @@ def _make_ready(server: "LocalServer | None", sure_to_train: bool) -> None:
     if sure_to_train:
         running.warm_up(server)
         return
-    for key, value in running.QUIET_PREFECT.items():
-        os.environ.setdefault(key, value)
+    running.quiet()
     import flows.retraining  # noqa: F401
 
     if server is not None:

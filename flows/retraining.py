@@ -9,6 +9,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from batchlab.config import load_profile
 from batchlab.retraining.outcome import Retraining
+from flows import ending
 from tasks.abandoned import claim
 from tasks.data import ingest
 from tasks.watching import Study, look, rest, study
@@ -45,7 +46,7 @@ def retraining(
     found = study.submit(settings, standing, table, mode, settings.seed).result()
     if found.quiet:
         return _completed(rest.submit(found, mode).result())
-    return _completed(_retrained(found, table, settings.seed))
+    return _completed(ending.known(_retrained(found, table, settings.seed)))
 
 
 def _retrained(found: Study, table: Path, seed: int) -> Retraining:

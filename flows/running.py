@@ -18,6 +18,7 @@ QUIET_PREFECT = {
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    "PREFECT_API_REQUEST_TIMEOUT": "15",
 }
 
 
@@ -50,11 +51,16 @@ def use_running_server() -> None:
         os.environ.update(server.environment)
 
 
+def quiet() -> None:
+    """Have Prefect, which is imported after this, say little and wait seconds rather than minutes."""
+    for key, value in QUIET_PREFECT.items():
+        os.environ.setdefault(key, value)
+
+
 def warm_up(server: "LocalServer | None") -> tuple[float, float]:
     """Import what the flows need while the server starts, and begin with what they need later; return the seconds of both."""
     began = time.perf_counter()
-    for key, value in QUIET_PREFECT.items():
-        os.environ.setdefault(key, value)
+    quiet()
     import flows.comparison  # noqa: F401
     from tasks import warming
 
@@ -68,8 +74,10 @@ def warm_up(server: "LocalServer | None") -> tuple[float, float]:
 def run_flow(flow: Callable[[], Value], on_verdict: "OnVerdict" = lambda search, scores: None) -> Value:
     """Run a flow in this process with a progress display; return its result. `on_verdict` is told a comparison's verdict
     as soon as that is known."""
+    from httpx import TransportError
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+    from flows import ending
     from flows.display import SearchProgress, console
     from tasks import progress
 
@@ -79,7 +87,13 @@ def run_flow(flow: Callable[[], Value], on_verdict: "OnVerdict" = lambda search,
         before = signal.signal(signal.SIGINT, _cut_short)
         try:
             return flow()
+        except TransportError:  # Prefect's server could not be told how the flow ended
+            if (result := ending.came_to()) is None:
+                raise
+            known: Value = result
+            return known
         finally:
+            ending.closed()
             signal.signal(signal.SIGINT, before)
             progress.listeners.remove(bars)
 

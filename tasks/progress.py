@@ -38,7 +38,7 @@ class Stopped(BaseException):
 class _Place:
     """What is under way, how far the whole is, and how to end it with what is known, where that can be done."""
 
-    label, told = "", 0.0
+    label, told, once = "", 0.0, ""
     share: Callable[[], float] = staticmethod(lambda: 0.0)
     end: Callable[[], str | None] | None = None
 
@@ -96,6 +96,13 @@ def conclude(search: "Search", scores: Mapping[str, float | None]) -> None:
     _Place.end = None
     for listener in listeners:
         listener.concluded(search, scores)
+
+
+def announce_once(text: str) -> None:
+    """Tell the listeners a sentence for people unless it is the last that was so told."""
+    if text != _Place.once:
+        _Place.once = text
+        announce(text)
 
 
 def announce(text: str) -> None:

@@ -3,7 +3,8 @@
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -12,46 +13,49 @@ from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from batchlab.config import Profile
-from batchlab.records import Record
+from batchlab.experiment import Experiment
 from batchlab.report.ranking import ranked
 from batchlab.report.wording import why
 from batchlab.results import StrategyResult
 from batchlab.search.findings import Finding, Findings, RateSummary
+from batchlab.search.known import Known
 from batchlab.search.records import to_target
 from batchlab.search.search import Search
 from batchlab.search.space import optimizer_words
-from tasks import progress, store
+from tasks import address, progress, spool, store
 from tasks.evaluation import PARTS, scored, unseen
 from tasks.models import Models
-from tasks.tracking import SECONDS, log_batches, log_dataset, metrics_along, metrics_at, recorded_run, settings_of
+from tasks.outages import Patience, store_answers
+from tasks.provenance import owner
+from tasks.spool import Told
+from tasks.tracking import SECONDS, log_batches, log_dataset, metrics_along, metrics_at, recorded_run, remove_children, settings_of
 
 
-class ComparisonRun(Record):
-    """The comparison that a task works for: what it compares, where it is recorded, and whether it takes up one that was ended."""
+@dataclass(frozen=True)
+class Ended:
+    """A search that has come to its end: what it compared, found and knew."""
 
-    profile: Profile
-    table: Path
-    split: Path
-    experiment_id: str
-    run_id: str
-    links: dict[str, str]
-    taken_up: bool = False
+    experiment: Experiment
+    findings: Findings
+    known: Known
 
 
 class Recording:
     """What recording the settings of a finished search needs once for all of them."""
 
-    def __init__(self, search: Search, comparison: ComparisonRun) -> None:
-        self.search, self.comparison = search, comparison
+    def __init__(self, search: Ended, told: Told, waits: bool = True) -> None:
+        self.search, self.told, self.comparison = search, told, told.comparison
         self.models = Models(search.experiment)
         self.settings = settings_of(search.experiment)
+        self.waits = waits
+        self.patience = Patience("MLflow", store_answers, waits and address.is_server(told.comparison.store))
+        self.complete = spool.settings_of(told.comparison.run_id)
         self.seconds: dict[str, float] = {}
         self.hurry = threading.Event()
 
     def share(self) -> float:
         """Return the share of the settings that are recorded."""
-        return len(self.seconds) / len(self.search.findings.labels)
+        return len(self.complete) / len(self.search.findings.labels)
 
     def hurried(self) -> str:
         """Leave the settings that are not recorded yet unrecorded; returns what to tell of that."""
@@ -65,22 +69,41 @@ def best_first(found: Findings) -> list[str]:
 
 
 @task(cache_policy=NO_CACHE)
-def plan_recording(search: Search, comparison: ComparisonRun) -> Recording:
+def plan_recording(search: Ended, told: Told) -> Recording:
     """Return what records the settings of a finished search."""
-    return Recording(search, comparison)
+    return Recording(search, told)
 
 
 @task(task_run_name="record {label}", cache_policy=NO_CACHE)
 def record(label: str, recording: Recording) -> StrategyResult:
     """Record one setting in a child run: its numbers with intervals, its curves over draws, what its rates came to, its model and scores.
 
-    A setting whose turn comes after somebody was in a hurry is not recorded.
+    A setting whose turn comes after somebody was in a hurry, or MLflow was given up, is not recorded.
     """
+    return recorded_setting(label, recording)
+
+
+def recorded_setting(label: str, recording: Recording) -> StrategyResult:
+    """Record one setting unless that is done; what an attempt that failed has left of it is replaced."""
     search, item = recording.search, recording.search.findings.of(label)
+    if label in recording.complete:
+        return recording.complete[label]
     progress.begin(f"recording {label}", recording.share, recording.hurried)
+    plain = result_of(item, search)
     if recording.hurry.is_set():
-        return result_of(item, search)
-    comparison, experiment, began = recording.comparison, search.experiment, time.time()
+        return plain
+    result = recording.patience.tried(lambda: _in_child_run(label, item, recording), plain)
+    if recording.patience.reason is None:
+        recording.complete[label] = result
+        with suppress(OSError):  # a disk that is full: should this process be killed, too, the setting is recorded again in its place
+            spool.note_setting(recording.comparison.run_id, result)
+    return result
+
+
+def _in_child_run(label: str, item: Finding, recording: Recording) -> StrategyResult:
+    search, comparison, experiment, began = recording.search, recording.comparison, recording.search.experiment, time.time()
+    if recording.patience.failed or comparison.taken_up or recording.told.owner != owner():
+        remove_children(comparison.experiment_id, comparison.run_id, label)
     tags = {"mlflow.parentRunId": comparison.run_id, "strategy": item.candidate.name}
     tags |= {"batchlab.recommended": "yes"} if item is search.findings.best else {}
     with recorded_run(comparison.experiment_id, label, tags) as run_id:
@@ -104,7 +127,7 @@ def record(label: str, recording: Recording) -> StrategyResult:
 
 def result_of(
     item: Finding,
-    search: Search,
+    search: Ended | Search,
     run_id: str | None = None,
     losses: Mapping[str, float | None] = MappingProxyType({}),
     scores: Mapping[str, float | None] = MappingProxyType({}),

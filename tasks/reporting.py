@@ -1,17 +1,13 @@
 """Opening a comparison's parent run, and the report that closes it: in MLflow, in Prefect, and as a value."""
 
-import resource
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pandas as pd
 from prefect import task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_UI_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
 from batchlab.config import Profile
 from batchlab.experiment import Experiment
@@ -20,18 +16,32 @@ from batchlab.report.data_section import data_page
 from batchlab.report.markdown import report
 from batchlab.report.page import page
 from batchlab.report.pictures import overview
-from batchlab.report.tables import table
 from batchlab.report.wording import verdict_text
 from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyResult
 from batchlab.search.records import verdict_of
-from batchlab.search.search import Search
 from batchlab.search.space import optimizer_words, optimizers_of
-from tasks import progress, store, unfinished
+from tasks import outages, prefect_reports, progress, spool, store, unfinished
 from tasks.abandoned import end_abandoned_runs
 from tasks.data import opened
+from tasks.outages import Patience
 from tasks.provenance import machine
-from tasks.recording import ComparisonRun, Recording
-from tasks.tracking import log_dataset, log_metrics, log_params, log_trials, recorded_run, resumed_run, settings_of
+from tasks.recording import Ended, Recording
+from tasks.sampling import sampling
+from tasks.tracking import (
+    created_run,
+    end_if_possible,
+    ended_on_error,
+    is_gone,
+    log_dataset,
+    log_metrics,
+    log_params,
+    log_samples,
+    log_trials,
+    remove_children,
+    reopened,
+    settings_of,
+)
+from tasks.unfinished import ComparisonRun
 
 PAGE, DATA_PAGE = "verdict.html", "data.html"
 
@@ -41,42 +51,64 @@ def comparison_run(profile: Profile, packed: Path, parts: Path, fresh: bool) -> 
     """Open the parent run of a comparison; runs that a killed process left RUNNING are ended first.
 
     It is the run of one of the same rows, settings and code that did not come to its end, where there is one, unless a `fresh` one is asked
-    for.
+    for. `conclude` ends it, once all is recorded.
     """
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
     progress.renewed()
     store.client()
-    end_abandoned_runs()
-    experiment = opened(profile, packed, parts)
-    source = profile.source.name
-    experiment_id = store.experiment_id(f"comparison-{source}")
-    tags = {"batchlab.kind": "comparison", "prefect.flow_run_id": flow_run.id or "", "prefect.flow_run_url": prefect_link() or ""}
-    key = unfinished.key_of(experiment)
-    before = None if fresh else unfinished.left_by(key)
-    begun = recorded_run(experiment_id, f"comparing on {source}", tags) if before is None else resumed_run(before, tags)
-    with begun as run_id:
-        unfinished.begin(key, run_id)
+    with outages.impatient():
+        end_abandoned_runs()
+        experiment = opened(profile, packed, parts)
+        experiment_id = store.experiment_id(f"comparison-{profile.source.name}")
+        run_id, taken_up = _opened_run(experiment, experiment_id, fresh)
+    with ended_on_error(run_id):
         # MLflow's UI opens in its GenAI view unless told otherwise.
         links = {"MLflow run": f"{store.ui_url()}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"}
         if link := prefect_link():
             links["Prefect flow run"] = link
-        log_params(run_id, settings_of(experiment) | machine())
-        log_dataset(run_id, experiment.table.schema, profile, "comparison")
-        monitor = SystemMetricsMonitor(run_id, sampling_interval=2)
-        monitor.start()
+        run = ComparisonRun(
+            profile=profile,
+            table=packed,
+            split=parts,
+            experiment_id=experiment_id,
+            run_id=run_id,
+            links=links,
+            store=store.tracking_uri(),
+            prefect=PREFECT_API_URL.value() or None,
+            flow_run_id=None if flow_run.id is None else str(flow_run.id),
+            of_its_own=flow_run.flow_name == "comparison",
+            taken_up=taken_up,
+        )
         try:
-            yield ComparisonRun(
-                profile=profile,
-                table=packed,
-                split=parts,
-                experiment_id=experiment_id,
-                run_id=run_id,
-                links=links,
-                taken_up=before is not None,
-            )
-        finally:
-            monitor.finish()
+            with outages.impatient():
+                _describe(run, experiment)
+        except Exception as error:
+            if outages.reason_of(error) is None:
+                raise
+            progress.announce(f"MLflow fails ({outages.reason_of(error)}); the search goes on, and is recorded at its end")
+        with sampling(run_id):
+            yield run
+
+
+def _opened_run(experiment: Experiment, experiment_id: str, fresh: bool) -> tuple[str, bool]:
+    """Return the run that records the comparison, and whether it takes up one that was ended."""
+    tags = {"batchlab.kind": "comparison", "prefect.flow_run_id": flow_run.id or "", "prefect.flow_run_url": prefect_link() or ""}
+    key = unfinished.key_of(experiment)
+    before = None if fresh else unfinished.left_by(key)
+    if before is None or is_gone(before):
+        run_id = created_run(experiment_id, f"comparing on {experiment.profile.source.name}", tags)
+    else:
+        run_id = before
+        spool.begin_again(run_id)  # what it had told already is told and recorded again, in the same run
+        reopened(run_id, tags)
+        remove_children(experiment_id, run_id)
+    unfinished.begin(key, run_id)
+    return run_id, run_id == before
+
+
+def _describe(run: ComparisonRun, experiment: Experiment) -> None:
+    """Write what is compared, on which machine; written again it changes nothing."""
+    log_params(run.run_id, settings_of(experiment) | machine())
+    log_dataset(run.run_id, experiment.table.schema, experiment.profile, "comparison")
 
 
 def prefect_link() -> str | None:
@@ -87,28 +119,55 @@ def prefect_link() -> str | None:
 
 @task(cache_policy=NO_CACHE)
 def conclude(recording: Recording, results: Sequence[StrategyResult]) -> Comparison:
-    """Write the verdict, its page and all trials to MLflow and Prefect, and return the whole result."""
+    """Write the verdict, its page and all trials to MLflow and Prefect, and return the whole result; what cannot be written stays kept."""
+    return concluded(recording, results)
+
+
+def concluded(recording: Recording, results: Sequence[StrategyResult]) -> Comparison:
+    """Write what closes a comparison, each part once; what MLflow or Prefect lacks then is told in a line."""
     comparison, search = recording.comparison, recording.search
-    experiment = search.experiment
     typed = {item.candidate.label for item in search.findings.typed}
     result = Comparison(
-        comparison=_facts(comparison, experiment),
+        comparison=_facts(comparison, search.experiment),
         verdict=verdict_of(search.findings, verdict_text(search.findings)),
         strategies=tuple(item for item in results if item.label not in typed),
         typed=tuple(item for item in results if item.label in typed),
     )
-    schema = experiment.table.schema
-    title = f"{schema.target.name} of {schema.source}"
-    links = comparison.links | {"Report page": _page_link(comparison, PAGE), "Data page": _page_link(comparison, DATA_PAGE)}
-    text = report(title, result, links)
-    store.client().log_text(comparison.run_id, data_page(experiment, title=title, links=links), DATA_PAGE)
-    _to_mlflow(comparison, search, result, text, page_of(comparison, search, title, recording.seconds))
-    _to_prefect(links, result, text)
+    recording.patience.tried(lambda: _to_mlflow(recording, result), None)
+    if recording.patience.reason is not None:
+        end_if_possible(comparison.run_id, "FAILED")
+        _tell_what_waits(recording, recording.patience)
+        return result
+    told = recording.told.model_copy(update={"result": result})
+    with suppress(OSError):  # should Prefect fail and the disk be full, Prefect's part is lost
+        spool.note(told)
+    patience = Patience("Prefect", lambda: prefect_reports.answers(comparison), comparison.prefect is not None and recording.waits)
+    patience.tried(lambda: prefect_reports.tell(told, page_title(search.experiment), page_links(comparison)), None)
+    if patience.reason is not None:
+        _tell_what_waits(recording, patience)
+        return result
+    spool.forget(comparison.run_id)
     unfinished.forget(comparison.run_id)
     return result
 
 
-def page_of(comparison: ComparisonRun, search: Search, title: str, tracking: Mapping[str, float]) -> str:
+def _tell_what_waits(recording: Recording, patience: Patience) -> None:
+    kept = spool.holds(recording.comparison.run_id)
+    then = f"what it lacks is kept in {store.spool()}; the next batchlab command records it, or `batchlab record`"
+    progress.announce(f"{patience.name} fails ({patience.reason}): {then if kept else 'what it lacks could not be kept'}")
+
+
+def page_links(comparison: ComparisonRun) -> dict[str, str]:
+    """Return where the comparison's records are, its pages included."""
+    return comparison.links | {"Report page": _page_link(comparison, PAGE), "Data page": _page_link(comparison, DATA_PAGE)}
+
+
+def page_title(experiment: Experiment) -> str:
+    """Return what a comparison's pages are called."""
+    return f"{experiment.table.schema.target.name} of {experiment.table.schema.source}"
+
+
+def page_of(comparison: ComparisonRun, search: Ended, title: str, tracking: Mapping[str, float]) -> str:
     """Return the report page."""
     experiment, schema = search.experiment, search.experiment.table.schema
     sizes = experiment.split.sizes()
@@ -135,7 +194,7 @@ def _facts(comparison: ComparisonRun, experiment: Experiment) -> ComparisonFacts
     return ComparisonFacts(
         mlflow_run_id=comparison.run_id,
         mlflow_experiment_id=comparison.experiment_id,
-        prefect_flow_run_id=flow_run.id,
+        prefect_flow_run_id=comparison.flow_run_id,
         task=experiment.table.schema.target.task,
         device=str(experiment.device),
         rows=RowCounts(**experiment.split.sizes()),
@@ -143,9 +202,14 @@ def _facts(comparison: ComparisonRun, experiment: Experiment) -> ComparisonFacts
     )
 
 
-def _to_mlflow(comparison: ComparisonRun, search: Search, result: Comparison, text: str, html: str) -> None:
-    client, run_id, experiment = store.client(), comparison.run_id, search.experiment
-    verdict = result.verdict
+def _to_mlflow(recording: Recording, result: Comparison) -> None:
+    """Write the verdict to the parent run and end it; written again, whole or in part, it is there once."""
+    comparison, search, verdict = recording.comparison, recording.search, result.verdict
+    client, run_id, experiment, title = store.client(), comparison.run_id, search.experiment, page_title(search.experiment)
+    text = report(title, result, page_links(comparison))
+    html = page_of(comparison, search, title, recording.seconds)
+    _describe(comparison, experiment)
+    client.log_text(run_id, data_page(experiment, title=title, links=page_links(comparison)), DATA_PAGE)
     client.set_tag(run_id, "mlflow.note.content", text)
     client.log_text(run_id, text, "report.md")
     client.log_text(run_id, html, PAGE)
@@ -153,7 +217,8 @@ def _to_mlflow(comparison: ComparisonRun, search: Search, result: Comparison, te
     client.log_text(run_id, verdict.model_dump_json(indent=2), "verdict.json")
     client.log_figure(run_id, figures.data_overview(experiment.table, experiment.split), "plots/data.png")
     client.log_figure(run_id, overview(search.findings, experiment.loss_unit_name), "plots/verdict.png")
-    log_trials(run_id, search)
+    log_trials(run_id, search.known, experiment.loss_unit)
+    log_samples(run_id)
     recommended = ("strategy", "batch_rows", "optimizer", "learning_rate", "rows")
     log_params(run_id, {f"verdict.{key}": getattr(verdict, key) for key in recommended})
     numbers = ("value", "loss", "best_loss", "test_loss", "target_loss", "seconds_to_target", "ratio", "full_batch_ratio")
@@ -162,10 +227,11 @@ def _to_mlflow(comparison: ComparisonRun, search: Search, result: Comparison, te
     metrics |= {"compare/seconds_to_target": verdict.seconds_to_target}
     metrics |= {f"sizes/{name}": getattr(verdict, name) for name in ("critical_batch", "throughput_knee", "memory_ceiling")}
     metrics |= {f"yardstick/{item.key}_test_loss": item.test_loss for item in verdict.yardsticks}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    metrics |= {"search/seconds": verdict.search_seconds, "search/trainings": verdict.trainings, "search/peak_resident_mib": peak}
-    log_metrics(run_id, metrics)
+    metrics |= {"search/seconds": verdict.search_seconds, "search/trainings": verdict.trainings}
+    metrics |= {"search/peak_resident_mib": recording.told.peak_mib}
+    log_metrics(run_id, metrics, moment=recording.told.moment)
     client.set_tag(run_id, "mlflow.runName", _name(experiment, result))
+    client.set_terminated(run_id, "FINISHED")
 
 
 def _name(experiment: Experiment, result: Comparison) -> str:
@@ -174,11 +240,3 @@ def _name(experiment: Experiment, result: Comparison) -> str:
     if verdict.loss is None:
         return f"{source}: every setting diverged"
     return f"{source}: {verdict.strategy} {verdict.batch_rows}, {verdict.optimizer} {verdict.learning_rate:g}, loss {verdict.loss:.4g}"
-
-
-def _to_prefect(links: Mapping[str, str], result: Comparison, text: str) -> None:
-    headings, rows = table(result.comparison.task, result.strategies)
-    create_markdown_artifact(text, key="comparison-report", description="The verdict and its table")
-    create_table_artifact(pd.DataFrame(rows, columns=headings).to_dict("records"), key="comparison-table", description="One row a setting")
-    create_link_artifact(links["MLflow run"], link_text="The comparison in MLflow (start its UI with `batchlab ui`)", key="mlflow-run")
-    create_link_artifact(links["Report page"], link_text="The verdict's page (start the MLflow UI with `batchlab ui`)", key="report-page")

@@ -1,14 +1,18 @@
 """Tasks that search: each part of the library's search is one task run, named after what it does."""
 
+from collections.abc import Callable
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from batchlab.report.wording import in_short
 from batchlab.search.search import Part, Search
-from tasks import progress, unfinished
+from tasks import outages, progress, spool, store, unfinished
 from tasks.data import opened
-from tasks.recording import ComparisonRun
-from tasks.tracking import log_trials
+from tasks.recording import Ended
+from tasks.spool import Told
+from tasks.tracking import log_samples, log_trials
+from tasks.unfinished import ComparisonRun
 
 ENDING = "ending with the verdict of what is known; Ctrl-C once more gives it up"
 
@@ -34,17 +38,48 @@ def work(part: Part, search: Search, comparison: ComparisonRun) -> None:
         part.run()
     except BaseException:
         progress.finished()
-        log_trials(comparison.run_id, search)
+        _log_so_far(search, comparison)
         raise
     search.keep()
 
 
 @task(cache_policy=NO_CACHE)
-def tell(search: Search) -> None:
-    """Tell the verdict as soon as it is known, with what the recommended setting's model scores on the test rows; records follow."""
+def tell(search: Search, comparison: ComparisonRun) -> Told:
+    """Tell the verdict as soon as it is known, with what the recommended setting's model scores on the test rows; records follow.
+
+    It is kept on disk first, so that it can be recorded whatever becomes of this process, MLflow and Prefect.
+    """
     found, experiment = search.findings, search.experiment
     scores = {} if found.best is None or not found.best.shown.weights else experiment.test_scores(found.best.shown)
+    told = spool.told(comparison)
+    _kept(lambda: spool.keep(told, found, search.known), "the verdict; it is lost unless it can be recorded now")
     progress.conclude(search, scores)
+    return told
+
+
+def ended(search: Search) -> Ended:
+    """Return what is to be recorded of a search that has come to its end."""
+    return Ended(search.experiment, search.findings, search.known)
+
+
+def _kept(write: Callable[[], None], what: str) -> None:
+    """Write something to the store's folder; a disk that does not take it stops nothing and is told, once for each reason."""
+    try:
+        write()
+    except OSError as error:
+        progress.announce_once(f"{store.folder()} does not take {what} ({error.strerror})")
+
+
+def _log_so_far(search: Search, comparison: ComparisonRun) -> None:
+    """Write what a search that was interrupted or failed has come to, where the store answers: the error that ended it is to be told."""
+    if outages.store_answers():
+        try:
+            with outages.impatient():
+                log_trials(comparison.run_id, search.known, search.experiment.loss_unit)
+                log_samples(comparison.run_id)
+        except Exception as error:
+            if outages.reason_of(error) is None:
+                raise
 
 
 def _so_far(search: Search) -> str:

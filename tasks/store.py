@@ -38,6 +38,16 @@ def tables() -> Path:
     return folder() / "tables"
 
 
+def spool() -> Path:
+    """Return the folder of verdicts that are told and not recorded yet."""
+    return folder() / "spool"
+
+
+def something_is_spooled() -> bool:
+    """Whether some verdict is not recorded yet; a look into a folder, no more."""
+    return any(spool().glob("*.json"))
+
+
 def database() -> Path | None:
     """Return the file of the store's database; None when the store is on a server."""
     chosen = address.configured()

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from batchlab.config import Profile
 from batchlab.experiment import Experiment
+from batchlab.search.known import Known
 from batchlab.search.records import trials_frame
-from batchlab.search.search import Search
 from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.table import Schema
-from tasks import progress, store
+from tasks import outages, progress, spool, store
 from tasks.provenance import provenance
 
 if TYPE_CHECKING:
@@ -28,37 +28,71 @@ METRICS_A_BATCH, PARAMS_A_BATCH = 1000, 100
 @contextmanager
 def recorded_run(experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
     """Open an MLflow run and yield its id; it ends FINISHED, FAILED on an error, or KILLED on an interruption."""
-    run_id = store.client().create_run(experiment, run_name=name, tags={**provenance(), **tags}).info.run_id
-    with _ended_truthfully(run_id):
+    run_id = created_run(experiment, name, tags)
+    with ended_on_error(run_id):
         yield run_id
+    store.client().set_terminated(run_id, "FINISHED")
+
+
+def created_run(experiment: str, name: str, tags: Mapping[str, str]) -> str:
+    """Make an MLflow run and return its id."""
+    return str(store.client().create_run(experiment, run_name=name, tags={**provenance(), **tags}).info.run_id)
 
 
 @contextmanager
-def resumed_run(run_id: str, tags: Mapping[str, str]) -> Iterator[str]:
-    """Go on with an MLflow run that did not come to its end, as `recorded_run` does; what it has recorded of single settings goes."""
+def ended_on_error(run_id: str) -> Iterator[None]:
+    """End an MLflow run FAILED on an error and KILLED on an interruption; its good end is its owner's to tell, once all is recorded."""
+    try:
+        yield
+    except Exception:
+        end_if_possible(run_id, "KILLED" if progress.stopping.is_set() else "FAILED")
+        raise
+    except BaseException:
+        progress.stopping.set()
+        end_if_possible(run_id, "KILLED")
+        raise
+
+
+def end_if_possible(run_id: str, status: str) -> None:
+    """End a run whose work has failed; where the store has failed, too, the next command ends it (tasks/abandoned.py)."""
+    if not outages.store_answers():
+        return
+    try:
+        with outages.impatient():
+            store.client().set_terminated(run_id, status)
+    except Exception as error:
+        if outages.reason_of(error) is None:
+            raise
+
+
+def reopened(run_id: str, tags: Mapping[str, str]) -> None:
+    """Open an MLflow run again that did not come to its end, for this process."""
     client = store.client()
     for key, value in {**provenance(), **tags}.items():
         client.set_tag(run_id, key, value)
     client.update_run(run_id, "RUNNING")
-    with _ended_truthfully(run_id):
-        experiment = client.get_run(run_id).info.experiment_id
-        for child in client.search_runs([experiment], f"tags.mlflow.parentRunId = '{run_id}'"):
-            client.delete_run(child.info.run_id)
-        yield run_id
 
 
-@contextmanager
-def _ended_truthfully(run_id: str) -> Iterator[None]:
+def is_gone(run_id: str) -> bool:
+    """Whether somebody has deleted the run, or the store knows nothing of it."""
+    from mlflow.exceptions import MlflowException
+
     try:
-        yield
-    except Exception:
-        store.client().set_terminated(run_id, "KILLED" if progress.stopping.is_set() else "FAILED")
-        raise
-    except BaseException:
-        progress.stopping.set()
-        store.client().set_terminated(run_id, "KILLED")
-        raise
-    store.client().set_terminated(run_id, "FINISHED")
+        return str(store.client().get_run(run_id).info.lifecycle_stage) == "deleted"
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return True
+
+
+def remove_children(experiment_id: str, run_id: str, label: str | None = None) -> None:
+    """Remove what a run has recorded of single settings, or of the one with this label, with its models."""
+    client = store.client()
+    for child in client.search_runs([experiment_id], f"tags.mlflow.parentRunId = '{run_id}'"):
+        if label is None or child.info.run_name == label:
+            for model in client.search_logged_models([experiment_id], f"source_run_id = '{child.info.run_id}'"):
+                client.delete_logged_model(model.model_id)
+            client.delete_run(child.info.run_id)
 
 
 def log_params(run_id: str, params: Mapping[str, Any]) -> None:
@@ -66,9 +100,22 @@ def log_params(run_id: str, params: Mapping[str, Any]) -> None:
     log_batches(run_id, params, [])
 
 
-def log_metrics(run_id: str, metrics: Mapping[str, float | None], step: int = 0) -> None:
-    """Write single metrics at `step`; those without a value are left out."""
-    log_batches(run_id, {}, metrics_at(metrics, step))
+def log_metrics(run_id: str, metrics: Mapping[str, float | None], step: int = 0, moment: float | None = None) -> None:
+    """Write single metrics at `step`; those without a value are left out. Written again at the same `moment` they are not doubled."""
+    log_batches(run_id, {}, metrics_at(metrics, step, moment=moment))
+
+
+def log_samples(run_id: str) -> None:
+    """Write what was sampled of the machine during the search; written again it is not doubled."""
+    from mlflow.entities import Metric
+
+    samples = [
+        Metric(f"system/{key}", value, int(sample["moment"]), step)
+        for step, sample in enumerate(spool.samples_of(run_id))
+        for key, value in sample.items()
+        if key != "moment"
+    ]
+    log_batches(run_id, {}, samples)
 
 
 def log_batches(run_id: str, params: Mapping[str, Any], metrics: Sequence["Metric"]) -> None:
@@ -85,11 +132,11 @@ def log_batches(run_id: str, params: Mapping[str, Any], metrics: Sequence["Metri
         )
 
 
-def metrics_at(metrics: Mapping[str, float | None], step: int, model: str | None = None) -> list["Metric"]:
+def metrics_at(metrics: Mapping[str, float | None], step: int, model: str | None = None, moment: float | None = None) -> list["Metric"]:
     """Return single metrics at `step` as MLflow takes them, those of the `model` at that address, too; without those that have no value."""
     from mlflow.entities import Metric
 
-    now, names = int(time.time() * 1000), metric_names(metrics)
+    now, names = int(1000 * (time.time() if moment is None else moment)), metric_names(metrics)
     model_id = None if model is None else model.removeprefix("models:/")
     return [Metric(names[key], value, now, step, model_id=model_id) for key, value in metrics.items() if value is not None]
 
@@ -176,9 +223,9 @@ def flattened(profile: Profile) -> dict[str, Any]:
     return flat
 
 
-def log_trials(run_id: str, search: Search) -> None:
+def log_trials(run_id: str, known: Known, loss_unit: float) -> None:
     """Write every trial that was trained so far as a Parquet table."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "trials.parquet"
-        trials_frame(search.known, search.experiment.loss_unit).to_parquet(path)
+        trials_frame(known, loss_unit).to_parquet(path)
         store.client().log_artifact(run_id, str(path))

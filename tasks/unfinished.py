@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import batchlab
+from batchlab.config import Profile
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.received import text_of
@@ -16,6 +17,27 @@ from batchlab.records import Record
 from batchlab.search.keeping import Kept
 from tasks import progress, store
 from tasks.provenance import owner, owner_is_gone
+
+
+class ComparisonRun(Record):
+    """The comparison that a task works for: what it compares, where it is recorded, and whether it takes up one that was ended.
+
+    `store` is MLflow's address; `prefect` that of Prefect's server, None for one of this process alone. `of_its_own` says that the flow run
+    is the comparison's, and not a retraining's.
+    """
+
+    profile: Profile
+    table: Path
+    split: Path
+    experiment_id: str
+    run_id: str
+    links: dict[str, str]
+    store: str = ""
+    prefect: str | None = None
+    flow_run_id: str | None = None
+    of_its_own: bool = False
+    taken_up: bool = False
+
 
 KEPT_SECONDS = 14 * 86_400
 """What nobody has taken up for so long is removed."""
@@ -27,6 +49,7 @@ class Unfinished(Record):
     key: str
     run_id: str
     owner: str
+    store: str = ""
 
 
 def key_of(experiment: Experiment) -> str:
@@ -53,7 +76,7 @@ def begin(key: str, run_id: str) -> None:
     """Note that this process works on the comparison now."""
     path = _folder() / f"{run_id}.json"
     beside = path.with_name(f"{path.name}.part")
-    beside.write_text(Unfinished(key=key, run_id=run_id, owner=owner()).model_dump_json())
+    beside.write_text(Unfinished(key=key, run_id=run_id, owner=owner(), store=store.tracking_uri()).model_dump_json())
     beside.replace(path)
 
 
@@ -63,8 +86,10 @@ def kept(run_id: str) -> Kept:
 
 
 def left_by(key: str) -> str | None:
-    """Return the run of the latest comparison of this key that no process works on any more and that has left what it knew."""
+    """Return the run, in this store, of the latest comparison of this key that no process works on and that has left what it knew."""
     for item in _all():
+        if item.store != store.tracking_uri():
+            continue
         ours = item.owner == owner()  # an earlier attempt of this process
         if item.key == key and (ours or owner_is_gone(item.owner)) and (_folder() / item.run_id).exists():
             return item.run_id

@@ -14,6 +14,8 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from batchlab.analysis.estimates import Estimate
+from batchlab.analysis.frontier import Frontier
+from batchlab.analysis.verdict import Choice, Outcome, Pair
 from batchlab.analysis.yardsticks import Yardstick
 from batchlab.engine.halts import Halt
 from batchlab.engine.optimizers import OPTIMIZERS
@@ -21,6 +23,8 @@ from batchlab.engine.records import Curve, Trial, TrialResult, TrialState
 from batchlab.errors import BadInput
 from batchlab.received import UNREADABLE, check_entries, check_plain
 from batchlab.records import Record
+from batchlab.results import Period, TrainingFacts, YardstickResult
+from batchlab.search.findings import Finding, Findings, RateSummary
 from batchlab.search.fitting import checked
 from batchlab.search.known import Known
 from batchlab.search.loaders import Delivery
@@ -50,6 +54,16 @@ KINDS: dict[str, Any] = {
             Delivery,
             Estimate,
             Yardstick,
+            Finding,
+            Findings,
+            RateSummary,
+            Outcome,
+            Choice,
+            Pair,
+            Frontier,
+            Period,
+            YardstickResult,
+            TrainingFacts,
         ),
         *STRATEGIES.values(),
         *OPTIMIZERS.values(),
@@ -63,20 +77,8 @@ State = TypeVar("State", Known, Halt)
 
 def save(state: Known | Halt, path: Path) -> None:
     """Write the state to the file; it is there whole, or as it was before. What was in it before stays in a second file beside it."""
-    store = _Arrays()
-    text = json.dumps({"format": FORMAT, "state": _plain(state, store)})
+    beside = _written(state, path, _Arrays())
     latest, before = both(path)
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("w+b") as file:
-            file.write(bytes(DIGEST))
-            np.savez(file, allow_pickle=False, text=np.frombuffer(text.encode(), np.uint8), **store.joined())
-            digest = _digest(file)
-            file.seek(0)
-            file.write(digest)
-    except BaseException:
-        beside.unlink(missing_ok=True)  # a disk that is full stays so otherwise
-        raise
     if latest.exists():
         latest.replace(before)
     beside.replace(latest)
@@ -85,6 +87,30 @@ def save(state: Known | Halt, path: Path) -> None:
 def both(path: Path) -> tuple[Path, Path]:
     """Return the files of a state: the latest one, and the one before."""
     return path, path.with_suffix(f".before{path.suffix}")
+
+
+def save_verdict(found: Findings, known: Known, path: Path) -> None:
+    """Write what a search that has ended found and knew to the file, without what trials could go on from."""
+    _written((found, known), path, _Arrays(states=False)).replace(path)
+
+
+def _written(value: Any, path: Path, store: "_Arrays") -> Path:
+    """Write the value to a file beside the path and return that; a disk that is full keeps nothing of it."""
+    text = json.dumps({"format": FORMAT, "state": _plain(value, store)})
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("w+b") as file:
+            file.write(bytes(DIGEST))
+            np.savez(file, allow_pickle=False, text=np.frombuffer(text.encode(), np.uint8), **store.joined())
+            digest = _digest(file)
+            file.seek(0)
+            file.write(digest)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    return beside
 
 
 def _digest(file: BinaryIO) -> bytes:
@@ -103,9 +129,10 @@ def state_bytes(known: Known) -> int:
 
 
 class _Arrays:
-    """Arrays end to end, those of one kind in one: files of thousands of small ones are slow."""
+    """Arrays end to end, those of one kind in one: files of thousands of small ones are slow. `states`: what trials can go on from, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, states: bool = True) -> None:
+        self.states = states
         self.parts: dict[str, list[np.ndarray[Any, Any]]] = {}
         self.sizes: dict[str, int] = {}
 
@@ -124,21 +151,7 @@ class _Arrays:
 
 def load(path: Path, kind: type[State]) -> State:
     """Return the state that was written to the file; raises BadInput for a damaged file, and one of another kind or version."""
-    check_plain(path)
-    try:
-        with path.open("rb") as file:
-            if file.read(DIGEST) != _digest(file):
-                raise ValueError("its digest is not that of its content, so it was cut or changed")
-            with zipfile.ZipFile(file) as archive:
-                check_entries(archive)
-            file.seek(DIGEST)
-            with np.load(file, allow_pickle=False) as arrays:
-                whole = json.loads(arrays["text"].tobytes())
-                if whole.get("format") != FORMAT:
-                    raise ValueError(f"it has format {whole.get('format')}; this version reads {FORMAT}")
-                state = _restored(whole["state"], {name: arrays[name] for name in arrays.files})
-    except UNREADABLE as error:
-        raise BadInput(f"{path} holds nothing that can be taken up: {error}. It is started again.") from error
+    state = _read(path)
     if not isinstance(state, kind):
         raise BadInput(f"{path} holds nothing that can be taken up: it is no {kind.__name__}. It is started again.")
     return state
@@ -154,8 +167,36 @@ def latest_of(path: Path, kind: type[State]) -> Iterator[State | BadInput]:
                 yield error
 
 
+def load_verdict(path: Path) -> tuple[Findings, Known]:
+    """Return what `save_verdict` wrote; raises BadInput for a damaged file, and one of another kind or version."""
+    match _read(path):
+        case (Findings() as found, Known() as known):
+            return found, known
+    raise BadInput(f"{path} does not hold a verdict.")
+
+
+def _read(path: Path) -> Any:
+    check_plain(path)
+    try:
+        with path.open("rb") as file:
+            if file.read(DIGEST) != _digest(file):
+                raise ValueError("its digest is not that of its content, so it was cut or changed")
+            with zipfile.ZipFile(file) as archive:
+                check_entries(archive)
+            file.seek(DIGEST)
+            with np.load(file, allow_pickle=False) as arrays:
+                whole = json.loads(arrays["text"].tobytes())
+                if whole.get("format") != FORMAT:
+                    raise ValueError(f"it has format {whole.get('format')}; this version reads {FORMAT}")
+                return _restored(whole["state"], {name: arrays[name] for name in arrays.files})
+    except UNREADABLE as error:
+        raise BadInput(f"{path} holds nothing that can be taken up: {error}. It is started again.") from error
+
+
 def _plain(value: Any, store: _Arrays) -> Any:
     """Return the value as JSON takes it; arrays and lists of numbers are put aside."""
+    if isinstance(value, TrialState) and not store.states:
+        return None
     if isinstance(value, np.ndarray):
         return {"array": store.added(value)}
     if isinstance(value, Record):
