@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from batchlab.engine.backends.base import seeded_network
 from batchlab.inputs import Inputs
+from batchlab.mapped import gathered
 from batchlab.models import Model
 from batchlab.preparation import Preparation
 from batchlab.serving.batchlab_serving import PackedColumn
-from batchlab.table import gathered
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

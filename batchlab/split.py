@@ -14,6 +14,7 @@ from pydantic import Field
 from batchlab import assigning
 from batchlab.assigning import EVERY, PARTS, UNUSED, Labels
 from batchlab.errors import BadInput
+from batchlab.mapped import portion
 from batchlab.records import Record
 from batchlab.table import PackedTable
 
@@ -213,7 +214,7 @@ def _check_classes(made: Split, table: PackedTable) -> None:
         return
     counts, in_train = np.zeros(len(classes), np.int64), np.zeros(len(classes), np.int64)
     for start, flags in made.portions("train"):
-        labels = table.target[start : start + len(flags)]
+        labels = portion(table.target, start, start + len(flags))
         counts += np.bincount(labels, minlength=len(classes))
         in_train += np.bincount(labels[flags], minlength=len(classes))
     absent = np.flatnonzero(in_train == 0).tolist()

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchlab.evaluation import scores
 from batchlab.experiment import Experiment
+from batchlab.mapped import gathered
 from batchlab.split import Part
-from batchlab.table import gathered
 from tasks import model_files, store
 
 if TYPE_CHECKING:

@@ -2,17 +2,17 @@
 
 import mmap
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
+from batchlab.allowance import memory_limit
 from batchlab.errors import BadInput, BatchlabError
 from batchlab.strategies import Indices
 
@@ -118,20 +118,3 @@ class RowFile:
 
     def close(self) -> None:
         os.close(self.descriptor)
-
-
-def memory_limit() -> int:
-    """Return the bytes of memory that this process may use at most: the machine's, or its control group's."""
-    return min([psutil.virtual_memory().total, *_limits_of_control_groups()])
-
-
-def _limits_of_control_groups() -> Iterator[int]:
-    try:
-        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-    except OSError:  # not Linux
-        return
-    for _, controllers, path in groups:
-        own = Path("/sys/fs/cgroup", *controllers.split(",")[:1]) / path.strip("/")
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            with suppress(OSError, ValueError):  # no such group, or no limit ("max")
-                yield int((own / name).read_text())

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.mapped import gathered
 from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.split import Split
 from batchlab.table.alone import SCREENED, Truth, determined, missing_tells, unexplained
@@ -63,8 +64,8 @@ def sampled(table: PackedTable, split: Split) -> Sample:
     rows = split.rows("train", most)
     shuffled = np.random.default_rng(0).permutation(len(rows))
     target = table.schema.target
-    truth = Truth(target.name, np.asarray(table.target[rows])[shuffled], target.classes)
-    return Sample(np.asarray(table.features[rows])[shuffled], truth, table.schema.columns)
+    truth = Truth(target.name, gathered(table.target, rows)[shuffled], target.classes)
+    return Sample(gathered(table.features, rows)[shuffled], truth, table.schema.columns)
 
 
 def _of_features(sample: Sample) -> list[Leak]:

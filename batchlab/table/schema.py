@@ -1,7 +1,6 @@
 """What a packed table holds, as JSON beside it, and the table itself."""
 
 import json
-import mmap
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,22 +13,6 @@ from pydantic import Field
 from batchlab.records import Record
 from batchlab.serving.batchlab_serving import Kind, PackedColumn
 from batchlab.table.target import Target
-
-LARGE_BYTES, GATHERED_ROWS = 2**26, 2048
-"""From so many bytes on, rows of a mapped array are gathered so many at a time, and its pages given back in between."""
-
-
-def gathered(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Return `array[rows]`; of a large array in a file no page stays in this process's memory."""
-    mapped = array.base if isinstance(array.base, np.memmap) else array
-    handle = getattr(mapped, "_mmap", None)
-    if array.nbytes < LARGE_BYTES or handle is None or not hasattr(mmap, "MADV_DONTNEED"):
-        return np.asarray(array[rows])
-    found = np.empty((len(rows), *array.shape[1:]), array.dtype)
-    for start in range(0, len(rows), GATHERED_ROWS):
-        found[start : start + GATHERED_ROWS] = array[rows[start : start + GATHERED_ROWS]]
-        handle.madvise(mmap.MADV_DONTNEED)
-    return found
 
 
 class ColumnFacts(Record):
