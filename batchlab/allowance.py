@@ -1,5 +1,6 @@
 """How much memory a comparison may take beside its libraries: what the user says, or a share of what is free."""
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ SHARE_OF_FREE = 0.8
 ROWS_SHARE, TRAININGS_SHARE = 0.625, 0.375
 """Training and validation rows stay in files where they would take more than the first share. Trainings may take what the rows leave, and
 of rows in files the second share: the rest is for samples, scores and the page."""
+
+TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
+"""Settings of glibc's `mallopt`."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,13 @@ class Allowance:
         """The promise in a sentence."""
         gib = self.total_bytes / 2**30
         return f"at most {gib:.2g} GiB of memory beside the {LIBRARIES_GIB:g} GiB or so of the libraries"
+
+
+def give_back_freed_memory() -> None:
+    """Let this process give freed arrays back to the system at once, where its allocator (glibc's) would keep up to 64 MiB a thread."""
+    with suppress(OSError, AttributeError, TypeError):
+        for setting, value in ((MMAP_THRESHOLD, 2**22), (TRIM_THRESHOLD, 2**23), (ARENA_MAX, 2)):
+            ctypes.CDLL("libc.so.6").mallopt(setting, value)
 
 
 def free_bytes() -> int:

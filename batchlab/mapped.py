@@ -1,60 +1,85 @@
-"""Arrays in files that are larger than what a process may hold: what is looked at does not stay in its memory.
+"""Arrays in files that are larger than what a process may hold: they are mapped, but read plainly where it matters.
 
-A page that was looked at counts as the process's, and the system maps its neighbours too: 64 KiB for one row.
+A page that was looked at counts as the process's memory, and the system maps its neighbours too: 64 KiB for one row, or 2 MiB where the
+file lies in large folios.
 """
 
 import mmap
-from collections.abc import Iterator
+import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-LARGE_BYTES, GATHERED_ROWS = 2**26, 256
-"""From so many bytes on, rows of a mapped array are gathered so many at a time (16 MiB of pages), which are given back in between."""
-WALKED_BYTES = 2**23
+from batchlab.errors import BatchlabError
+
+LARGE_BYTES = 2**26
+"""From so many bytes on a file that is mapped is read plainly."""
+FAR_BYTES, ADVISES = 2**16, hasattr(os, "posix_fadvise")
 
 
 def gathered(array: NDArray[Any], rows: NDArray[np.integer]) -> NDArray[Any]:
-    """Return `array[rows]`; of a large array in a file no page stays in this process's memory."""
-    if not _is_large(array):
+    """Return `array[rows]`; of a large array in a file by plain reads, so that no page of it comes into this process's memory.
+
+    Raises BatchlabError where the file has been cut short.
+    """
+    mapped = _large_map(array)
+    row = array[:1]
+    if mapped is None or not row[0].flags.c_contiguous:
         return np.asarray(array[rows])
+    from batchlab.plain_reads import read_rows
+
     found = np.empty((len(rows), *array.shape[1:]), array.dtype)
-    for start in range(0, len(rows), GATHERED_ROWS):
-        found[start : start + GATHERED_ROWS] = array[rows[start : start + GATHERED_ROWS]]
-        release(array)
+    numbers = np.asarray(rows, np.int64)
+    numbers = np.where(numbers < 0, numbers + len(array), numbers)
+    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(array):
+        raise IndexError(f"rows {numbers.min()} to {numbers.max()} are not all in an array of {len(array)} rows.")
+    with open(_path(mapped), "rb", buffering=0) as file:
+        if ADVISES and len(rows) and int(np.ptp(numbers)) * array.strides[0] > FAR_BYTES * len(rows):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # what follows a row is not needed
+        done = read_rows(file.fileno(), _first_byte(array, mapped), array.strides[0], row.nbytes, numbers, found.view(np.uint8).reshape(-1))
+    if done < len(rows):
+        raise BatchlabError(f"{mapped.filename} ends before its row {numbers[done]}: it was cut while it was read.")
     return found
 
 
 def portion(array: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
-    """Return `array[start:stop]`; of a large array in a file as a copy, and no page stays in this process's memory."""
-    if not _is_large(array):
-        return array[start:stop]
-    found = np.empty_like(array[start:stop], subok=False)
-    for place, part in _pieces(array[start:stop]):
-        found[place : place + len(part)] = part
-        release(array)
-    return found
-
-
-def _pieces(array: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-    rows = max(1, WALKED_BYTES // max(1, array[:1].nbytes))
-    for start in range(0, len(array), rows):
-        yield start, array[start : start + rows]
+    """Return `array[start:stop]`; of a large array in a file as a copy, by plain reads."""
+    mapped, wanted = _large_map(array), array[start:stop]
+    if mapped is None or not wanted.flags.c_contiguous:
+        return wanted
+    with open(_path(mapped), "rb") as file:
+        file.seek(_first_byte(wanted, mapped))
+        found = np.fromfile(file, array.dtype, wanted.size)
+    if len(found) < wanted.size:
+        raise BatchlabError(f"{mapped.filename} ends before its row {min(stop, len(array))}: it was cut while it was read.")
+    return found.reshape(wanted.shape)
 
 
 def release(array: NDArray[Any]) -> None:
-    """Give back the pages of a mapped array; they are read again when somebody looks again. Other arrays are left alone."""
-    handle = _map_of(array)
-    if handle is not None and hasattr(mmap, "MADV_DONTNEED"):
-        handle.madvise(mmap.MADV_DONTNEED)
+    """Give back the pages of a mapped array that were looked at; they are read again when somebody looks again."""
+    mapped = _map_of(array)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
-def _is_large(array: NDArray[Any]) -> bool:
-    return array.nbytes >= LARGE_BYTES and _map_of(array) is not None
+def _large_map(array: NDArray[Any]) -> "np.memmap[Any, Any] | None":
+    mapped = _map_of(array)
+    return mapped if mapped is not None and mapped.nbytes >= LARGE_BYTES else None
 
 
-def _map_of(array: NDArray[Any]) -> "mmap.mmap | None":
-    mapped = array.base if isinstance(array.base, np.memmap) else array
-    found: mmap.mmap | None = getattr(mapped, "_mmap", None)
-    return found
+def _map_of(array: NDArray[Any]) -> "np.memmap[Any, Any] | None":
+    owner: Any = array
+    while isinstance(owner, np.ndarray) and not (isinstance(owner, np.memmap) and isinstance(owner.base, mmap.mmap)):
+        owner = owner.base
+    return owner if isinstance(owner, np.memmap) else None
+
+
+def _path(mapped: "np.memmap[Any, Any]") -> str:
+    assert mapped.filename is not None
+    return os.fspath(mapped.filename)
+
+
+def _first_byte(array: NDArray[Any], mapped: "np.memmap[Any, Any]") -> int:
+    """Return where in the file the array begins."""
+    return int(mapped.offset) + array.ctypes.data - mapped.ctypes.data

@@ -69,13 +69,13 @@ class Split:
         size = self.sizes()[part]
         if most is None or size <= most:
             return np.concatenate([start + np.flatnonzero(flags) for start, flags in self.portions(part)])
-        wanted = np.sort(np.random.default_rng(seed).choice(size, most, replace=False))
-        found, before = [], 0
+        rng, found, left, wanted = np.random.default_rng(seed), [], size, most
         for start, flags in self.portions(part):
             numbers = np.flatnonzero(flags)
-            low, high = np.searchsorted(wanted, (before, before + len(numbers)))
-            found.append(start + numbers[wanted[low:high] - before])
-            before += len(numbers)
+            left -= len(numbers)
+            count = int(rng.hypergeometric(len(numbers), left, wanted))  # as many of the sample as chance puts into this portion
+            found.append(start + np.sort(rng.choice(numbers, count, replace=False)))
+            wanted -= count
         return np.concatenate(found)
 
     def portions(self, part: Part) -> Iterator[tuple[int, NDArray[np.bool_]]]:

@@ -71,7 +71,7 @@ def longest_run(strategy: Strategy, population: Population, most_rows: int) -> i
 
 
 def _looked_up(data: TrainingData, stored: StoredRows, run: Run) -> Window | None:
-    """Return the run's rows, copied from the maps of their files, whose pages are given back at once: one row brings a page of 16 others.
+    """Return the run's rows, read plainly from their files.
 
     A step of more than `LOOKED_UP_BYTES` is left to the maps: its pages stay until the next run, or until the system wants them.
     """
@@ -151,7 +151,7 @@ def loaded(
     if workers:
         preload_workers()
     loader: DataLoader[Batch] = DataLoader(
-        _Rows(features, target) if stored is None else _MappedRows(stored),
+        _Rows(features, target) if stored is None else _StoredRows(stored),
         sampler=_BlockSampler(blocks),
         batch_size=None,
         num_workers=workers,
@@ -179,19 +179,15 @@ class _Rows(Dataset[Batch]):
         return self.features[rows], self.target[rows]
 
 
-class _MappedRows(Dataset[Batch]):
-    """The same of rows in files; whoever fetches maps them for itself, and gives back what it has looked at now and then."""
+class _StoredRows(Dataset[Batch]):
+    """The same of rows in files; whoever fetches opens them for itself."""
 
     def __init__(self, stored: StoredRows) -> None:
-        self.stored, self.fetched = stored, 0
+        self.stored = stored
 
     def __getitem__(self, block: Indices) -> Batch:
-        self.fetched += block.size
-        if self.fetched >= RUN_ROWS:
-            self.stored.release()
-            self.fetched = 0
         features, target = self.stored.arrays
-        return torch.from_numpy(features[block]), torch.from_numpy(target[block])
+        return torch.from_numpy(gathered(features, block)), torch.from_numpy(gathered(target, block))
 
 
 class _BlockSampler(Sampler[Indices]):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from batchlab.allowance import memory_limit
 from batchlab.errors import BadInput, BatchlabError
+from batchlab.mapped import gathered
 from batchlab.strategies import Indices
 
 SEEN_ROWS = 64
@@ -63,15 +64,12 @@ class StoredRows:
                 array._mmap.madvise(getattr(mmap, advice))  # type: ignore[attr-defined]
 
     def taken(self, rows: Indices) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return some rows from anywhere by plain reads: each mapped one may bring its neighbours into memory, a page of 16."""
-        features, target = self.arrays
-        found = np.empty((len(rows), features.shape[1]), features.dtype), np.empty(len(rows), target.dtype)
-        for path, mapped, goal in zip((self.features, self.target), self.arrays, found, strict=True):
+        """Return some rows from anywhere, as copies: mapped ones would bring their neighbours into memory."""
+        for path, mapped in zip((self.features, self.target), self.arrays, strict=True):
             with closing(RowFile(path, mapped)) as file:
                 file.expect(rows.tolist(), 1)
-                for place, row in enumerate(rows.tolist()):
-                    file.read(row, goal[place : place + 1])
-        return found
+        features, target = (gathered(array, rows) for array in self.arrays)
+        return features, target
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StoredRows, (self.features, self.target)  # a map would be pickled with all its rows
