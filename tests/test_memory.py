@@ -158,8 +158,9 @@ def test_packing_and_searching_a_table_larger_than_the_allowance_stays_within_it
     assert done.returncode == 0, done.stderr
     libraries, peak, in_files = done.stdout.split()[-3:]
     assert in_files == "True"
-    late_imports = 64  # Parquet's reader, for one, which a bundled data set does not need
-    assert int(peak) - int(libraries) < 1024 * ALLOWED + late_imports
+    samples = 64  # those of leaks and the portrait, and batches being packed, are bounded by themselves and not counted in the allowance
+    grown = int(peak) - int(libraries)
+    assert grown < 1024 * ALLOWED + samples, f"{grown} MiB beyond {libraries}"
     assert 4 * ROWS * COLUMNS > 1.2 * ALLOWED * 2**30
 
 
