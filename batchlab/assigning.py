@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.mapped import portion
+
 Labels = NDArray[np.uint8]
 PARTS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST, EVERY, UNUSED = range(5)
@@ -38,21 +40,23 @@ def at_random(classes: NDArray[np.int64] | None, rows: int, shares: tuple[float,
     counts = np.array([rows]) if classes is None else _class_counts(classes)
     draws = [Draw(int(count), shares) for count in counts]
     for start in range(0, rows, ROWS_AT_ONCE):
-        portion = labels[start : start + ROWS_AT_ONCE]
+        goal = labels[start : start + ROWS_AT_ONCE]
         if classes is None:
-            portion[:] = draws[0].labels(len(portion), rng)
+            goal[:] = draws[0].labels(len(goal), rng)
             continue
-        of_rows = classes[start : start + ROWS_AT_ONCE]
+        of_rows = portion(classes, start, start + ROWS_AT_ONCE)
         for label in np.unique(of_rows):
             mine = np.flatnonzero(of_rows == label)
-            portion[mine] = draws[label].labels(len(mine), rng)
+            goal[mine] = draws[label].labels(len(mine), rng)
     return labels
 
 
 def _class_counts(classes: NDArray[np.int64]) -> NDArray[np.int64]:
-    counts = np.zeros(int(classes.max()) + 1, np.int64)
+    counts = np.zeros(0, np.int64)
     for start in range(0, len(classes), ROWS_AT_ONCE):
-        counts += np.bincount(classes[start : start + ROWS_AT_ONCE], minlength=len(counts))
+        found = np.bincount(portion(classes, start, start + ROWS_AT_ONCE), minlength=len(counts))
+        found[: len(counts)] += counts
+        counts = found
     return counts
 
 
@@ -61,7 +65,7 @@ def by_key(keys: NDArray[np.uint64], shares: tuple[float, float], seed: int) -> 
     labels = np.empty(len(keys), np.uint8)
     validation, test = shares
     for start in range(0, len(keys), ROWS_AT_ONCE):
-        place = mixed(keys[start : start + ROWS_AT_ONCE], seed) / 2.0**64
+        place = mixed(portion(keys, start, start + ROWS_AT_ONCE), seed) / 2.0**64
         labels[start : start + len(place)] = np.select([place < test, place < test + validation], [TEST, VALIDATION], TRAIN)
     return labels
 
@@ -82,7 +86,7 @@ def by_group(groups: NDArray[np.uint64], shares: tuple[float, float], seed: int)
 
     sizes = pd.Series(dtype="int64")
     for start in range(0, len(groups), ROWS_AT_ONCE):
-        sizes = sizes.add(pd.Series(groups[start : start + ROWS_AT_ONCE]).value_counts(), fill_value=0)
+        sizes = sizes.add(pd.Series(portion(groups, start, start + ROWS_AT_ONCE)).value_counts(), fill_value=0)
     order = np.random.default_rng(seed).permutation(len(sizes))
     validation, test = shares
     before = (np.cumsum(sizes.to_numpy()[order]) - sizes.to_numpy()[order] / 2) / len(groups)
@@ -91,7 +95,7 @@ def by_group(groups: NDArray[np.uint64], shares: tuple[float, float], seed: int)
     known = pd.Index(sizes.index.astype("uint64"))
     labels = np.empty(len(groups), np.uint8)
     for start in range(0, len(groups), ROWS_AT_ONCE):
-        labels[start : start + ROWS_AT_ONCE] = label_of[known.get_indexer(pd.Index(groups[start : start + ROWS_AT_ONCE]))]
+        labels[start : start + ROWS_AT_ONCE] = label_of[known.get_indexer(pd.Index(portion(groups, start, start + ROWS_AT_ONCE)))]
     return labels
 
 
@@ -105,7 +109,7 @@ def by_time(times: "NDArray[np.generic]", cuts: Sequence[int], end: int, embargo
     last = None if end >= len(times) else smallest(times, end)
     labels = np.empty(len(times), np.uint8)
     for start in range(0, len(times), ROWS_AT_ONCE):
-        when: NDArray[Any] = times[start : start + ROWS_AT_ONCE]
+        when: NDArray[Any] = portion(times, start, start + ROWS_AT_ONCE)
         part = np.where(when < first, TRAIN, np.where(when < second, VALIDATION, TEST))
         ended = np.zeros(len(when), bool) if last is None else when >= last
         near = ((part == TRAIN) & (when >= first - embargo)) | ((part == VALIDATION) & (when >= second - embargo))
@@ -120,7 +124,7 @@ def smallest(values: "NDArray[np.generic]", place: int) -> float | int:
     while known < 64:
         counts = np.zeros(1 << DIGIT, np.int64)
         for start in range(0, len(values), ROWS_AT_ONCE):
-            keys = _ordered(values[start : start + ROWS_AT_ONCE])
+            keys = _ordered(portion(values, start, start + ROWS_AT_ONCE))
             if known:
                 keys = keys[keys >> np.uint64(64 - known) == prefix]
             digits = (keys >> np.uint64(64 - known - DIGIT)) & np.uint64((1 << DIGIT) - 1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.allowance import Allowance
 from batchlab.analysis.stability import divergence_reason, largest_stable_rate
 from batchlab.config import Profile
 from batchlab.engine.data import TrainingData
@@ -16,11 +17,12 @@ from batchlab.engine.device import chosen_device
 from batchlab.engine.losses import Loss, chosen_loss
 from batchlab.engine.records import OnProgress, Trial, TrialResult
 from batchlab.errors import BadInput
+from batchlab.mapped import gathered
 from batchlab.models import Model
 from batchlab.models.mlp import Mlp
 from batchlab.preparation import Preparation, measured_preparation
 from batchlab.split import Split
-from batchlab.table import PackedTable, gathered
+from batchlab.table import PackedTable
 from batchlab.table.leakage import Leak, leaks
 from batchlab.table.portrait import Portrait, portrayed
 from batchlab.table.timeline import TIMED, Order
@@ -99,15 +101,11 @@ class Experiment:
 
     @cached_property
     def data(self) -> TrainingData:
-        """Training and validation rows, as inputs; training rows that take more than the profile's `memory_gib` stay in files."""
+        """Training and validation rows, as inputs; rows that take more than their share of the allowance stay in files."""
         import torch
 
-        from batchlab.engine.memory import free_bytes
-
         real = torch.float64 if self.profile.train.precision == "float64" else torch.float32
-        allowed = self.profile.memory_gib
-        memory_bytes = free_bytes(torch.device("cpu")) // 2 if allowed is None else int(allowed * 2**30)
-        return prepared(self.table, self.split, self.preparation, real, memory_bytes)
+        return prepared(self.table, self.split, self.preparation, real, Allowance.of(self.profile.memory_gib))
 
     @cached_property
     def leaks(self) -> tuple[Leak, ...]:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from batchlab.engine.backends.base import seeded_network
 from batchlab.inputs import Inputs
+from batchlab.mapped import gathered
 from batchlab.models import Model
 from batchlab.preparation import Preparation
 from batchlab.serving.batchlab_serving import PackedColumn
-from batchlab.table import gathered
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -50,8 +50,12 @@ class ShippedModel(nn.Module):
 @torch.no_grad()
 def predicted(model: nn.Module, features: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return a shipped (or loaded) model's predictions for `rows` of packed `features`, in portions: memory does not grow with them."""
-    portions = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
-    return np.concatenate([model(torch.from_numpy(gathered(features, portion))).numpy() for portion in portions])
+    found = np.empty((len(rows), 0))
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        outputs = model(torch.from_numpy(gathered(features, rows[start : start + ROWS_AT_ONCE]))).numpy()
+        found = found if start else np.empty((len(rows), outputs.shape[1]), outputs.dtype)
+        found[start : start + ROWS_AT_ONCE] = outputs
+    return found
 
 
 def shipped(

@@ -14,6 +14,7 @@ from pydantic import Field
 from batchlab import assigning
 from batchlab.assigning import EVERY, PARTS, UNUSED, Labels
 from batchlab.errors import BadInput
+from batchlab.mapped import portion
 from batchlab.received import mapped
 from batchlab.records import Record
 from batchlab.table import PackedTable
@@ -69,13 +70,13 @@ class Split:
         size = self.sizes()[part]
         if most is None or size <= most:
             return np.concatenate([start + np.flatnonzero(flags) for start, flags in self.portions(part)])
-        wanted = np.sort(np.random.default_rng(seed).choice(size, most, replace=False))
-        found, before = [], 0
+        rng, found, left, wanted = np.random.default_rng(seed), [], size, most
         for start, flags in self.portions(part):
             numbers = np.flatnonzero(flags)
-            low, high = np.searchsorted(wanted, (before, before + len(numbers)))
-            found.append(start + numbers[wanted[low:high] - before])
-            before += len(numbers)
+            left -= len(numbers)
+            count = int(rng.hypergeometric(len(numbers), left, wanted))  # as many of the sample as chance puts into this portion
+            found.append(start + np.sort(rng.choice(numbers, count, replace=False)))
+            wanted -= count
         return np.concatenate(found)
 
     def portions(self, part: Part) -> Iterator[tuple[int, NDArray[np.bool_]]]:
@@ -222,7 +223,7 @@ def _check_classes(made: Split, table: PackedTable) -> None:
         return
     counts, in_train = np.zeros(len(classes), np.int64), np.zeros(len(classes), np.int64)
     for start, flags in made.portions("train"):
-        labels = table.target[start : start + len(flags)]
+        labels = portion(table.target, start, start + len(flags))
         counts += np.bincount(labels, minlength=len(classes))
         in_train += np.bincount(labels[flags], minlength=len(classes))
     absent = np.flatnonzero(in_train == 0).tolist()

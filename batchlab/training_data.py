@@ -7,35 +7,48 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.allowance import Allowance
 from batchlab.engine.data import StoredRows, TrainingData
 from batchlab.errors import BadInput
+from batchlab.mapped import gathered
 from batchlab.preparation import ROWS_AT_ONCE, Preparation, training_rows
 from batchlab.sealing import check_sealed
 from batchlab.split import Split
 from batchlab.strategies import Population
-from batchlab.table import PackedTable, gathered
+from batchlab.table import PackedTable
 from batchlab.table.writing import Draft, RowsFile, check_space, writing_under
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+LEAST_BYTES = 2**27
+"""Trainings may take at least so much, however little is allowed: they cannot do without a buffer."""
 MOST_EVALUATED = 2**17
 """Of rows in files at most so many are evaluated, of each part: a random sample."""
 
 
-def prepared(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype", memory_bytes: int) -> TrainingData:
-    """Return the training and validation rows as inputs in `precision`: in memory, or in files where they would take more than
-    `memory_bytes`."""
-    needed, outputs = split.sizes()["train"] * (preparation.width + 1) * precision.itemsize, max(1, len(table.schema.target.classes))
-    if needed > memory_bytes:
+def prepared(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype", allowance: Allowance) -> TrainingData:
+    """Return the training and validation rows as inputs in `precision`: in memory, or in files where they would take more than what the
+    allowance has for rows."""
+    sizes, a_row = split.sizes(), (preparation.width + 1) * precision.itemsize
+    outputs, held = max(1, len(table.schema.target.classes)), (sizes["train"] + sizes["validation"]) * a_row
+    if held > allowance.rows_bytes:
         stored = _in_files(table, split, preparation, precision)
         validation, sample = (tensors(table, split.rows(part, MOST_EVALUATED), preparation, precision) for part in ("validation", "train"))
         population = _population(table, split, np.asarray(stored.arrays[1]))
-        return replace(TrainingData.of_stored(stored, *validation, outputs, population), sample=sample)
-    features, target = _in_memory(table, split, preparation, precision)
+        found = TrainingData.of_stored(stored, *validation, outputs, population)
+        return replace(found, sample=sample, memory_bytes=max(allowance.trainings_bytes(0), LEAST_BYTES))
+    features, target = _joined(_portions(table, split, preparation, precision), split.sizes()["train"], table, preparation, precision)
     validation = tensors(table, split.validation, preparation, precision)
-    return TrainingData(features, target, *validation, _population(table, split, target.numpy()), outputs)
+    return TrainingData(
+        features,
+        target,
+        *validation,
+        _population(table, split, target.numpy()),
+        outputs,
+        memory_bytes=max(allowance.trainings_bytes(held), LEAST_BYTES),
+    )
 
 
 def _population(table: PackedTable, split: Split, target: NDArray[Any]) -> Population:
@@ -46,19 +59,6 @@ def _population(table: PackedTable, split: Split, target: NDArray[Any]) -> Popul
         classes=target if table.schema.target.classes else None,
         weights=None if weights is None else np.asarray(weights[split.train]),
     )
-
-
-def _in_memory(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype") -> "tuple[Tensor, Tensor]":
-    import torch
-
-    count, classes = split.sizes()["train"], table.schema.target.classes
-    features = torch.empty(count, preparation.width, dtype=precision)
-    target = torch.empty(count, dtype=torch.int64 if classes else precision)
-    place = 0
-    for inputs, truth in _portions(table, split, preparation, precision):
-        features[place : place + len(truth)], target[place : place + len(truth)] = inputs, truth
-        place += len(truth)
-    return features, target
 
 
 def _in_files(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype") -> StoredRows:
@@ -104,12 +104,24 @@ def _portions(table: PackedTable, split: Split, preparation: Preparation, precis
 
 def tensors(table: PackedTable, rows: NDArray[np.int64], preparation: Preparation, precision: "torch.dtype") -> "tuple[Tensor, Tensor]":
     """Return the inputs and targets of these rows, made in portions."""
+    portions = (rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE))
+    made = (_inputs(gathered(table.features, part), gathered(table.target, part), table, preparation, precision) for part in portions)
+    return _joined(made, len(rows), table, preparation, precision)
+
+
+def _joined(
+    portions: "Iterator[tuple[Tensor, Tensor]]", count: int, table: PackedTable, preparation: Preparation, precision: "torch.dtype"
+) -> "tuple[Tensor, Tensor]":
+    """Return inputs and targets that come in portions, `count` rows in all, with never two copies of them in memory."""
     import torch
 
-    portions = [rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
-    made = [_inputs(gathered(table.features, part), gathered(table.target, part), table, preparation, precision) for part in portions]
-    features, target = zip(*made, strict=True)
-    return torch.cat(features), torch.cat(target)
+    features = torch.empty(count, preparation.width, dtype=precision)
+    target = torch.empty(count, dtype=torch.int64 if table.schema.target.classes else precision)
+    place = 0
+    for inputs, truth in portions:
+        features[place : place + len(truth)], target[place : place + len(truth)] = inputs, truth
+        place += len(truth)
+    return features, target
 
 
 def _inputs(

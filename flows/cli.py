@@ -79,7 +79,7 @@ def compare(
     }
     settings = load_profile(profile, **arguments)
     options.check_early(settings, json_file)
-    imports, waiting = running.warm_up(running.prepare_server(no_server))
+    imports, waiting = running.warm_up(running.prepare_server(no_server), spare_memory=settings.memory_gib is not None)
     from flows.comparison import comparison
 
     shown_on, told = console(plain_width=WIDE_WIDTH if wide else PLAIN_WIDTH), [math.nan]

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
+from batchlab.allowance import Allowance, free_bytes, memory_limit
 from batchlab.errors import BadInput
 from flows import local_server, local_worker, mlflow_server, postgres_server
 from flows.background import Process
@@ -44,6 +45,7 @@ def _findings() -> Iterator[Finding]:
         except PackageNotFoundError:
             yield package, False, "run `make setup`"
     yield _device()
+    yield _memory()
     yield _store()
     yield _server()
     yield from _own_servers()
@@ -64,6 +66,18 @@ def _device() -> Finding:
         return "device", None if cards else True, f"{cores}, no accelerator (this torch is for CPUs){unused}"
     found = ", ".join(cards) or "no accelerator that nvidia-smi knows"
     return "device", True, f"{cores}, {found} (torch for {built_for}; whether the driver fits, the first training tells)"
+
+
+def _memory() -> Finding:
+    """Tell what a comparison may take by default, of what is free now and within which limit."""
+    free, limit, allowed = free_bytes(), memory_limit(), Allowance.of(None)
+    by = "this machine's" if limit >= psutil.virtual_memory().total else "its control group's"
+    rows = f"rows that would take more than {allowed.rows_bytes / 2**30:.2g} GiB stay in files"
+    return (
+        "memory",
+        True,
+        f"{free / 2**30:.3g} of {by} {limit / 2**30:.3g} GiB free: a comparison takes {allowed.text}; {rows} (memory_gib)",
+    )
 
 
 def _built_for(version_file: Path) -> str | None:

@@ -57,14 +57,17 @@ def quiet() -> None:
         os.environ.setdefault(key, value)
 
 
-def warm_up(server: "LocalServer | None") -> tuple[float, float]:
+def warm_up(server: "LocalServer | None", spare_memory: bool = False) -> tuple[float, float]:
     """Import what the flows need while the server starts, and begin with what they need later; return the seconds of both."""
+    from batchlab.allowance import give_back_freed_memory
+
+    give_back_freed_memory()
     began = time.perf_counter()
     quiet()
     import flows.comparison  # noqa: F401
     from tasks import warming
 
-    warming.begin()
+    warming.begin(spare_memory)
     imported = time.perf_counter()
     if server is not None:
         server.wait()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from prefect import task
 
+from batchlab.allowance import Allowance
 from batchlab.config import Profile
 from batchlab.experiment import Experiment
 from batchlab.split import Split, split
@@ -17,11 +18,16 @@ from tasks.retrying import RETRIES
 def ingest(profile: Profile) -> Path:
     """Pack the profile's source and return the folder of its packed table."""
     store.check_writable()
-    listener = Listener(progress.moved, progress.announce)
+    listener = Listener(progress.moved, lambda text: progress.announce(f"{text} {promise(profile)}"))
     table = pack(profile.source, profile.named_columns(), store.tables(), profile.seed, profile.checks, listener)
     for note in notes(table):
         progress.announce(note)
     return table.path
+
+
+def promise(profile: Profile) -> str:
+    """Say how much memory a comparison takes, before big work."""
+    return f"The comparison takes {Allowance.of(profile.memory_gib).text} (memory_gib)."
 
 
 def notes(table: PackedTable) -> list[str]:

@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from batchlab.evaluation import scores
 from batchlab.experiment import Experiment
+from batchlab.mapped import gathered
 from batchlab.split import Part
-from batchlab.table import gathered
 from tasks import model_files, store
 
 if TYPE_CHECKING:
@@ -26,13 +28,15 @@ def scored(model: str, run_id: str, experiment: Experiment, recommended: bool) -
 
     table, split, target = experiment.table, experiment.split, experiment.table.schema.target
     graph = _opened(model, experiment) if recommended else model_files.graph_of(model)
-    parts = {f"{part}_loss": split.rows(part, MOST_SCORED) for part in PARTS}
-    outputs = {name: predicted(graph, table.features, rows) for name, rows in parts.items()}
-    losses: Numbers = {name: float(experiment.losses(rows, outputs[name]).mean()) for name, rows in parts.items()}
-    truth = gathered(table.target, parts["test_loss"])
+    losses: Numbers = {}
+    for part in PARTS:  # the test rows last: what is predicted of them is looked at again
+        rows = split.rows(part, MOST_SCORED)
+        outputs = predicted(graph, table.features, rows)
+        losses[f"{part}_loss"] = float(experiment.losses(rows, outputs).mean())
+    truth = gathered(table.target, rows)
     if recommended:
-        _draw(run_id, experiment, truth, outputs["test_loss"])
-    return losses, scores(truth, outputs["test_loss"], target)
+        _draw(run_id, experiment, truth, outputs)
+    return losses, scores(truth, outputs, target)
 
 
 def _opened(model: str, experiment: Experiment) -> Any:
@@ -59,7 +63,9 @@ def _draw(run_id: str, experiment: Experiment, truth: "NDArray[Any]", outputs: "
 def unseen(experiment: Experiment) -> str | None:
     """Say which classes have no test row, since ROC AUC cannot be given without them and accuracy says little."""
     classes = experiment.table.schema.target.classes
-    present = set(gathered(experiment.table.target, experiment.split.rows("test", MOST_SCORED)).tolist())
+    if not classes:
+        return None
+    present = set(np.unique(gathered(experiment.table.target, experiment.split.rows("test", MOST_SCORED))).tolist())
     missing = [f"'{name}'" for label, name in enumerate(classes) if label not in present]
     more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
     return f"no test row is of class {', '.join(missing[:5])}{more}, so the test scores say little" if missing else None

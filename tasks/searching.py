@@ -6,7 +6,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from batchlab.report.wording import in_short
-from batchlab.search.search import Part, Search
+from batchlab.search.part import Part
+from batchlab.search.search import Search
 from tasks import outages, progress, spool, store, unfinished
 from tasks.data import opened
 from tasks.recording import Ended

@@ -8,17 +8,20 @@ from contextlib import suppress
 LATER = ("mlflow.pyfunc", "torch.export._trace", "sklearn.feature_selection", "sklearn.metrics", "matplotlib.figure")
 
 
-def begin() -> threading.Thread:
-    """Begin to make all of it ready in the background. Who needs a part waits for it by itself, and hears of what fails there."""
-    thread = threading.Thread(target=_all, name="warming", daemon=True)
+def begin(spare_memory: bool = False) -> threading.Thread:
+    """Begin to make all of it ready in the background. Who needs a part waits for it by itself, and hears of what fails there.
+
+    With `spare_memory` what is needed after the search alone is imported then, when the search has given back what it took: 170 MiB.
+    """
+    thread = threading.Thread(target=_all, args=(spare_memory,), name="warming", daemon=True)
     thread.start()
     return thread
 
 
-def _all() -> None:
+def _all(spare_memory: bool) -> None:
     from batchlab.engine.backends.numba_cpu import warm
     from tasks import store
 
-    for part in (store.client, warm, *(lambda name=name: importlib.import_module(name) for name in LATER)):
+    for part in (store.client, warm, *(lambda name=name: importlib.import_module(name) for name in (() if spare_memory else LATER))):
         with suppress(Exception):  # told by whoever needs it
             part()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -514,6 +515,7 @@ def _by_kind(mlruns: Path) -> dict[str, str]:
 
 def test_doctor_says_what_is_there_and_what_is_missing(batchlab: Command) -> None:
     done = batchlab("doctor")
+    assert re.search(r"memory\s+[\d.]+ of .* GiB free: a comparison\s+takes\s+at most [\d.]+ GiB", done.stdout)
     assert done.returncode == 0, done.stdout
     for words in ("torch", "device", "store", "server", "worker"):
         assert words in done.stdout

@@ -20,6 +20,7 @@ from batchlab.retraining.fresh import Stretch, mark_of
 from batchlab.retraining.saved import Lineage
 from batchlab.sealing import seal
 from batchlab.search.known import Known
+from batchlab.search.plain import Arrays, plain, restored
 from batchlab.search.saving import load, save
 from batchlab.search.search import Search
 from batchlab.serving import graphs
@@ -195,14 +196,12 @@ def _meant(path: Path, expected: Any) -> Any:
 
 
 def test_what_a_state_file_says_is_held_to_its_types_and_places_whatever_it_says(searched: Search) -> None:
-    from batchlab.search import saving
-
-    store, rng = saving._Arrays(), random.Random(0)
-    plain = json.loads(json.dumps(saving._plain(searched.known, store)))
+    store, rng = Arrays(), random.Random(0)
+    whole = json.loads(json.dumps(plain(searched.known, store)))
     arrays, refused = store.joined(), 0
     for _ in range(25):
         try:
-            assert isinstance(saving._restored(edited(plain, rng), arrays), Known | dict | list | str | int | float | None)
+            assert isinstance(restored(edited(whole, rng), arrays), Known | dict | list | str | int | float | None)
         except UNREADABLE:
             refused += 1
     assert refused > 10

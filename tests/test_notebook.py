@@ -77,7 +77,7 @@ def test_what_was_left_behind_is_behind_in_the_frame_and_when_it_is_shown(search
     assert pd.isna(frame.seconds_to_target[typed.label])
     assert frame.mean_validation_loss[typed.label] > 0
     shown = batchlab.Comparison(departed(searched, typed.setting))._repr_html_()
-    assert f"{typed.label} was behind after " in shown
+    assert f"{typed.label.removeprefix('typed ')} was behind after " in shown
 
 
 def test_a_short_limit_names_what_it_left_out_and_recommends_all_the_same() -> None:

@@ -313,7 +313,7 @@ def test_a_comparison_whose_run_is_gone_is_not_taken_up_in_it(searched: Search, 
 
 def test_a_comparison_left_in_another_store_is_not_taken_up(searched: Search, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
     unfinished.begin("same", "a")
-    unfinished.keep(searched.known, "a")
+    unfinished.kept("a").keep_known(searched.known)
     assert unfinished.left_by("same") == "a"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store.folder() / 'other.db'}")
     assert unfinished.left_by("same") is None

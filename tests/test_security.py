@@ -23,6 +23,7 @@ from batchlab.config import load_profile
 from batchlab.errors import BadInput
 from batchlab.sealing import SEAL, seal
 from batchlab.search.known import Known
+from batchlab.search.plain import restored
 from batchlab.search.saving import load, save
 from batchlab.search.search import Search
 from batchlab.sources import SOURCES, located
@@ -271,8 +272,6 @@ def test_a_state_file_runs_nothing_expands_to_nothing_and_leads_nowhere(searched
 
 
 def test_places_and_types_that_no_search_writes_are_refused() -> None:
-    from batchlab.search import saving
-
     arrays = {"<f8": np.zeros(4), "|u1": np.zeros(4, np.uint8), "odd": np.zeros(4), "|O": np.zeros(4, object)}
     curve = {name: [] for name in ("step", "epoch", "rows_seen", "wall_seconds", "train_loss", "validation_loss", "last_validation_loss")}
     for hostile in (
@@ -298,7 +297,7 @@ def test_places_and_types_that_no_search_writes_are_refused() -> None:
         {},
     ):
         with pytest.raises((ValueError, TypeError, KeyError)):
-            saving._restored(hostile, arrays)
+            restored(hostile, arrays)
 
 
 # Sources

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.engine.stored import StoredRows as StoredRows
+from batchlab.mapped import gathered
 from batchlab.strategies import Indices, Population
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class TrainingData:
     `sample` holds those training rows whose loss is evaluated, where that is not all of them. Where the training rows are `stored` in
     files, `features` and `target` are maps of these: every strategy works on them, `streaming` reads the files themselves. With
     `divisions`, `features` and `target` hold the pool that these divide, and `population` is that of one division's training rows.
+    `memory_bytes` are what a training on a CPU may take beyond the rows; None: what is free.
     """
 
     features: "Tensor"
@@ -44,6 +46,7 @@ class TrainingData:
     sample: "LabelledRows | None" = None
     stored: StoredRows | None = None
     divisions: Divisions | None = None
+    memory_bytes: int | None = None
     _evaluated: "dict[int, tuple[LabelledRows, LabelledRows]]" = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -66,6 +69,15 @@ class TrainingData:
     def evaluated(self) -> "tuple[LabelledRows, LabelledRows]":
         """The training and the validation rows whose losses make the curves."""
         return self.sample or (self.features, self.target), (self.validation_features, self.validation_target)
+
+    def at(self, rows: "Tensor") -> "LabelledRows":
+        """Return features and targets of training rows of any shape; of rows in files as copies, whose pages do not stay in memory."""
+        import torch
+
+        if self.stored is None:
+            return self.features[rows], self.target[rows]
+        features, target = (gathered(array, rows.numpy().ravel()) for array in self.stored.arrays)
+        return torch.from_numpy(features).view(*rows.shape, -1), torch.from_numpy(target).view(rows.shape)
 
     def in_pool(self, rows: Indices, divisions: NDArray[np.intp]) -> Indices:
         """Return places in the pool for rows `[orders, rows]`, each order's of a division of its own; the same where nothing is divided."""

@@ -7,6 +7,7 @@ The order of rows is the strategy's alone; delivery cannot change it.
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from batchlab.engine.records import Plan
 from batchlab.engine.runs import Run, Window
 from batchlab.engine.schedule import runs
 from batchlab.engine.streams import Stream
+from batchlab.mapped import gathered
 from batchlab.strategies import Indices, Population, Strategy
 from batchlab.strategies.streaming import Streaming
 
@@ -30,6 +32,8 @@ Rows = Iterator[Batch] | Window | None
 
 RUN_ROWS = 2**16
 """A run is at most so many rows long, but for its last step: bounded memory, and progress in good time."""
+LOOKED_UP_BYTES = 2**25
+"""Of rows in files a run has at most so many bytes, but for its last step."""
 GATHERED_ROWS = 2**14
 """Batches for a loop of your own are gathered so many rows at a time: what the caches hold."""
 
@@ -54,8 +58,11 @@ def delivery(
     elif data.stored is not None and isinstance(strategy, Streaming):
         with Stream(data.stored, strategy, seeds, longest_run(strategy, data.population, most_rows)) as stream:
             yield stream.window
+    elif data.stored is not None:
+        yield partial(_looked_up, data, data.stored)
+        data.stored.release()
     else:
-        yield lambda run: _mapped(data, run)
+        yield lambda run: None
 
 
 def longest_run(strategy: Strategy, population: Population, most_rows: int) -> int:
@@ -63,12 +70,28 @@ def longest_run(strategy: Strategy, population: Population, most_rows: int) -> i
     return most_rows + strategy.rows_per_step(population.row_count)
 
 
-def _mapped(data: TrainingData, run: Run) -> None:
-    """Give back what the run before has mapped into memory, which would grow to the whole table, and prepare for this one."""
-    if data.stored is not None:
-        data.stored.release()
-        for rows in run.rows:
-            data.stored.expect(rows)
+def _looked_up(data: TrainingData, stored: StoredRows, run: Run) -> Window | None:
+    """Return the run's rows, read plainly from their files.
+
+    A step of more than `LOOKED_UP_BYTES` is left to the maps: its pages stay until the next run, or until the system wants them.
+    """
+    stored.release()
+    for rows in run.rows:
+        stored.expect(rows)
+    if run.rows.size * row_bytes(data) > LOOKED_UP_BYTES:
+        return None
+    features, target = (np.stack([gathered(array, rows) for rows in run.rows]) for array in stored.arrays)
+    return Window(features, target, np.broadcast_to(np.arange(run.rows.shape[1], dtype=np.int32), run.rows.shape).copy())
+
+
+def row_bytes(data: TrainingData) -> int:
+    """Return the bytes of a training row."""
+    return int(data.features[:1].nbytes + data.target[:1].nbytes)
+
+
+def looked_up_rows(data: TrainingData, seeds: int) -> int:
+    """Return how many rows of each seed can be copied from files at once."""
+    return max(1, LOOKED_UP_BYTES // (seeds * row_bytes(data)))
 
 
 def streamed(stored: StoredRows, strategy: Streaming, seed: int, epochs: int, steps_done: int = 0) -> Iterator[Batch]:
@@ -128,7 +151,7 @@ def loaded(
     if workers:
         preload_workers()
     loader: DataLoader[Batch] = DataLoader(
-        _Rows(features, target) if stored is None else _MappedRows(stored),
+        _Rows(features, target) if stored is None else _StoredRows(stored),
         sampler=_BlockSampler(blocks),
         batch_size=None,
         num_workers=workers,
@@ -156,19 +179,15 @@ class _Rows(Dataset[Batch]):
         return self.features[rows], self.target[rows]
 
 
-class _MappedRows(Dataset[Batch]):
-    """The same of rows in files; whoever fetches maps them for itself, and gives back what it has looked at now and then."""
+class _StoredRows(Dataset[Batch]):
+    """The same of rows in files; whoever fetches opens them for itself."""
 
     def __init__(self, stored: StoredRows) -> None:
-        self.stored, self.fetched = stored, 0
+        self.stored = stored
 
     def __getitem__(self, block: Indices) -> Batch:
-        self.fetched += block.size
-        if self.fetched >= RUN_ROWS:
-            self.stored.release()
-            self.fetched = 0
         features, target = self.stored.arrays
-        return torch.from_numpy(features[block]), torch.from_numpy(target[block])
+        return torch.from_numpy(gathered(features, block)), torch.from_numpy(gathered(target, block))
 
 
 class _BlockSampler(Sampler[Indices]):

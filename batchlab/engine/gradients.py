@@ -60,8 +60,9 @@ def _gradients(
 ) -> Tensor:
     """Return the gradients `[batches, parameters]` of the mean losses of batches of rows `[batches, rows]`."""
     leaf = weights.to(data.features.dtype).expand(len(rows), -1).clone().requires_grad_()
-    outputs = model.stacked(network, views(leaf, shapes), data.features[rows])
-    mean_losses = loss.per_row(outputs, data.target[rows]).mean(1)
+    features, target = data.at(rows)
+    outputs = model.stacked(network, views(leaf, shapes), features)
+    mean_losses = loss.per_row(outputs, target).mean(1)
     (gradients,) = torch.autograd.grad(mean_losses.sum(), leaf)
     return gradients
 

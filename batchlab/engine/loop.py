@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from batchlab.engine.backends.base import Backend
 from batchlab.engine.backends.choice import chosen_backend
 from batchlab.engine.data import TrainingData
-from batchlab.engine.delivery import RUN_ROWS, delivery
+from batchlab.engine.delivery import RUN_ROWS, delivery, looked_up_rows
 from batchlab.engine.halts import Keeper, name_of
 from batchlab.engine.losses import Loss
 from batchlab.engine.memory import replicas_that_fit
@@ -21,6 +21,7 @@ from batchlab.engine.records import OnProgress, Plan, Progress, Trial, TrialResu
 from batchlab.engine.schedule import Cutting, planned_rows
 from batchlab.models import Model
 from batchlab.strategies import Strategy
+from batchlab.strategies.streaming import Streaming
 
 RUN_WORK = 2_000_000_000
 """A run is at most `RUN_ROWS` long, and so many rows × replicas × parameters: bounded memory, progress and Ctrl-C within a second or so."""
@@ -113,6 +114,8 @@ class _Stretch:
         """Train the backend's trials, which fit into memory together, and return how each ended; `name` is the keeper's."""
         data, population = self.data, self.data.population
         most_rows = rows_a_run(backend.initial.numel())
+        if data.stored is not None and not isinstance(self.strategy, Streaming):
+            most_rows = min(most_rows, looked_up_rows(data, len(backend.seeds)))
         rows_total = planned_rows(self.strategy, population.row_count, self.plan)
         steps, rows, strategy, look = _place(begun, self.strategy)
 

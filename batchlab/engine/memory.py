@@ -1,27 +1,25 @@
 """How much memory a training needs, predicted, so that a sweep that would not fit is cut into tiles instead of killed."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor
 
+from batchlab import allowance
+from batchlab.allowance import SHARE_OF_FREE
 from batchlab.engine.backends.base import seeded_network
 from batchlab.engine.backends.choice import uses_kernels
 from batchlab.engine.backends.torch_stacked import EVALUATED_AT_ONCE
 from batchlab.engine.data import TrainingData
-from batchlab.engine.delivery import RUN_ROWS, longest_run
+from batchlab.engine.delivery import LOOKED_UP_BYTES, RUN_ROWS, longest_run, row_bytes
 from batchlab.engine.records import SETTLED, Plan, Trial
 from batchlab.engine.streams import Shape
 from batchlab.errors import BadInput
 from batchlab.models import Model
 from batchlab.strategies import Strategy
 from batchlab.strategies.streaming import Streaming
-
-SHARE_OF_FREE = 0.8
-"""Of the memory that is free when a training starts, it plans to use this much."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +52,21 @@ def replicas_that_fit(
     memory_bytes: int | None,
 ) -> int:
     """Return how many of the `trials` to train together; raises BadInput where not even one fits."""
-    free = int(SHARE_OF_FREE * free_bytes(device)) if memory_bytes is None else memory_bytes
+    free = min(_free_for(data, device), memory_bytes or sys.maxsize)
     predicted = footprint(data, model, strategy, plan, device)
     if predicted.of(1) > free:
         raise BadInput(
             f"one replica of {model.kind} needs about {predicted.of(1) / 2**30:.2f} GiB with steps of "
             f"{strategy.rows_per_step(data.population.row_count)} rows, and {free / 2**30:.2f} GiB may be used; "
-            "use smaller batches, the accumulated strategy with smaller portions, or streaming with a smaller buffer."
+            "use smaller batches, the accumulated strategy with smaller portions, or streaming with a smaller buffer, or allow more "
+            "(memory_gib)."
         )
     return predicted.fitting(free, len(trials), len({(trial.seed, trial.division) for trial in trials}))
+
+
+def _free_for(data: TrainingData, device: torch.device) -> int:
+    free = int(SHARE_OF_FREE * free_bytes(device))
+    return free if data.memory_bytes is None or device.type != "cpu" else min(free, data.memory_bytes)
 
 
 def footprint(data: TrainingData, model: Model, strategy: Strategy, plan: Plan, device: torch.device) -> Footprint:
@@ -74,14 +78,15 @@ def footprint(data: TrainingData, model: Model, strategy: Strategy, plan: Plan, 
     parameters = sum(parameter.numel() for parameter in network.parameters())
     number, per_seed = data.features.element_size(), bytes_per_seed(data, strategy)
     held = (SETTLED + 1 if plan.keep == "settled" else 0) + plan.averaging
+    looked_up = 0 if data.stored is None or isinstance(strategy, Streaming) else LOOKED_UP_BYTES
     if uses_kernels(model, plan, device, strategy.rows_per_step(data.population.row_count)):
         # current and previous, the optimizer's, the average, the kept and two copies at an evaluation; initial ones; results in float64
-        return Footprint(0, parameters * (number * (5 + plan.rule.slots + held) + 4 + 8), per_seed)
+        return Footprint(looked_up, parameters * (number * (5 + plan.rule.slots + held) + 4 + 8), per_seed)
     # current, gradient, its part, updated, the optimizer's temporaries; the kept, initial and results as above
     of_weights = parameters * (number * (10 + 2 * plan.rule.slots + held) + 4 + 8)
     of_row = saved_bytes_per_row(network, data.features[:2].float()) * number // 4
     portion = strategy.rows_per_portion(data.population.row_count)
-    return Footprint(EVALUATED_AT_ONCE * of_row, of_weights + 2 * portion * of_row, per_seed)
+    return Footprint(looked_up + EVALUATED_AT_ONCE * of_row, of_weights + 2 * portion * of_row, per_seed)
 
 
 def bytes_per_seed(data: TrainingData, strategy: Strategy) -> int:
@@ -91,7 +96,7 @@ def bytes_per_seed(data: TrainingData, strategy: Strategy) -> int:
     if data.stored is None or not isinstance(strategy, Streaming):
         return order
     shape = Shape.of(strategy, count, longest_run(strategy, data.population, RUN_ROWS))
-    return order + shape.used_rows * (data.features[:1].nbytes + data.target[:1].nbytes)
+    return order + shape.used_rows * row_bytes(data)
 
 
 def saved_bytes_per_row(network: torch.nn.Module, rows: Tensor) -> int:
@@ -110,14 +115,4 @@ def saved_bytes_per_row(network: torch.nn.Module, rows: Tensor) -> int:
 
 def free_bytes(device: torch.device) -> int:
     """Return the memory that is free on the device; on a CPU within this process's control group."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return min([psutil.virtual_memory().available, *_free_in_control_group()])
-
-
-def _free_in_control_group() -> list[int]:
-    folder = Path("/sys/fs/cgroup")
-    try:
-        return [int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text())]
-    except (OSError, ValueError):  # no such group, or no limit ("max")
-        return []
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else allowance.free_bytes()

@@ -2,18 +2,19 @@
 
 import mmap
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
+from batchlab.allowance import memory_limit
 from batchlab.errors import BadInput, BatchlabError
+from batchlab.mapped import gathered
 from batchlab.strategies import Indices
 
 SEEN_ROWS = 64
@@ -63,15 +64,12 @@ class StoredRows:
                 array._mmap.madvise(getattr(mmap, advice))  # type: ignore[attr-defined]
 
     def taken(self, rows: Indices) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return some rows from anywhere by plain reads: each mapped one may bring its neighbours into memory, a page of 16."""
-        features, target = self.arrays
-        found = np.empty((len(rows), features.shape[1]), features.dtype), np.empty(len(rows), target.dtype)
-        for path, mapped, goal in zip((self.features, self.target), self.arrays, found, strict=True):
+        """Return some rows from anywhere, as copies: mapped ones would bring their neighbours into memory."""
+        for path, mapped in zip((self.features, self.target), self.arrays, strict=True):
             with closing(RowFile(path, mapped)) as file:
                 file.expect(rows.tolist(), 1)
-                for place, row in enumerate(rows.tolist()):
-                    file.read(row, goal[place : place + 1])
-        return found
+        features, target = (gathered(array, rows) for array in self.arrays)
+        return features, target
 
     def __reduce__(self) -> tuple[Any, ...]:
         return StoredRows, (self.features, self.target)  # a map would be pickled with all its rows
@@ -118,20 +116,3 @@ class RowFile:
 
     def close(self) -> None:
         os.close(self.descriptor)
-
-
-def memory_limit() -> int:
-    """Return the bytes of memory that this process may use at most: the machine's, or its control group's."""
-    return min([psutil.virtual_memory().total, *_limits_of_control_groups()])
-
-
-def _limits_of_control_groups() -> Iterator[int]:
-    try:
-        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-    except OSError:  # not Linux
-        return
-    for _, controllers, path in groups:
-        own = Path("/sys/fs/cgroup", *controllers.split(",")[:1]) / path.strip("/")
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            with suppress(OSError, ValueError):  # no such group, or no limit ("max")
-                yield int((own / name).read_text())

@@ -8,12 +8,13 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.mapped import gathered
 from batchlab.report.data_table import HIGH, LONGEST_NAME, WIDE, cut, percent
 from batchlab.report.document import table
 from batchlab.report.wording import number
 from batchlab.retraining.drift import MADE_BY_CHAMPION, ColumnDrift, Drift
 from batchlab.serving.batchlab_serving import PackedColumn
-from batchlab.table import PackedTable, gathered
+from batchlab.table import PackedTable
 from batchlab.table.portrait import BARS, spread_out
 
 Numbers = NDArray[np.float64]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.mapped import gathered
 from batchlab.split import Split
 from batchlab.table import PackedTable
 from batchlab.table.target import Target
@@ -28,8 +29,8 @@ def data_overview(table: PackedTable, split: Split) -> "Figure":
     """Draw the target's distribution and the target against the feature that goes with it most closely."""
     target, figure = table.schema.target, _figure(10, 4)
     left, right = figure.subplots(1, 2)
-    shown = _thinned(np.arange(table.schema.rows), MOST_COUNTED)
-    values = np.asarray(table.target[shown])
+    shown = np.arange(0, table.schema.rows, max(1, -(-table.schema.rows // MOST_COUNTED)))
+    values = gathered(table.target, shown)
     if target.classes:
         left.bar([_short(name) for name in target.classes], np.bincount(values, minlength=len(target.classes)))
         left.tick_params(axis="x", rotation=45 if len(target.classes) > 4 else 0)
@@ -37,7 +38,7 @@ def data_overview(table: PackedTable, split: Split) -> "Figure":
         left.hist(values, bins=min(40, max(5, len(values) // 8)))
     left.set(xlabel=_literal(target.name), ylabel="rows", title=f"{table.schema.rows:,} rows of {_literal(table.schema.source)}")
     chosen = _thinned(split.rows("train", MOST_COUNTED), DOTS_AT_MOST)
-    features, truth = np.nan_to_num(np.asarray(table.features[chosen], np.float64)), np.asarray(table.target[chosen])
+    features, truth = np.nan_to_num(gathered(table.features, chosen).astype(np.float64)), gathered(table.target, chosen)
     best = _most_related(features, truth, target)
     _scatter_by_target(right, features[:, best], truth, target)
     right.set(xlabel=_literal(table.schema.packed_names[best]), title="training rows, feature closest to the target")

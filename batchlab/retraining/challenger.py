@@ -14,13 +14,14 @@ from batchlab.engine.records import OnProgress, Trial, TrialResult
 from batchlab.errors import BadInput
 from batchlab.evaluation import row_losses
 from batchlab.experiment import Experiment
+from batchlab.mapped import gathered
 from batchlab.retraining.carrying import carried
 from batchlab.retraining.improvement import chance_of_no_harm
 from batchlab.retraining.recipe import SHAPING, asked_of, differing
 from batchlab.retraining.saved import Saved
 from batchlab.search.draws import budgeted, thinned
 from batchlab.split import Split, times_of
-from batchlab.table import PackedTable, gathered
+from batchlab.table import PackedTable
 
 MOST_VALIDATED = 100_000
 """Of more validation rows a random sample tells whether a window is surely better."""

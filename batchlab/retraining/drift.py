@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.errors import BadInput
+from batchlab.mapped import gathered
 from batchlab.results import Result
 from batchlab.retraining.rule import DriftRule
 from batchlab.retraining.shifts import Shift, shift_of_codes, shift_of_numbers
-from batchlab.table.schema import PackedTable, gathered
+from batchlab.table.schema import PackedTable
 
 MOST_VALUES, FEWEST_SAMPLED, MOST_NAMED = 2**24, 1000, 3
 """A side's sample holds at most so many values, but at least so many rows; so many columns are named in the text."""

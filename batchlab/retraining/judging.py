@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from batchlab.engine.losses import Loss
 from batchlab.errors import BadInput, UnknownName
 from batchlab.evaluation import row_losses
+from batchlab.mapped import gathered
 from batchlab.retraining.carrying import relaid
 from batchlab.retraining.challenger import Challenger
 from batchlab.retraining.drift import Drift
@@ -19,7 +20,7 @@ from batchlab.retraining.gate import Contestant, Holdout, decide
 from batchlab.retraining.promotion import Promotion
 from batchlab.retraining.saved import Saved
 from batchlab.split import times_of
-from batchlab.table import PackedTable, gathered
+from batchlab.table import PackedTable
 from batchlab.threads import one_torch_thread
 
 if TYPE_CHECKING:

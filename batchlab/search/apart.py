@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from batchlab.allowance import give_back_freed_memory
 from batchlab.engine.records import Plan
 from batchlab.errors import BatchlabError
 from batchlab.experiment import Experiment
@@ -84,6 +85,7 @@ class Apart:
 
 def main() -> None:
     """Answer on standard output what comes in on standard input, until that is closed. What others print goes to standard error."""
+    give_back_freed_memory()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     sys.path[:] = pickle.load(sys.stdin.buffer)

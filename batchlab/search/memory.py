@@ -6,9 +6,10 @@ import gc
 from collections.abc import Sequence
 from pathlib import Path
 
+from batchlab.allowance import SHARE_OF_FREE
 from batchlab.engine.data import TrainingData
 from batchlab.engine.loop import train
-from batchlab.engine.memory import SHARE_OF_FREE, footprint, free_bytes
+from batchlab.engine.memory import footprint, free_bytes
 from batchlab.engine.records import Plan, Trial
 from batchlab.experiment import Experiment
 from batchlab.search.space import Candidate
@@ -78,4 +79,7 @@ def memory_ceiling(experiment: Experiment, data: TrainingData) -> int:
     few, many = (footprint(data, experiment.model, MiniBatch(batch_rows=rows), profile.train, device).of(1) for rows in (small, large))
     a_row = data.features[:1].nbytes + data.target[:1].nbytes
     per_row = a_row + data.features.element_size() + max(0.0, (many - few) / max(1, large - small))
-    return int((SHARE_OF_FREE * free_bytes(device) + rows_bytes(data)) / per_row)
+    free = int(SHARE_OF_FREE * free_bytes(device))
+    if data.memory_bytes is not None and device.type == "cpu":
+        free = min(free, data.memory_bytes)
+    return int((free + rows_bytes(data)) / per_row)

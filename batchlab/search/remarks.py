@@ -9,6 +9,7 @@ from batchlab.analysis.estimates import ratio
 from batchlab.analysis.tails import Tail, heavy_tail
 from batchlab.analysis.verdict import PAIR_CONFIDENCE, Choice
 from batchlab.experiment import MOST_TESTED, Experiment
+from batchlab.mapped import gathered
 from batchlab.results import Period
 from batchlab.search import rates
 from batchlab.search.findings import Finding
@@ -16,7 +17,6 @@ from batchlab.search.known import Known
 from batchlab.search.space import of_branches
 from batchlab.search.terms import Terms
 from batchlab.strategies.streaming import Streaming
-from batchlab.table import gathered
 
 WHOLE = 1.2
 """A training that saw a whole budget but for such a factor was not cut short."""

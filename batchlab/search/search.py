@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import joblib
@@ -21,6 +21,7 @@ from batchlab.search.judging import departures
 from batchlab.search.keeping import Kept
 from batchlab.search.known import Known
 from batchlab.search.measuring import Measuring
+from batchlab.search.part import Part
 from batchlab.search.race import MOST_DRAWS, Goal, Rung, Seconds, ends_of, next_rung
 from batchlab.search.space import Candidate, first_settings, lines_for, rows_of_table
 from batchlab.search.standings import Standings
@@ -34,14 +35,6 @@ FIRST_LOOK = 0.05
 """The first rung has fewer rows where it would take more than this share of the limit."""
 ENOUGH = 0.5
 """A confirmation that time cut short counts where it saw so much of its rows: averages are good at any moment."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A stretch of the search: what it does, and how."""
-
-    label: str
-    run: Callable[[], None]
 
 
 class Search:

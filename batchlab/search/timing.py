@@ -12,6 +12,7 @@ from batchlab.engine.delivery import loaded
 from batchlab.engine.loop import train
 from batchlab.engine.records import Plan, Trial, TrialResult
 from batchlab.experiment import Experiment
+from batchlab.mapped import gathered
 from batchlab.search.space import Candidate
 from batchlab.search.timings import Timings
 from batchlab.strategies import Indices
@@ -121,12 +122,15 @@ class Stopwatch:
         """Return the seconds that drawing as much of the order as is drawn at once takes: the median of a few."""
         if candidate not in self.ordering:
             population, seconds = self.data.population, []
-            share = candidate.strategy.rows_drawn_at_once(population.row_count) / population.row_count
+            in_pieces = candidate.strategy.rows_drawn_at_once(population.row_count) < population.row_count
             for epoch in range(ORDERS_DRAWN if population.row_count < MANY_ROWS else 1):
                 began = time.perf_counter()
-                candidate.strategy.order(population, self.experiment.profile.seed, epoch)
+                if in_pieces:
+                    next(candidate.strategy.pieces(population, self.experiment.profile.seed, epoch))
+                else:
+                    candidate.strategy.order(population, self.experiment.profile.seed, epoch)
                 seconds.append(time.perf_counter() - began)
-            self.ordering[candidate] = share * float(np.median(seconds))
+            self.ordering[candidate] = float(np.median(seconds))
         return self.ordering[candidate]
 
     def _fetch_seconds(self, candidate: Candidate) -> float:
@@ -139,9 +143,9 @@ class Stopwatch:
         if workers is not None:
             return loader_seconds(self.data, list(islice(order, 64)), workers)
         rows = np.resize(order.rows, FETCHED_ROWS)
-        features, target = self.data.features.numpy(), self.data.target.numpy()
+        features, target = (self.data.features.numpy(), self.data.target.numpy()) if self.data.stored is None else self.data.stored.arrays
         began = time.perf_counter()
-        _ = features.take(rows, axis=0), target.take(rows)
+        _ = gathered(features, rows), gathered(target, rows)
         return (time.perf_counter() - began) * candidate.batch_rows / FETCHED_ROWS
 
 

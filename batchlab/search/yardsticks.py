@@ -14,10 +14,10 @@ from batchlab.analysis.yardsticks import Numbers, Yardstick
 from batchlab.engine.backends.base import PORTIONS
 from batchlab.evaluation import row_losses
 from batchlab.experiment import MOST_TESTED, Experiment
+from batchlab.mapped import gathered
 from batchlab.search.models import TESTED_ROWS
 from batchlab.search.remembering import Remembered
 from batchlab.split import Part
-from batchlab.table import gathered
 from batchlab.table.timeline import TIMED
 from batchlab.training_data import tensors
 

@@ -4,12 +4,16 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.errors import BadInput
 from batchlab.records import Record
+
+if TYPE_CHECKING:
+    from batchlab.scattered import Scattered
 
 Indices = NDArray[np.integer]
 Step = list[Indices]
@@ -132,11 +136,18 @@ class Strategy(Record, ABC):
 
 REMEMBERED_ROWS, MOST_REMEMBERED = 2**25, 4096
 """Orders of so many rows together are remembered: every strategy and optimizer, and every stretch of a training, asks for the same ones."""
+PIECE_ROWS = 2**16
+"""A piece of an epoch's order has about so many rows: as many as a run."""
+MOST_DRAWN_WHOLE, MOST_SCATTERED = 2**22, 64
+"""The order of more rows than this is not held in memory whole: 84 MB a seed at 21 million rows."""
+_scattered: "OrderedDict[tuple[int, int, int], Scattered]" = OrderedDict()
 _remembered: "OrderedDict[tuple[int, int, int], Indices]" = OrderedDict()
 
 
 def permutation(row_count: int, seed: int, epoch: int) -> Indices:
     """Return the order of all rows in one epoch, a pure function of its arguments; not to be written to."""
+    if row_count > MOST_DRAWN_WHOLE:
+        return part_of_permutation(row_count, seed, epoch, 0, row_count)
     key = (row_count, seed, epoch)
     found = _remembered.get(key)
     if found is None:
@@ -146,6 +157,20 @@ def permutation(row_count: int, seed: int, epoch: int) -> Indices:
         while len(_remembered) * row_count > REMEMBERED_ROWS or len(_remembered) > MOST_REMEMBERED:
             _remembered.popitem(last=False)
     return found
+
+
+def part_of_permutation(row_count: int, seed: int, epoch: int, start: int, stop: int) -> Indices:
+    """Return the same order from place `start` to `stop`; of more than `MOST_DRAWN_WHOLE` rows without the rest of it."""
+    if row_count <= MOST_DRAWN_WHOLE:
+        return permutation(row_count, seed, epoch)[start:stop]
+    from batchlab.scattered import Scattered
+
+    key = (row_count, seed, epoch)
+    if key not in _scattered:
+        _scattered[key] = Scattered(row_count, generator(seed, epoch))
+        if len(_scattered) > MOST_SCATTERED:
+            _scattered.popitem(last=False)
+    return _scattered[key].rows(start, stop).astype(short(row_count), copy=False)
 
 
 def shuffled(row_count: int, rng: np.random.Generator) -> Indices:
@@ -160,6 +185,11 @@ def shuffled(row_count: int, rng: np.random.Generator) -> Indices:
 def generator(seed: int, *place: int) -> np.random.Generator:
     """Return the random numbers of one epoch, or of one part of an epoch: a stream of its own, shared with no other `place` or seed."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=place))
+
+
+def whole_steps(row_count: int, batch_rows: int) -> int:
+    """Return how many rows make a piece of an order: about as many as a run, and whole batches."""
+    return min(row_count, batch_rows * max(1, PIECE_ROWS // batch_rows))
 
 
 def ascending(row_count: int) -> Indices:

@@ -5,10 +5,7 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from batchlab.errors import BadInput
-from batchlab.strategies.base import Indices, Order, Population, Strategy, generator, in_batches, short, shuffled
-
-PIECE_ROWS = 2**16
-"""A piece of an epoch's order has about so many rows: as many as a run."""
+from batchlab.strategies.base import Indices, Order, Population, Strategy, generator, in_batches, short, shuffled, whole_steps
 
 
 class Streaming(Strategy):
@@ -39,7 +36,7 @@ class Streaming(Strategy):
         return self.batch_rows
 
     def rows_per_piece(self, row_count: int) -> int:
-        return min(row_count, self.batch_rows * max(1, PIECE_ROWS // self.batch_rows))
+        return whole_steps(row_count, self.batch_rows)
 
     def rows_drawn_at_once(self, row_count: int) -> int:
         return min(row_count, self.most_blocks(row_count) * self.block_rows)

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import AwareDatetime, ValidationError
 
 from batchlab.errors import BadInput
+from batchlab.mapped import release
 from batchlab.received import text_of
 from batchlab.records import Record
 from batchlab.table.schema import PackedTable
@@ -26,6 +27,8 @@ class Known(Record):
         """Return what there is to know of a packed table now."""
         times = table.side_column("time")
         newest = float(times.max()) if times is not None and len(times) else None
+        if times is not None:
+            release(times)
         return cls(source=table.schema.source, digest=table.schema.digest, rows=table.schema.rows, newest=newest, noticed=datetime.now(UTC))
 
     @classmethod

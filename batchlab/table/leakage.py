@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.mapped import gathered
 from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.split import Split
 from batchlab.table.alone import SCREENED, Truth, determined, missing_tells, unexplained
@@ -65,8 +66,8 @@ def sampled(table: PackedTable, split: Split) -> Sample:
     rows = split.rows("train", most)
     shuffled = np.random.default_rng(0).permutation(len(rows))
     target = table.schema.target
-    truth = Truth(target.name, np.asarray(table.target[rows])[shuffled], target.classes)
-    return Sample(np.asarray(table.features[rows])[shuffled], truth, table.schema.columns)
+    truth = Truth(target.name, gathered(table.target, rows)[shuffled], target.classes)
+    return Sample(gathered(table.features, rows)[shuffled], truth, table.schema.columns)
 
 
 def _of_features(sample: Sample) -> list[Leak]:
@@ -129,7 +130,7 @@ def _of_numbers(table: PackedTable) -> list[Leak]:
     if len(table.schema.columns) < 2 or rows < COUNTED_ROWS // 10:
         return []
     places = np.unique(np.linspace(0, rows - 1, COUNTED_ROWS).astype(np.int64))
-    apart = np.asarray(table.features[places], np.float64) - places[:, None]
+    apart = gathered(table.features, places).astype(np.float64) - places[:, None]
     same = dict(zip(table.schema.packed_names, (apart == apart[0]).all(axis=0), strict=True))
     numbered = [column.name for column in table.schema.columns if column.kind != "datetime" and same[column.packed_names[0]]]
     said = "numbers the rows of the source, so that new rows have values that no training row had; leave it out unless it means something"

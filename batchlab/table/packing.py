@@ -141,6 +141,7 @@ def _pack(job: Job) -> None:
             _pass(job, packer)
         finally:
             packer.close()
+            _give_back()
         _check_rows(job, packer)
         target = _finish(job, packer, draft)
         draft.become(job.digest, (file for part, file in packer.files.items() if part != "target" or not target.classes))
@@ -165,6 +166,13 @@ def _pass(job: Job, packer: Packer) -> None:
             seconds = (time.perf_counter() - began) / (packer.source_rows - before) * rows
             size = _check_space(job, packer, rows)
             job.listener.on_estimate(f"Packing about {rows:,} rows × {packer.width} columns: {size / 1e9:.2g} GB, about {seconds:,.0f} s.")
+
+
+def _give_back() -> None:
+    """Return to the system what Arrow keeps for further batches."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
 
 
 def one_ahead(items: Iterator[Item]) -> Iterator[Item]:

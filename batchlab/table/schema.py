@@ -1,7 +1,6 @@
 """What a packed table holds, as JSON beside it, and the table itself."""
 
 import math
-import mmap
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from batchlab.errors import BadInput
+from batchlab.mapped import portion
 from batchlab.received import json_of, mapped, refusing, text_of
 from batchlab.records import Record
 from batchlab.sealing import check_sealed
@@ -29,20 +29,6 @@ KINDS = {
 }
 """The types of what a packed table holds, as packing writes them."""
 ROWS_AT_ONCE = 2**20
-LARGE_BYTES, GATHERED_ROWS = 2**26, 2048
-"""From so many bytes on, rows of a mapped array are gathered so many at a time, and its pages given back in between."""
-
-
-def gathered(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Return `array[rows]`; of a large array in a file no page stays in this process's memory."""
-    handle = getattr(array.base if isinstance(array.base, np.memmap) else array, "_mmap", None)
-    if array.nbytes < LARGE_BYTES or handle is None or not hasattr(mmap, "MADV_DONTNEED"):
-        return np.asarray(array[rows])
-    found = np.empty((len(rows), *array.shape[1:]), array.dtype)
-    for start in range(0, len(rows), GATHERED_ROWS):
-        found[start : start + GATHERED_ROWS] = array[rows[start : start + GATHERED_ROWS]]
-        handle.madvise(mmap.MADV_DONTNEED)
-    return found
 
 
 class ColumnFacts(Record):
@@ -169,7 +155,7 @@ class PackedTable:
         """Raise BadInput for class numbers that no class has: whoever looks them up would look elsewhere."""
         most = len(self.schema.target.classes)
         for start in range(0, self.schema.rows, ROWS_AT_ONCE) if most else ():
-            numbers = self.target[start : start + ROWS_AT_ONCE]
+            numbers = portion(self.target, start, start + ROWS_AT_ONCE)
             if self.target.dtype.kind != "i" or numbers.min() < 0 or numbers.max() >= most:
                 raise BadInput(f"'{self.path / 'target.npy'}' holds other numbers than those of {most} classes; {_again(self.path)}.")
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.assigning import EVERY, PARTS, UNUSED
+from batchlab.mapped import gathered, portion
 from batchlab.serving.batchlab_serving import DAY
 from batchlab.split import ROWS_AT_ONCE, Split
 from batchlab.table.schema import PackedTable
@@ -72,7 +73,7 @@ def _times(table: PackedTable, order: Order, rows: NDArray[np.int64], features: 
     """Return the time of each sampled row, its column, and whether it is a date."""
     side, place = table.side_column("time"), 0
     if side is not None:
-        return order.column or "time", side.dtype == np.int64, np.asarray(side[rows], np.float64)
+        return order.column or "time", side.dtype == np.int64, gathered(side, rows).astype(np.float64)
     for column in () if order.timed else table.schema.columns:
         if column.kind == "datetime" and column.parts[0] == "days" and np.isfinite(features[:, place]).any():
             return column.name, True, features[:, place].astype(np.float64) * DAY
@@ -121,7 +122,7 @@ def _all_spans(table: PackedTable, split: Split) -> dict[str, tuple[float, float
     side, found = table.side_column("time"), dict[str, tuple[float, float]]()
     for start in range(0, table.schema.rows, ROWS_AT_ONCE):
         stop = min(start + ROWS_AT_ONCE, table.schema.rows)
-        times = np.arange(start, stop) if side is None else side[start:stop]
+        times = np.arange(start, stop) if side is None else portion(side, start, stop)
         for part, (low, high) in _spans(np.asarray(times, np.float64), np.asarray(split.labels[start:stop])).items():
             before = found.get(part, (low, high))
             found[part] = min(before[0], low), max(before[1], high)
