@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# A process a core: most of what tests wait for are processes of their own.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check ui server server-postgres bench bench-tables bench-retraining verdicts lock browser postgres test-browser clean
+.PHONY: help setup demo test test-slow check ui server server-postgres bench bench-tables bench-retraining faults verdicts lock browser postgres test-browser clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -28,7 +30,7 @@ demo: $(READY) ## The verdict on the lesson's prices and on diabetes
 	@echo "Open the MLflow UI with: make ui   (it prints the address to open)"
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-slow: $(READY) ## Run the tests that take long: whole stories, kills at random moments, both databases
 	$(BIN)/python -m pytest -m slow --timeout 1200
@@ -71,6 +73,9 @@ postgres: ## Install PostgreSQL, for server-postgres and the tests (Debian, Ubun
 
 test-browser: $(READY) browser ## Install a browser and run the tests that need one
 	$(BIN)/python -m pytest tests/test_browser.py
+
+faults: $(READY) ## Disturb real comparisons in every way that docs/reliability.md names; hours, or FAULTS="--kills 50"
+	$(BIN)/python -m benchmarks.faults faults $(FAULTS)
 
 verdicts: $(READY) ## Whether verdicts hold: data sets × limits, Optuna, coverage; 6 hours, or STAGES="--stages short"; writes docs/verdicts.md
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r benchmarks/requirements.lock

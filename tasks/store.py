@@ -111,6 +111,7 @@ def _opened() -> "MlflowClient":
     if address.is_server(tracking_uri()):
         address.check_admits(tracking_uri())
     else:
+        _define_tables()
         with FileLock(folder() / ".initialising.lock"):
             _make_database()
     return mlflow.MlflowClient(tracking_uri())
@@ -125,6 +126,17 @@ def _set_tracking_uri() -> None:
     os.environ.pop(address.VARIABLE, None)
     if given is not None:
         os.environ[address.VARIABLE] = given
+
+
+def _define_tables() -> None:
+    """Define all of MLflow's tables before any is used: a thread that imports some while another uses those that refer to them would break
+    them for good ("mappers failed to initialize")."""
+    import mlflow.store.model_registry.dbmodels.models
+    import mlflow.store.tracking.dbmodels.models
+    import mlflow.store.workspace.dbmodels.models  # noqa: F401
+    from mlflow.store.db.base_sql_model import Base
+
+    Base.registry.configure()
 
 
 def _make_database() -> None:

@@ -280,7 +280,7 @@ def test_a_training_compiles_no_kernel_that_warming_has_not() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the high-water mark of memory is reset through Linux's /proc")
-@pytest.mark.parametrize("backend", ["kernels", "torch"])
+@pytest.mark.parametrize("backend", ["kernels", pytest.param("torch", marks=pytest.mark.slow)])
 def test_a_sweep_stays_within_the_memory_it_is_given(backend: str) -> None:
     """In a process of its own: 40 replicas of a network of a million weights, of which a few fit at a time."""
     script = f"""

@@ -382,6 +382,7 @@ def test_ctrl_c_while_settings_are_recorded_keeps_the_verdict_and_leaves_the_res
     assert len(statuses(mlruns)) == 1 + len(kept)
 
 
+@pytest.mark.slow
 def test_ctrl_c_before_anything_is_known_leaves_its_runs_killed(server: LocalServer, mlruns: Path, tmp_path: Path) -> None:
     custom = ["--set", "model.kind=custom", "--set", "model.factory=tests.networks:slow"]
     process = _racing(mlruns, tmp_path, *custom, until="first look")
@@ -457,6 +458,7 @@ def test_other_settings_and_fresh_ones_do_not_take_up_a_killed_comparison(server
     assert len(list((mlruns / "unfinished").glob("*/known.npz"))) >= 1
 
 
+@pytest.mark.slow
 def test_odd_names_and_labels_go_through_with_every_class_counted(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
     labels = np.array(["a:b", "a;b", "$_a_$", "x" * 300, "\u732b/.."])[np.arange(200) % 5]
     rng = np.random.default_rng(0)

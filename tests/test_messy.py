@@ -337,7 +337,7 @@ def test_a_file_with_another_ending_or_without_content_is_refused(ending: str, t
         nothing_is_left(path.parent / "tables")
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("ending", [pytest.param("csv", marks=pytest.mark.slow), "parquet"])
 def test_ten_thousand_columns_are_packed_in_bounded_time_and_memory(ending: str, tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(150, 10_000)).round(4)
     frame = pd.DataFrame(values, columns=[f"c{number}" for number in range(10_000)])
@@ -443,6 +443,7 @@ def recorded(name: str, folder: Path, frame: pd.DataFrame) -> tuple[str, np.ndar
     return uri, (outputs.softmax(1) if target == "band" else unscaled).numpy()
 
 
+@pytest.mark.slow
 def test_a_thousand_batches_of_raw_rows_in_any_order_of_columns_get_the_training_pipelines_predictions(tmp_path: Path) -> None:
     from tasks import store
 

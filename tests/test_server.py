@@ -27,6 +27,7 @@ from tasks.retrying import may_pass
 from tests.conftest import SMALL, Command, command_path
 
 
+@pytest.mark.slow
 def test_many_that_ask_at_once_get_one_server(tmp_path: Path) -> None:
     environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
     code = "from flows import local_server; s = local_server.started(); s.wait(); print(s.process.pid, s.port)"
@@ -136,6 +137,7 @@ def _of_flow_run(server: LocalServer, flow_run_id: str) -> list[dict[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_deployment_run_with_bad_input_or_a_wrong_parameter_fails(server: LocalServer, worker: local_server.Process) -> None:
     with pytest.raises(local_server.ServerError):
         local_worker.prefect(server, "deployment", "run", "comparison/default", "--param", "profile=leson", "--watch")

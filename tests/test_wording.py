@@ -124,14 +124,15 @@ def test_what_people_type_that_left_the_race_is_named_with_when_and_both_losses(
     left = behind.of(typed.label).left
     assert left is not None
     own, leaders = (f"{loss * found.loss_unit:.4g}" for loss in (left.loss, left.leader_loss))
-    said = f"What people type: {typed.label} was behind after {left.rows:,} rows: loss {own} against the leader's {leaders}; notebook"
+    label = typed.label.removeprefix("typed ")
+    said = f"What people type: {label} was behind after {left.rows:,} rows: loss {own} against the leader's {leaders}; batch 10"
     assert said in verdict_text(behind)
 
 
 def test_what_people_type_that_time_left_unconfirmed_is_not_compared(searched: Search, found: Findings) -> None:
     typed = found.typed[0].candidate
     short = again(searched, without(searched.known, typed.setting)).findings
-    words = verdict_text(short).split(f"{typed.label} was ")[1].split(";")[0]
+    words = verdict_text(short).split(f"{typed.label.removeprefix('typed ')} was ")[1].split(";")[0]
     assert re.match(r"(behind|not confirmed for lack of time|left for lack of time)", words)
     assert "cannot be told" not in words
 
