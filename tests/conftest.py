@@ -115,6 +115,12 @@ def imported(done: "subprocess.CompletedProcess[str]") -> set[str]:
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
 
 
+def complaints(done: "subprocess.CompletedProcess[str]") -> int:
+    """Return how many lines of complaint a command ended with; on a slow machine lines of progress come before."""
+    lines = done.stderr.splitlines()
+    return len(lines) - next((number for number, line in enumerate(lines) if line.startswith(("error:", "failed:"))), len(lines))
+
+
 def command_path() -> str:
     """Return the installed `batchlab` of the interpreter that runs the tests."""
     return str(Path(sys.executable).with_name("batchlab"))

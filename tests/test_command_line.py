@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from batchlab.search.known import Known
 from batchlab.search.saving import load
 from flows.local_server import LocalServer
-from tests.conftest import QUICKLY, Command, command_path
+from tests.conftest import QUICKLY, Command, command_path, complaints
 from tests.terminals import Watched
 
 
@@ -288,7 +288,7 @@ def test_bad_input_ends_in_one_clear_line_with_code_2_and_no_run(
     done = batchlab("compare", *arguments)
     assert done.returncode == 2, done.stderr
     assert expected in done.stderr
-    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+    assert (done.stdout, complaints(done)) == ("", 1)
     assert statuses(mlruns) == {}
     assert not list((mlruns / "tables").glob(".packing-*"))
 
@@ -296,7 +296,7 @@ def test_bad_input_ends_in_one_clear_line_with_code_2_and_no_run(
 @pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a CUDA device, so asking for one is no error")
 def test_a_cuda_device_that_is_not_there_is_refused(batchlab: Command, mlruns: Path) -> None:
     done = batchlab("compare", "--set", "device=cuda")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert (done.returncode, complaints(done)) == (2, 1)
     assert "device 'cuda' was asked for, but torch" in done.stderr
     assert statuses(mlruns) == {}
 
@@ -304,7 +304,7 @@ def test_a_cuda_device_that_is_not_there_is_refused(batchlab: Command, mlruns: P
 def test_a_store_that_cannot_be_written_is_refused(batchlab: Command, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where the folder should be")
     done = batchlab("compare", BATCHLAB_MLRUNS=str(tmp_path / "taken"))
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert (done.returncode, complaints(done)) == (2, 1)
     assert "cannot be written" in done.stderr
 
 
@@ -496,7 +496,7 @@ def test_a_taken_port_is_refused_by_the_ui(batchlab: Command) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         done = batchlab("ui", "--port", str(taken.getsockname()[1]))
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert (done.returncode, complaints(done)) == (2, 1)
     assert "is taken; give another with --port" in done.stderr
 
 

@@ -1,6 +1,9 @@
 """`batchlab retrain`, `update` and `champion`, as a user runs them."""
 
 import json
+import os
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from batchlab.errors import BadInput
 from flows import champion_commands
 from flows.local_server import LocalServer
 from tasks import store
-from tests.conftest import TOLD_IMPORTS, Command, imported
+from tests.conftest import TOLD_IMPORTS, Command, command_path, imported
 from tests.growing import OVERRIDES, Growing, sample
 
 PROBE = sample(50, seed=3, slope=1.0).assign(day=pd.Timestamp("2020-06-01"))
@@ -90,6 +93,30 @@ def champion(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
     yield run
     store.client.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_retraining_that_is_killed_after_its_comparison_goes_on_with_it(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
+    Growing(tmp_path / "amounts").grow(2000, slope=2.0)
+    common = ["retrain", "--data", "amounts", "--target", "y", *(word for key in OVERRIDES for word in ("--set", key))]
+    environment = {**os.environ, "BATCHLAB_MLRUNS": str(mlruns)}
+    begun = subprocess.Popen([command_path(), *common], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list((mlruns / "unfinished").glob("retraining-*/comparison.json")):
+        assert begun.poll() is None, "it came to its end before it could be killed"
+        time.sleep(0.02)
+    begun.kill()
+    begun.wait()
+    again = batchlab(*common)
+    assert again.returncode == 0, again.stderr
+    assert "taking up a retraining of the same rows" in " ".join(again.stderr.split())
+    assert "The first champion." in again.stdout
+    client = MlflowClient(f"sqlite:///{mlruns / 'mlflow.db'}")
+    runs = client.search_runs([item.experiment_id for item in client.search_experiments()])
+    kinds = sorted((run.data.tags.get("batchlab.kind", ""), run.info.status) for run in runs if "batchlab.kind" in run.data.tags)
+    assert [status for kind, status in kinds if kind == "comparison"] == ["FINISHED"]
+    assert sorted(status for kind, status in kinds if kind == "retraining") == ["FINISHED", "KILLED"]
+    assert not list((mlruns / "unfinished").iterdir())
 
 
 def flow_runs(server: LocalServer, state: str, text: str) -> list[str]:
