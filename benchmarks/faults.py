@@ -24,7 +24,9 @@ from tests.faults import PATIENCE_SECONDS, Outcome, Siege, besieged, timed
 DATA = Path(__file__).resolve().parent / "faults.json"
 TARGETS = {"command": 0.5, "family": 0.4, "measuring": 0.1}
 STOPPED_SECONDS = 60
-SMALL_DISK, SMALL_MEMORY = "3m", 500 * 2**20
+SMALL_DISK, SMALL_MEMORY = "2m", 500 * 2**20
+TELLING = ("error:", "failed:", "taking up", "does not take", "could not be written", "started again", "recorded", "Killed")
+"""Lines with one of these words tell what came of a fault."""
 GROUPS = Path("/sys/fs/cgroup/memory")
 
 
@@ -131,13 +133,15 @@ def damaged_state(siege: Siege, seconds: float) -> str:
 
 
 def changed_table(siege: Siege, seconds: float) -> str:
-    """Kill, change a number of the packed table, and begin again."""
+    """Kill, change a number of the packed table, and begin again: refused; remove the table, and begin once more."""
     siege.struck("family", signal.SIGKILL, 0.6 * seconds)
     (path,) = (siege.store / "tables").glob("*/features.npy")
     content = bytearray(path.read_bytes())
     content[-3] ^= 64
     path.write_bytes(content)
-    return ended(siege.begun())
+    refused = ended(siege.begun(), 2)
+    shutil.rmtree(path.parent)
+    return f"{refused}; without it: {ended(siege.begun())}"
 
 
 def disk_full(siege: Siege, seconds: float) -> str:
@@ -179,8 +183,9 @@ def ended(process: "subprocess.Popen[str]", code: int | None = 0) -> str:
     """Wait for the command's end and return how it ended, in one line; the code has to be this one, unless any will do."""
     output, _ = process.communicate(timeout=PATIENCE_SECONDS + STOPPED_SECONDS)
     assert code is None or process.returncode == code, output
-    last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
-    return f"code {process.returncode}: {last.strip()[:300]}"
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    told = [line for line in lines if any(word in line for word in TELLING)] or lines[-1:]
+    return f"code {process.returncode}: {' / '.join(told)[:500]}"
 
 
 @contextmanager

@@ -27,11 +27,14 @@ def prepare_server(temporary: bool) -> "LocalServer | None":
 
     Returns the local one, to be waited for. With `temporary` Prefect starts one of its own for this process.
     """
-    from flows import local_server
+    from flows import leftover, local_server
 
     os.environ.update(local_server.QUIET)
+    leftover.end_leftover_servers()
     if temporary:
+        leftover.claim_temporary_server()
         os.environ["PREFECT_API_URL"] = ""
+        os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")  # that server is gone before its last lines would arrive
         return None
     url = local_server.configured_url()
     if url is not None:

@@ -26,7 +26,7 @@ UNTIMED = (
     *("--set", "search.timings=4", "--set", "train.epochs=60"),
 )
 PATIENCE_SECONDS = 240
-ORPHANS_SECONDS = 20
+ORPHANS_SECONDS = 5
 """Processes of a command that was killed are gone after so long."""
 SECONDS = ("train_seconds", "evaluation_seconds", "wall_seconds")
 
@@ -81,7 +81,7 @@ class Siege:
             with suppress(ProcessLookupError):
                 os.kill(victim, number)
         struck = time.monotonic() - began
-        lost = self.lost()
+        lost = self.lost(time.time() - struck)
         if target == "measuring":  # which a comparison outlives
             output, _ = process.communicate(timeout=PATIENCE_SECONDS)
             assert process.returncode == 0, output
@@ -91,10 +91,12 @@ class Siege:
         self.blows.append(Blow(struck, target, number.name, lost, orphans(family)))
         return target != "measuring"
 
-    def lost(self) -> float | None:
-        """Return how long ago the search last wrote what it knows: what is done again after a kill takes no longer."""
+    def lost(self, began: float) -> float | None:
+        """Return how long ago the search of the command that began then last wrote what it knows: what is done again after a kill takes no
+        longer; None before it wrote anything, and after its search."""
         written = [path.stat().st_mtime for path in (self.store / "unfinished").glob("*/*.npz")]
-        return time.time() - max(written) if written else None
+        told = any((self.store / "spool").glob("*.json"))
+        return time.time() - max(written) if written and max(written) > began and not told else None
 
     def outcome(self) -> "Outcome":
         """Return what the command left when it came to its end."""

@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from mlflow import MlflowClient
 
 from batchlab.search.known import Known
 from batchlab.search.saving import load
+from flows import leftover
 from flows.local_server import LocalServer
 from tests.conftest import QUICKLY, Command, command_path, complaints
 from tests.terminals import Watched
@@ -524,3 +526,26 @@ def test_doctor_says_what_is_there_and_what_is_missing(batchlab: Command) -> Non
     broken = batchlab("doctor", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert broken.returncode == 1
     assert "does not answer" in broken.stdout
+
+
+@pytest.mark.slow
+def test_a_temporary_server_whose_command_was_killed_is_ended_by_the_next_command(mlruns: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "BATCHLAB_MLRUNS": str(mlruns)}
+    killed = Watched([command_path(), "compare", "--no-server", "--max-minutes", "30"], tmp_path, environment)
+    killed.shows("so far ")
+    server = served_by(killed.process.pid)
+    assert server is not None
+    killed.send(signal.SIGKILL)
+    killed.process.wait(timeout=20)
+    assert server.is_running()
+    done = subprocess.run([command_path(), "compare", "--no-server", "--data", "wine", "--target", "no"], env=environment, check=False)
+    assert done.returncode == 2
+    server.wait(timeout=20)
+
+
+def served_by(command: int) -> psutil.Process | None:
+    """Return the Prefect server that a command has started for itself."""
+    for child in psutil.Process(command).children(recursive=True):
+        if leftover.SERVER in child.cmdline():
+            return child
+    return None
