@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="about so long is each training")
     given = parser.parse_args()
     data, replicas = rows(), [Trial(0.003, seed) for seed in range(8)]
+    timed(data, replicas, 1, None)  # which loads the kernels
     epochs = max(1, round(given.seconds / timed(data, replicas, 1, None)))
     ratios = []
     for number in range(given.rounds):
