@@ -27,12 +27,12 @@ def prepare_server(temporary: bool) -> "LocalServer | None":
 
     Returns the local one, to be waited for. With `temporary` Prefect starts one of its own for this process.
     """
-    from flows import leftover, local_server
+    from flows import local_server, temporary_server
 
     os.environ.update(local_server.QUIET)
-    leftover.end_leftover_servers()
+    temporary_server.end_leftovers()
     if temporary:
-        leftover.claim_temporary_server()
+        temporary_server.claim()
         os.environ["PREFECT_API_URL"] = ""
         os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")  # that server is gone before its last lines would arrive
         return None
@@ -83,10 +83,12 @@ def run_flow(flow: Callable[[], Value], on_verdict: "OnVerdict" = lambda search,
     from httpx import TransportError
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows import ending
+    from flows import ending, temporary_server
     from flows.display import SearchProgress, console
     from tasks import progress
 
+    if os.environ.get("PREFECT_API_URL") == "":
+        temporary_server.shield()
     # Nobody watches the heartbeats of a run at the command line, and ending their thread takes a second.
     with SearchProgress(console(stderr=True), on_verdict) as bars, temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         progress.listeners.append(bars)

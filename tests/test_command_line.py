@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 
 from batchlab.search.known import Known
 from batchlab.search.saving import load
-from flows import leftover
+from flows import temporary_server
 from flows.local_server import LocalServer
 from tests.conftest import QUICKLY, Command, command_path, complaints
 from tests.terminals import Watched
@@ -546,6 +546,20 @@ def test_a_temporary_server_whose_command_was_killed_is_ended_by_the_next_comman
 def served_by(command: int) -> psutil.Process | None:
     """Return the Prefect server that a command has started for itself."""
     for child in psutil.Process(command).children(recursive=True):
-        if leftover.SERVER in child.cmdline():
+        if temporary_server.SERVER in child.cmdline():
             return child
     return None
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_the_temporary_server_to_the_command(mlruns: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "BATCHLAB_MLRUNS": str(mlruns)}
+    process = Watched([command_path(), "compare", "--no-server", "--max-minutes", "30", "--json", "result.json"], tmp_path, environment)
+    process.shows("so far ")
+    process.send(signal.SIGINT)
+    code, output, shown = process.ended()
+    assert code == 0, shown
+    assert "Train with " in output
+    assert "Prefect fails" not in output + shown
+    assert set(statuses(mlruns).values()) == {"FINISHED"}
+    assert not list((mlruns / "spool").glob("*.json"))
