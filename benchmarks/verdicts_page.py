@@ -63,7 +63,8 @@ def _limits(records: Records, measured: Mapping[str, Any]) -> str:
     for key, item in records.items():
         fresh = item.get("held")
         if fresh is None:
-            rows.append([key, seconds(item["search_seconds"]), "–", "–", "–", "–", "–"])
+            known = ["–", "–"] if item["loss"] is None else [_setting(item), _loss(item["loss"])]
+            rows.append([key, seconds(item["search_seconds"]), *known, "–", "–", "–"])
             continue
         others = fresh["others"]
         worse = [other for other in others if other["detectably_worse"]]
