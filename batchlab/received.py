@@ -89,7 +89,7 @@ def arrays_of(path: Path, what: str) -> dict[str, NDArray[Any]]:
         return found
 
 
-def mapped(path: Path, what: str) -> NDArray[Any]:
+def array_of(path: Path, what: str) -> NDArray[Any]:
     """Return the array of numbers in a plain `.npy` file, mapped into memory; raises BadInput for a file that is no `what`."""
     check_plain(path)
     with refusing(path, what):

@@ -15,7 +15,7 @@ from batchlab import assigning
 from batchlab.assigning import EVERY, PARTS, UNUSED, Labels
 from batchlab.errors import BadInput
 from batchlab.mapped import portion
-from batchlab.received import mapped
+from batchlab.received import array_of
 from batchlab.records import Record
 from batchlab.table import PackedTable
 
@@ -113,7 +113,7 @@ class Split:
     @classmethod
     def open(cls, path: Path) -> "Split":
         """Read a split that `save` wrote; its labels are memory-mapped. Raises BadInput for labels that its name is not the digest of."""
-        labels, digest = mapped(path, "split"), path.stem.removeprefix("split-")
+        labels, digest = array_of(path, "split"), path.stem.removeprefix("split-")
         if labels.dtype != np.uint8 or labels.ndim != 1 or labels.max(initial=0) > UNUSED or _digest(path.parent.name, labels) != digest:
             raise BadInput(f"'{path}' is not as it was written: its digest is another; remove it, so that the rows are divided again.")
         return cls(labels, digest)

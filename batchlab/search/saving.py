@@ -70,12 +70,6 @@ def _digest(file: BinaryIO) -> bytes:
     return found.digest()
 
 
-def state_bytes(known: Known) -> int:
-    """Return the bytes of what trials can go on from: most of what is written."""
-    states = [trial.state for entry in known.standings.entries.values() for trial in entry.trials if trial.state is not None]
-    return sum(4 * state.weights.nbytes + state.memory.nbytes for state in states)
-
-
 def load(path: Path, kind: type[State]) -> State:
     """Return the state that was written to the file; raises BadInput for a damaged file, and one of another kind or version."""
     state = _read(path)

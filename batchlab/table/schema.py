@@ -13,7 +13,7 @@ from pydantic import Field
 
 from batchlab.errors import BadInput
 from batchlab.mapped import portion
-from batchlab.received import json_of, mapped, refusing, text_of
+from batchlab.received import array_of, json_of, refusing, text_of
 from batchlab.records import Record
 from batchlab.sealing import check_sealed
 from batchlab.serving.batchlab_serving import Kind, PackedColumn
@@ -145,7 +145,7 @@ class PackedTable:
 
     def _load(self, part: str) -> NDArray[Any]:
         path, kinds = self.path / f"{part}.npy", KINDS[part]
-        found = mapped(path, "column of a packed table")
+        found = array_of(path, "column of a packed table")
         shape = (self.schema.rows, len(self.schema.packed_names)) if part == "features" else (self.schema.rows,)
         if found.shape != shape or found.dtype.str not in kinds:
             raise BadInput(f"'{path}' holds {found.dtype} {found.shape} instead of {' or '.join(kinds)} {shape}; {_again(self.path)}.")
