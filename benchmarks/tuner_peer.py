@@ -83,7 +83,7 @@ class Loop:
         import optuna
 
         torch.manual_seed(self.seed)
-        torch.set_num_threads(1 if size <= ONE_THREAD else os.cpu_count() or 1)  # threads only slow small steps down
+        torch.set_num_threads(1 if size <= ONE_THREAD else len(os.sched_getaffinity(0)))  # threads only slow small steps down
         network = self.experiment.model.network(self.features.shape[1], self.outputs)
         optimizer = _optimizer(network, kind, rate)
         seen, look, loss = 0, FIRST_LOOK, float("inf")

@@ -7,7 +7,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,8 +47,11 @@ def process_of(pid: int) -> Process:
     return Process(pid, psutil.Process(pid).create_time())
 
 
-def spawn(command: list[str], log: Path, environment: dict[str, str]) -> Process:
-    """Start a command that outlives this process, its output appended to `log`, which only its owner may read."""
+def spawn(command: list[str], log: Path, environment: dict[str, str], inherited: Sequence[int] = ()) -> Process:
+    """Start a command that outlives this process, its output appended to `log`, which only its owner may read.
+
+    It inherits the open files whose numbers are in `inherited`, and no others.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     log.touch(mode=0o600)
     with log.open("ab") as output:
@@ -58,6 +61,7 @@ def spawn(command: list[str], log: Path, environment: dict[str, str]) -> Process
             stdout=output,
             stderr=output,
             start_new_session=True,
+            pass_fds=inherited,
             env={**os.environ, **QUIET, **environment},
         )
     return process_of(child.pid)
@@ -116,6 +120,31 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def listening(*wanted: int | None) -> socket.socket:
+    """Return a socket that listens on the first wanted port of loopback that is free, or on any; nobody can take it from then on."""
+    for port in (*wanted, 0):
+        if port is not None:
+            found = socket.socket()
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                found.bind((HOST, port))
+                found.listen()
+                return found
+            found.close()
+    raise ServerError(f"no port of {HOST} is free.")
+
+
+def listens(process: Process, port: int) -> bool:
+    """Whether it is this process or a child of it, and no other, that listens on the port of loopback."""
+    with suppress(psutil.Error):
+        family = psutil.Process(process.pid)
+        for member in (family, *family.children(recursive=True)):
+            found = member.net_connections("tcp")
+            if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in found):
+                return True
+    return False
 
 
 def free_port(*wanted: int | None) -> int:

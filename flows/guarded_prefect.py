@@ -1,19 +1,23 @@
 """Prefect's server as `prefect server start` runs it, behind a check it lacks: which host was asked, and which page asks.
 
 Without it any web page could make the visitor's browser start flow runs: by a plain POST or a web socket, which no CORS setting stops,
-or under a host name that it points at this machine. `uvicorn --factory flows.guarded_prefect:app` runs it; its own pages are at
-the addresses in PREFECT_SERVER_CORS_ALLOWED_ORIGINS.
+or under a host name that it points at this machine. `uvicorn --factory flows.guarded_prefect:app` runs it, and
+`python -m flows.guarded_prefect FD` does on the socket that is open as FD; its own pages are at the addresses in
+PREFECT_SERVER_CORS_ALLOWED_ORIGINS.
 
 It also looks for work of its own more seldom: steps are timed beside it. What settings can slow down is in flows/local_server.py.
 """
 
 import asyncio
+import socket
+import sys
 from collections.abc import Collection
 from datetime import timedelta
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+import uvicorn
 from burner_redis import PubSub  # type: ignore[import-untyped]
 from docket import Worker
 from prefect.server.api import background_workers
@@ -75,3 +79,7 @@ def from_own_pages(server: ASGIApp, origins: Collection[str]) -> ASGIApp:
             await PlainTextResponse(refusal, 403)(scope, receive, send)
 
     return guarded
+
+
+if __name__ == "__main__":
+    uvicorn.Server(uvicorn.Config(app, factory=True, log_level="warning")).run(sockets=[socket.socket(fileno=int(sys.argv[1]))])

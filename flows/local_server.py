@@ -113,8 +113,7 @@ def started(database: PostgresServer | None = None) -> LocalServer:
                 raise found.misplaced()
             return found
         last = _last()
-        port = background.free_port(last.port if last else None, USUAL_PORT)
-        server = _spawned(port, database)
+        server = _spawned(last.port if last else None, database)
         background.remember(NAME, server)
         return server
 
@@ -136,7 +135,16 @@ def _last() -> LocalServer | None:
         return None
 
 
-def _spawned(port: int, database: PostgresServer | None) -> LocalServer:
+def _spawned(wanted: int | None, database: PostgresServer | None) -> LocalServer:
+    """Start the server on a port that is its own already: two that start at once, of two homes, do not meet on one."""
+    with background.listening(wanted, USUAL_PORT) as listener:
+        port = int(listener.getsockname()[1])
+        command = [sys.executable, "-m", "flows.guarded_prefect", str(listener.fileno())]
+        process = spawn(command, log_file(), _environment(port, database), [listener.fileno()])
+    return LocalServer(process, port, *((None, None) if database is None else (database.place, database.folder)))
+
+
+def _environment(port: int, database: PostgresServer | None) -> dict[str, str]:
     origins = [f"http://{name}:{port}" for name in (HOST, "localhost")] + [item for item in os.environ.get(ORIGINS, "").split(",") if item]
     environment = {
         "PREFECT_API_URL": f"http://{HOST}:{port}/api",
@@ -148,9 +156,7 @@ def _spawned(port: int, database: PostgresServer | None) -> LocalServer:
         environment |= database.environment
         environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database.url("asyncpg", "prefect", "prefect")
         environment["PREFECT_SERVER_API_AUTH_STRING"] = password_of(database.cluster)
-    command = [sys.executable, "-m", "uvicorn", "--factory", "flows.guarded_prefect:app", "--log-level", "warning"]
-    process = spawn([*command, "--host", HOST, "--port", str(port)], log_file(), environment)
-    return LocalServer(process, port, *((None, None) if database is None else (database.place, database.folder)))
+    return environment
 
 
 def seldom(chosen: Mapping[str, str]) -> dict[str, str]:

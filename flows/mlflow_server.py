@@ -46,7 +46,8 @@ class MlflowServer:
 
     def wait(self) -> None:
         """Return when the server answers; raise ServerError when it dies or takes longer than two minutes."""
-        background.wait(self.healthy, self.process, f"the MLflow server did not start; its log is {background.log_file(NAME)}.")
+        failure = f"the MLflow server did not start; its log is {background.log_file(NAME)}."
+        background.wait(lambda: background.listens(self.process, self.port) and self.healthy(), self.process, failure)
 
 
 def guards(port: int) -> list[str]:

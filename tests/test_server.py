@@ -21,7 +21,7 @@ from prefect.states import Failed
 from sqlalchemy.exc import OperationalError
 
 from batchlab.errors import BadInput
-from flows import guarded_prefect, local_server, local_worker
+from flows import background, guarded_prefect, local_server, local_worker
 from flows.local_server import LocalServer
 from tasks.retrying import may_pass
 from tests.conftest import SMALL, Command, command_path
@@ -45,6 +45,18 @@ def test_many_that_ask_at_once_get_one_server(tmp_path: Path) -> None:
         stopped = subprocess.run([command_path(), "server", "stop"], env=environment, capture_output=True, text=True, check=True).stdout
     assert "server stopped" in stopped
     assert not psutil.pid_exists(int(answers.pop().split()[0]))
+
+
+def test_servers_that_start_at_once_in_two_homes_each_have_a_port_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = []
+    try:
+        for name in ("one", "other"):
+            monkeypatch.setenv("PREFECT_HOME", str(tmp_path / name))
+            servers.append(local_server.started())
+        assert [[background.listens(of.process, at.port) for at in servers] for of in servers] == [[True, False], [False, True]]
+    finally:
+        for server in servers:
+            background.end(server.process)
 
 
 def test_the_server_looks_for_work_of_its_own_seldom_unless_the_user_says_how_often(server: LocalServer) -> None:
