@@ -1,6 +1,7 @@
 """What a comparison shows in a terminal: narrow, short, the verdict last; and all of it with --wide."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -51,7 +52,8 @@ def test_nothing_of_the_verdict_is_cut(searched: Search, variant: str) -> None:
 
 
 def test_the_narrow_table_has_the_recommended_setting_first_every_strategys_best_and_what_people_type(searched: Search) -> None:
-    found, lines = searched.findings, brief(searched.findings)
+    found = replace(searched.findings, yardsticks=[])
+    lines = brief(found)
     labels = [line.item.candidate.label for line in lines]
     assert len(labels) <= MOST_LINES
     assert labels[0] == found.best.candidate.label if found.best is not None else False
@@ -59,6 +61,15 @@ def test_the_narrow_table_has_the_recommended_setting_first_every_strategys_best
     assert {item.candidate.label for item in found.typed} <= set(labels)
     assert labels == [item.candidate.label for item in ranked(found) if item.candidate.label in labels]
     assert [line.cells[-1] for line in lines].count("recommended") == 1
+
+
+def test_what_a_yardstick_beats_is_the_best_of_these_and_not_recommended(searched: Search) -> None:
+    found = searched.findings
+    beaten = replace(found, yardsticks=[item.model_copy(update={"beats": True, "difference": -0.5}) for item in found.yardsticks])
+    notes = [line.cells[-1] for line in brief(beaten)]
+    assert found.yardsticks
+    assert notes[0] == "best of these"
+    assert "recommended" not in notes
 
 
 def test_where_there_is_no_room_the_strategies_that_come_last_are_left_out(searched: Search) -> None:

@@ -226,7 +226,7 @@ def test_the_last_value_of_a_random_walk_beats_every_setting_and_the_second_line
     second = verdict.text.splitlines()[1]
     assert second.startswith(f"The last known value has a test loss of {last.test_loss:.4g} against {verdict.test_loss:.4g}, ")
     assert "lower (95% CI " in second
-    assert ": use that, unless a longer training or another model does better." in second
+    assert ": use that rather than this training, unless a longer one or another model does better." in second
     assert "No yardstick" not in verdict.text
     assert "better</span>" in yardsticks_table(search.findings, "y²")
 
@@ -344,7 +344,7 @@ def test_what_is_particular_of_a_yardstick_is_said_with_it(found: Findings) -> N
     second = verdict_text(replace(found, yardsticks=[found.yardsticks[-1].model_copy(update=said)])).splitlines()[1]
     assert second.startswith("Scikit-learn's gradient boosting with defaults (30 of its 100 rounds) has a test loss of ")
     assert ", 50% lower (95% CI 25 to 75%), fitted in " in second
-    assert " on 100 of 265 rows: use that, " in second
+    assert " on 100 of 265 rows: use that rather than this training, " in second
 
 
 def test_nothing_is_claimed_on_the_rows_that_were_trained_on(experiment: Make) -> None:

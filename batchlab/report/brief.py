@@ -52,7 +52,7 @@ def _note(found: Findings, item: Finding) -> str:
     """Return what to know of a setting in two or three words."""
     choice, outcome = found.choice, item.outcome
     if item is found.best:
-        return "recommended"
+        return "best of these" if any(yardstick.beats for yardstick in found.yardsticks) else "recommended"
     if outcome.status == "diverged":
         return "diverged"
     if outcome.status == "behind" or choice is None:

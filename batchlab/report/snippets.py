@@ -13,6 +13,8 @@ from batchlab.strategies.growing import Growing
 if TYPE_CHECKING:
     from batchlab.results import TrainingFacts, Verdict
 
+SCALED = """numbers less their mean over their spread, categories one-hot,
+#   dates as days and phases, gaps as the mean beside an input that says so; the saved model does all this itself"""
 CRITERIA = {"mse": "nn.MSELoss", "huber": "nn.HuberLoss", "cross_entropy": "nn.CrossEntropyLoss"}
 
 
@@ -28,7 +30,7 @@ def code_of(verdict: "Verdict", library: str) -> str:
 
 
 def _takes(facts: "TrainingFacts") -> str:
-    inputs = "numbers less their mean over their spread, categories one-hot" if facts.scaled else "as they are"
+    inputs = SCALED if facts.scaled else "as they are"
     target = "class numbers from 0" if facts.loss == "cross_entropy" else "likewise" if facts.scaled else "as it is"
     return f"# X [rows, {facts.inputs}]: the training rows' inputs, {inputs}\n# y [rows]: the target, {target}"
 

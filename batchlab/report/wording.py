@@ -111,7 +111,7 @@ def _beaten(found: "Findings") -> list[str]:
     some = f" on {item.rows:,} of {item.of_rows:,} rows" if item.rows < item.of_rows else ""
     also = f" {sentence(listed(others))} {'is' if len(others) == 1 else 'are'} better too." if others else ""
     compared = f"{sentence(_named(item))} has a test loss of {_beside_test_loss(found, item)}, fitted in {seconds(item.seconds)}{some}"
-    return [f"{compared}: use that, unless a longer training or another model does better.{also}"]
+    return [f"{compared}: use that rather than this training, unless a longer one or another model does better.{also}"]
 
 
 def _unbeaten(found: "Findings") -> list[str]:
