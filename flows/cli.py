@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -164,7 +164,7 @@ def main() -> None:
         _leave(FAILED, f"failed: {type(error).__name__}: {error} (BATCHLAB_TRACEBACK=1 shows where)")
 
 
-def _leave(code: int, message: str = "") -> None:
+def _leave(code: int, message: str = "") -> NoReturn:
     """End the process with its exit functions but without tearing down the interpreter, which takes torch two seconds."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C finds the end already under way

@@ -1,6 +1,6 @@
 """`batchlab retrain` and `batchlab update`: keep a model retrained, once and by hand."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -83,7 +83,8 @@ def _run(
         _make_ready(running.prepare_server(no_server), sure_to_train=standing.mark is None)
         from flows.retraining import retraining
 
-        result = running.run_flow(lambda: retraining(name=name, profile=profile, mode=mode, **arguments))
+        ended = running.run_flow(lambda: retraining(name=name, profile=profile, mode=mode, **arguments))
+        result = cast("Retraining", ended)  # Prefect hands out what the state holds
     show(console(), result)
     options.write_json(json_file, result.model_dump_json(indent=2))
 

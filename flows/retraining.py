@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 from prefect import flow
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from batchlab.config import load_profile

@@ -75,7 +75,8 @@ def loaded(uri: str) -> "PyFuncModel":
     before = list(sys.path)
     sys.modules.pop(CARRIED, None)
     try:
-        return mlflow.pyfunc.load_model(uri)
+        model: PyFuncModel = mlflow.pyfunc.load_model(uri)
+        return model
     finally:
         sys.path[:] = before
         sys.modules.pop(CARRIED, None)

@@ -75,15 +75,16 @@ class Models:
         """Let MLflow save the first model."""
         import mlflow
         from mlflow.models import ModelSignature
-        from mlflow.types import ColSpec, Schema
+        from mlflow.types import ColSpec, Schema, TensorSpec
         from mlflow.types.schema import AnyType
 
         from batchlab.serving import batchlab_serving
 
         schema = self.experiment.table.schema
         types = {column.name: type_of(column) for column in schema.columns}
-        inputs = [ColSpec(AnyType(), name) for name in types]  # any number: MLflow takes no int64 for a double, nor 2.5 for a long
-        outputs = [ColSpec("double", name) for name in (schema.target.classes or (schema.target.name,))]
+        # Of any number: MLflow takes no int64 for a double, nor 2.5 for a long.
+        inputs: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), name) for name in types]
+        outputs: list[ColSpec | TensorSpec] = [ColSpec("double", name) for name in (schema.target.classes or (schema.target.name,))]
         mlflow.pyfunc.save_model(
             path=str(place),
             loader_module=model_files.CARRIED,

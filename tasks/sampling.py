@@ -25,7 +25,7 @@ def sampling(run_id: str) -> Iterator[None]:
         monitor.finish()
 
 
-class _Sampler(SystemMetricsMonitor):  # type: ignore[misc]
+class _Sampler(SystemMetricsMonitor):
     """MLflow's measurements without its server."""
 
     def monitor(self) -> None:

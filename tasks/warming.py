@@ -2,7 +2,9 @@
 
 import importlib
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 # Named here is what MLflow, torch.export and matplotlib would import by themselves at first use, in the order of need.
 LATER = ("mlflow.pyfunc", "torch.export._trace", "sklearn.feature_selection", "sklearn.metrics", "matplotlib.figure")
@@ -22,6 +24,8 @@ def _all(spare_memory: bool) -> None:
     from batchlab.engine.backends.numba_cpu import warm
     from tasks import store
 
-    for part in (store.client, warm, *(lambda name=name: importlib.import_module(name) for name in (() if spare_memory else LATER))):
+    later = [partial(importlib.import_module, name) for name in (() if spare_memory else LATER)]
+    parts: list[Callable[[], object]] = [store.client, warm, *later]
+    for part in parts:
         with suppress(Exception):  # told by whoever needs it
             part()

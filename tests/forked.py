@@ -26,7 +26,13 @@ from batchlab.split import split
 from batchlab.table import pack
 
 UNTIMED = ("search.max_minutes=inf", "search.objective=loss", "search.rates=3", "search.tuning_seeds=2", "search.seeds=3")
-UNTIMED += ("search.timings=4", "search.batch_rows=[8,32]", "search.optimizers=['sgd', 'adamw']", "search.yardsticks=false", "train.epochs=30")
+UNTIMED += (
+    "search.timings=4",
+    "search.batch_rows=[8,32]",
+    "search.optimizers=['sgd', 'adamw']",
+    "search.yardsticks=false",
+    "train.epochs=30",
+)
 STRATEGIES = ["full_batch", "accumulated", "mini_batch", "growing"]
 LEAST_SECONDS, SHARE = 0.02, 0.3
 MOST_KILLS = 25
