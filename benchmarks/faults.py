@@ -11,18 +11,22 @@ import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks import machine
 from tests.faults import PATIENCE_SECONDS, Outcome, Siege, besieged, timed
 
 DATA = Path(__file__).resolve().parent / "faults.json"
 TARGETS = {"command": 0.5, "family": 0.4, "measuring": 0.1}
+KILLS = ("searches", "kills")
 STOPPED_SECONDS = 60
 SMALL_DISK, SMALL_MEMORY = "2m", 500 * 2**20
 TELLING = ("error:", "failed:", "taking up", "does not take", "could not be written", "started again", "recorded", "Killed")
@@ -36,8 +40,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where stores go; emptied of what each fault left there")
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=300, help="begin no new comparison after so long")
-    parser.add_argument("--faults", nargs="*", default=[*FAULTS, "kills"], choices=[*FAULTS, "kills"])
+    parser.add_argument("--faults", nargs="*", default=[*FAULTS, *KILLS], choices=[*FAULTS, *KILLS])
     given = parser.parse_args()
+    if "searches" in given.faults:
+        searches(given.folder / "searches", given.kills, given.minutes)
+    if set(given.faults) <= {"searches"}:
+        return
     calm = Siege(given.folder / "undisturbed")
     shutil.rmtree(calm.folder, ignore_errors=True)
     seconds = timed(lambda: calm.struck("command", signal.SIGKILL, PATIENCE_SECONDS))
@@ -88,6 +96,13 @@ def kills(folder: Path, undisturbed: Outcome, seconds: float, most: int, until: 
             "blows": blows,
         }
         kept("kills", record)
+
+
+def searches(folder: Path, most: int, minutes: float) -> None:
+    """Kill searches alone, without their commands, which takes a tenth of the time; in a process that never had threads, since it forks."""
+    command = [sys.executable, "-m", "tests.forked", str(folder), "--kills", str(most), "--minutes", str(minutes)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    kept("searches", json.loads(done.stdout.splitlines()[-1]))
 
 
 def stopped_for_a_minute(siege: Siege, seconds: float) -> str:
@@ -179,6 +194,60 @@ def out_of_memory(siege: Siege, seconds: float) -> str:
     return f"{said}; with room: {ended(siege.begun())}"
 
 
+def clock_set_back(siege: Siege, seconds: float) -> str:
+    """Set the clock that the command and its processes see three hours back in mid-search."""
+    clock = faked_clock(siege)
+    process = siege.begun()
+    time.sleep(0.4 * seconds)
+    clock.write_text("-3h")
+    return ended(process)
+
+
+def a_day_before(siege: Siege, seconds: float) -> str:
+    """Kill, set the clock a day back, and begin again."""
+    clock = faked_clock(siege)
+    siege.struck("command", signal.SIGKILL, 0.6 * seconds)
+    clock.write_text("-1d")
+    return ended(siege.begun())
+
+
+def faked_clock(siege: Siege) -> Path:
+    """Return the file that says by how much the wall clock of the siege's commands is off."""
+    library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
+    assert library is not None, "libfaketime is not installed (Debian's package faketime)"
+    clock = siege.folder / "clock"
+    clock.write_text("+0")
+    siege.environment = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    return clock
+
+
+def loader_worker_killed(siege: Siege, seconds: float) -> str:
+    """Kill a worker of a DataLoader that is being measured, alone."""
+    process, until = siege.begun(), time.monotonic() + PATIENCE_SECONDS
+    while not (workers := loader_workers(process.pid)):
+        assert process.poll() is None, "the command ended before there was a worker"
+        assert time.monotonic() < until, "there was no worker"
+        time.sleep(0.005)
+    os.kill(workers[0], signal.SIGKILL)
+    return ended(process)
+
+
+def loader_workers(command: int) -> list[int]:
+    """Return the workers among the processes of a command: those that a forkserver forked."""
+    found = []
+    for process in psutil.Process(command).children(recursive=True):
+        with suppress(psutil.Error):
+            parent = process.parent()
+            if parent is not None and "forkserver" in " ".join(parent.cmdline()) and "forkserver" in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
+
+
 def ended(process: "subprocess.Popen[str]", code: int | None = 0) -> str:
     """Wait for the command's end and return how it ended, in one line; the code has to be this one, unless any will do."""
     output, _ = process.communicate(timeout=PATIENCE_SECONDS + STOPPED_SECONDS)
@@ -211,6 +280,9 @@ FAULTS: dict[str, Callable[[Siege, float], str]] = {
     "disk full": disk_full,
     "read-only store": read_only_store,
     "out of memory": out_of_memory,
+    "clock set back": clock_set_back,
+    "a day before": a_day_before,
+    "loader worker killed": loader_worker_killed,
 }
 
 if __name__ == "__main__":

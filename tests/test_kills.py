@@ -178,3 +178,12 @@ def test_runs_that_were_late_retrain_once(siege: Siege) -> None:
     assert siege.versions() == versions + 1 == siege.champion()
     assert {end["state_type"] for end in ends} <= {"COMPLETED", "CANCELLED"}
     assert (siege.taken_slots(), siege.running()) == (0, [])
+
+
+def test_a_search_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.forked", str(tmp_path / "searches"), "--kills", "20"]
+    done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=True)
+    tally = json.loads(done.stdout)
+    assert tally["kills"] == 20
+    assert tally["taken_up"] > 0
+    assert (tally["differing"], tally["failed"], tally["complaints"]) == ([], [], [])
