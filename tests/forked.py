@@ -35,8 +35,8 @@ UNTIMED += (
 )
 STRATEGIES = ["full_batch", "accumulated", "mini_batch", "growing"]
 LEAST_SECONDS, SHARE = 0.02, 0.3
-MOST_KILLS = 25
-"""So often at most is one search killed before it may come to its end."""
+MOST_KILLS, LONGEST = 40, 0.2
+"""So often at most is one search killed before it may come to its end, and after at most this share of the time that it takes."""
 PATIENCE_SECONDS = 600
 FORK = multiprocessing.get_context("fork")
 
@@ -86,7 +86,7 @@ def _besiege(folder: Path, tally: Tally, calm: pd.DataFrame, drawn: random.Rando
     ends = folder / "end.parquet"
     ends.unlink(missing_ok=True)
     for _ in range(most):
-        if not _joined(_begun(folder, ends), drawn.uniform(0, 0.4 * tally.undisturbed_seconds)):
+        if not _joined(_begun(folder, ends), drawn.uniform(0, LONGEST * tally.undisturbed_seconds)):
             tally.kills += 1
             tally.taken_up += any((folder / "state").glob("*.npz"))
         if ends.exists() or time.monotonic() > until:
