@@ -194,38 +194,6 @@ def out_of_memory(siege: Siege, seconds: float) -> str:
     return f"{said}; with room: {ended(siege.begun())}"
 
 
-def clock_set_back(siege: Siege, seconds: float) -> str:
-    """Set the clock that the command and its processes see three hours back in mid-search."""
-    clock = faked_clock(siege)
-    process = siege.begun()
-    time.sleep(0.4 * seconds)
-    clock.write_text("-3h")
-    return ended(process)
-
-
-def a_day_before(siege: Siege, seconds: float) -> str:
-    """Kill, set the clock a day back, and begin again."""
-    clock = faked_clock(siege)
-    siege.struck("command", signal.SIGKILL, 0.6 * seconds)
-    clock.write_text("-1d")
-    return ended(siege.begun())
-
-
-def faked_clock(siege: Siege) -> Path:
-    """Return the file that says by how much the wall clock of the siege's commands is off."""
-    library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
-    assert library is not None, "libfaketime is not installed (Debian's package faketime)"
-    clock = siege.folder / "clock"
-    clock.write_text("+0")
-    siege.environment = {
-        "LD_PRELOAD": str(library),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    return clock
-
-
 def loader_worker_killed(siege: Siege, seconds: float) -> str:
     """Kill a worker of a DataLoader that is being measured, alone."""
     process, until = siege.begun(), time.monotonic() + PATIENCE_SECONDS
@@ -280,8 +248,6 @@ FAULTS: dict[str, Callable[[Siege, float], str]] = {
     "disk full": disk_full,
     "read-only store": read_only_store,
     "out of memory": out_of_memory,
-    "clock set back": clock_set_back,
-    "a day before": a_day_before,
     "loader worker killed": loader_worker_killed,
 }
 

@@ -38,11 +38,11 @@ def _takes(facts: "TrainingFacts") -> str:
 def _leaves(verdict: "Verdict", facts: "TrainingFacts") -> str:
     """Say what to expect of the model, in the unit of `y`."""
     said = f"# keep `model`{', it has the averaged weights' if facts.averaging else ''}"
-    if verdict.loss is None or verdict.loss_ci is None:
+    if verdict.loss is None or verdict.one_training_ci is None:
         return said
-    low, high = verdict.loss_ci
+    low, high = verdict.one_training_ci
     ends = f"over {number(low / facts.loss_unit)}" if high is None else f"{number(low / facts.loss_unit)}–{number(high / facts.loss_unit)}"
-    return f"{said}; mean {facts.loss} on validation rows to expect: {number(verdict.loss / facts.loss_unit)} (95% CI {ends})"
+    return f"{said}; mean {facts.loss} on validation rows to expect: {number(verdict.loss / facts.loss_unit)} (95% of trainings: {ends})"
 
 
 def _torch(chosen: Recommended) -> str:
