@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from batchlab.report import captions, cost_pictures, curve_pictures, pictures, race_pictures
+from batchlab.analysis.estimates import Estimate
+from batchlab.report import captions, cost_pictures, critical_pictures, curve_pictures, pictures, race_pictures
 from batchlab.report.claims import claims, noise_share
 from batchlab.report.ink import lines
 from batchlab.report.page import disagreements, page, plates
@@ -259,6 +260,21 @@ def test_without_a_frontier_or_with_a_poor_one_no_critical_batch_size_is_claimed
     assert disagreements(poor) == []
 
 
+@pytest.mark.parametrize(("size", "where"), [(1e7, "above"), (0.1, "below")])
+def test_a_critical_batch_size_beyond_the_sizes_tried_is_drawn_nowhere(size: float, where: str, found: Findings) -> None:
+    fit = found.frontier
+    assert fit is not None
+    ends = {"above": f"{max(fit.batch_rows):g}", "below": f"{min(fit.batch_rows):g}"}
+    far = fit.model_copy(update={"critical_batch": Estimate(value=size, low=size / 2, high=2 * size), "misfit": 0.0})
+    beyond = replace(found, frontier=far)
+    text = " ".join(_read(_page(beyond)).text)
+    assert f"critical batch {where} {ends[where]} rows, beyond the sizes tried" in text
+    assert "critical batch size 10" not in text
+    assert disagreements(beyond) == []
+    (panel,) = critical_pictures.steps_against_rows(beyond, "y²").axes
+    assert panel.get_xlim()[0] > 0.01 * min(fit.steps)
+
+
 def test_users_words_are_text_and_neither_markup_nor_mathematics(found: Findings) -> None:
     label = '<script>alert(1)</script> $x^2$ & "co"'
     first = replace(found.settings[0], candidate=replace(found.settings[0].candidate, label=label), reason=label)
@@ -377,8 +393,9 @@ def test_every_claim_of_the_lesson_has_an_answer_with_or_without_measurements(fo
 
 def test_frontier_and_noise_scale_disagree_only_when_far_apart_and_sure(found: Findings) -> None:
     assert found.frontier is not None
-    size = found.frontier.critical_batch
-    good = found.frontier.model_copy(update={"misfit": 0.0})
+    among = found.frontier.batch_rows[0]
+    size = found.frontier.critical_batch.model_copy(update={"value": among, "low": among / 2, "high": among * 2})
+    good = found.frontier.model_copy(update={"misfit": 0.0, "critical_batch": size})
 
     def with_scale(low: float, value: float, high: float) -> list[str]:
         scale = size.model_copy(update={"low": low * size.value, "value": value * size.value, "high": high * size.value})

@@ -51,7 +51,9 @@ def test_where_no_training_takes_a_second_cost_does_not_matter_and_the_lowest_lo
     assert quick.choice.label == quick.choice.best
     _, loss, cost, *_ = verdict_text(quick).splitlines()
     assert ", the lowest of all settings; " in loss
-    assert cost.startswith("Every training takes this engine less than a second, so what one costs does not matter, and the lowest loss decides.")
+    assert cost.startswith(
+        "Every training takes this engine less than a second, so what one costs does not matter, and the lowest loss decides."
+    )
     assert "faster" not in verdict_text(quick)
     assert "as long to the target" not in verdict_text(quick)
 

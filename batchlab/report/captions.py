@@ -131,8 +131,11 @@ def of_frontier(found: Findings) -> str:
     ends = f"over batches of {number(min(fit.batch_rows))} to {number(max(fit.batch_rows))} rows"
     if fit.poor:
         return f"{critical(found)}; the dashed curve is the best fit all the same, {ends}."
+    off = f"(fit off by {math.expm1(fit.misfit):.0%})"
+    if not fit.within:
+        return f"{critical(found)}; {ends} {off}."
     said = f"larger ones save steps, down to {number(fit.smallest_steps)}; smaller ones save rows, down to {number(fit.smallest_rows)}"
-    return f"{critical(found)}; {ends}, {said} (fit off by {math.expm1(fit.misfit):.0%})."
+    return f"{critical(found)}; {ends}, {said} {off}."
 
 
 def of_noise(found: Findings) -> str:

@@ -63,13 +63,18 @@ def frontier_on(panel: "Axes", found: Findings) -> None:
 
 
 def _critical(panel: "Axes", fit: Frontier) -> None:
-    """Mark the critical batch size and, along the curve, its interval; a poor fit has none worth marking."""
+    """Mark the critical batch size and, along the curve, its interval; where the fit is poor or that is no size tried, say so instead."""
+    size = fit.critical_batch
+    if not fit.poor and not fit.within:
+        least, most = min(fit.batch_rows), max(fit.batch_rows)
+        where = f"below {number(least)}" if size.value < least else f"above {number(most)}"
+        panel.set_title(f"critical batch {where} rows, beyond the sizes tried", fontsize=USUAL, color=OTHERS[0], loc="right")
+        return
     panel.axvline(fit.smallest_steps, color=QUIET, linewidth=0.8, linestyle=":")
     panel.axhline(fit.smallest_rows, color=QUIET, linewidth=0.8, linestyle=":")
     if fit.poor:
         panel.set_title("poor fit: the points do not follow a frontier", fontsize=USUAL, color=WARNING, loc="right")
         return
-    size = fit.critical_batch
     span = np.geomspace(max(size.low, 1e-9), min(size.high, 1e15), 40)
     span = span[(span >= min(fit.batch_rows) / 1.6) & (span <= max(fit.batch_rows) * 1.6)]
     panel.plot(fit.steps_at(span), fit.steps_at(span) * span, color=OTHERS[0], linewidth=5, alpha=0.4, solid_capstyle="round")
@@ -152,7 +157,7 @@ def _trace(panel: "Axes", line: Line, top: float, start: float, shift: float) ->
 def _sizes(panel: "Axes", found: Findings) -> None:
     """Draw the critical batch size and the recommended one."""
     fit = found.frontier
-    if fit is not None and not fit.poor:
+    if fit is not None and not fit.poor and fit.within:
         size = fit.critical_batch.value
         panel.axhline(size, color=OTHERS[0], linewidth=1.3, label=f"critical batch size {number(size)}")
     if found.best is not None:

@@ -134,7 +134,7 @@ def _sizes(found: Findings) -> str:
 def disagreements(found: Findings) -> list[str]:
     """Say where noise scales measured at the target lie far from the frontier's critical batch size and do not cover it."""
     fit = found.frontier
-    if fit is None or fit.poor:
+    if fit is None or fit.poor or not fit.within:
         return []
     size, far = fit.critical_batch.value, []
     known = [line.first for line in lines(found) if line.first.noise_scale is not None and not line.first.candidate.typed]

@@ -193,7 +193,9 @@ def _cost(found: "Findings") -> list[str]:
         return []
     if choice.cheap and choice.objective in ("best", "loss"):
         tied = f" No difference detectable from {listed(choice.ties)}." if choice.ties else ""
-        return [f"Every training takes this engine less than a second, so what one costs does not matter, and the lowest loss decides.{tied}"]
+        return [
+            f"Every training takes this engine less than a second, so what one costs does not matter, and the lowest loss decides.{tied}"
+        ]
     target = f"validation loss {found.target_loss:.4g}" + ("" if found.target_given else f" (the best loss plus {found.margin:.1%})")
     if not choice.sure:
         return [_missed(found, target)]
