@@ -25,14 +25,10 @@ from batchlab.search.search import Search
 from batchlab.split import split
 from batchlab.table import pack
 
-UNTIMED = ("search.max_minutes=inf", "search.objective=loss", "search.rates=3", "search.tuning_seeds=2", "search.seeds=3")
-UNTIMED += (
-    "search.timings=4",
-    "search.batch_rows=[8,32]",
-    "search.optimizers=['sgd', 'adamw']",
-    "search.yardsticks=false",
-    "train.epochs=30",
-)
+UNTIMED = [
+    *("search.max_minutes=inf", "search.objective=loss", "search.rates=3", "search.tuning_seeds=2", "search.seeds=3"),
+    *("search.timings=4", "search.batch_rows=[8,32]", "search.optimizers=['sgd', 'adamw']", "search.yardsticks=false", "train.epochs=30"),
+]
 STRATEGIES = ["full_batch", "accumulated", "mini_batch", "growing"]
 LEAST_SECONDS, SHARE = 0.02, 0.3
 MOST_KILLS, LONGEST = 40, 0.2
@@ -43,7 +39,7 @@ FORK = multiprocessing.get_context("fork")
 
 @dataclass
 class Tally:
-    """What came of all kills: `taken_up` counts the searches that went on from a state, `known` those that knew whole parts of the race."""
+    """What came of all kills: `taken_up` counts those that left a state to go on from, `complaints` are what was said of damaged ones."""
 
     kills: int = 0
     searches: int = 0
@@ -125,7 +121,7 @@ def _searched(folder: Path, ends: Path) -> None:
         with (folder / "heard.txt").open("a") as heard:
             heard.write(f"{text}\n")
 
-    profile = load_profile("quick", data="diabetes", strategies=STRATEGIES, overrides=list(UNTIMED))
+    profile = load_profile("quick", data="diabetes", strategies=STRATEGIES, overrides=UNTIMED)
     kept = Kept(folder / "state", say, LEAST_SECONDS, SHARE)
     search = Search(_experiment(profile, folder), known=kept.known(), kept=kept)
     for part in search.parts():
