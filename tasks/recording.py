@@ -58,9 +58,9 @@ class Recording:
         return len(self.complete) / len(self.search.findings.labels)
 
     def hurried(self) -> str:
-        """Leave the settings that are not recorded yet unrecorded; returns what to tell of that."""
+        """Leave the settings that are not recorded yet, other than the recommended one, unrecorded; returns what to tell of that."""
         self.hurry.set()
-        return "the settings that are not recorded yet are left out; Ctrl-C once more leaves at once"
+        return "beside the recommended setting, those that are not recorded yet are left out; Ctrl-C once more leaves at once"
 
 
 def best_first(found: Findings) -> list[str]:
@@ -78,7 +78,7 @@ def plan_recording(search: Ended, told: Told) -> Recording:
 def record(label: str, recording: Recording) -> StrategyResult:
     """Record one setting in a child run: its numbers with intervals, its curves over draws, what its rates came to, its model and scores.
 
-    A setting whose turn comes after somebody was in a hurry, or MLflow was given up, is not recorded.
+    A setting whose turn comes after somebody was in a hurry, other than the recommended one, or after MLflow was given up, is not recorded.
     """
     return recorded_setting(label, recording)
 
@@ -90,7 +90,7 @@ def recorded_setting(label: str, recording: Recording) -> StrategyResult:
         return recording.complete[label]
     progress.begin(f"recording {label}", recording.share, recording.hurried)
     plain = result_of(item, search)
-    if recording.hurry.is_set():
+    if recording.hurry.is_set() and item is not search.findings.best:
         return plain
     result = recording.patience.tried(lambda: _in_child_run(label, item, recording), plain)
     if recording.patience.reason is None:

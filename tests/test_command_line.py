@@ -371,7 +371,7 @@ def test_ctrl_c_while_settings_are_recorded_keeps_the_verdict_and_leaves_the_res
     process.send(signal.SIGINT)
     code, output, shown = process.ended()
     assert code == 0, shown
-    assert "the settings that are not recorded yet are left out" in shown
+    assert "beside the recommended setting, those that are not recorded yet are left out" in shown
     assert output.count("Train with ") == 1
     result = json.loads((tmp_path / "result.json").read_text())
     items = [*result["strategies"], *result["typed"]]

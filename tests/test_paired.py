@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from batchlab.analysis.paired import Difference, Sample, differences
+from batchlab.search.terms import Terms
 
 Numbers = NDArray[np.float64]
 PORTIONS = 16
@@ -78,6 +79,23 @@ def test_where_means_are_equal_false_alarms_come_about_as_often_as_allowed(count
                 alarms[error] += found.low(error) > 0
     for error, seen in alarms.items():
         assert seen / runs / (count - 1) <= error * 1.5 + 0.004
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_windows_in_time_that_overlap_are_no_further_rows(told: bool) -> None:
+    """Four windows share three quarters of their rows: draws that each stand for one of them repeat what its rows happen to say."""
+    rng, runs, draws, width, alarms = np.random.default_rng(7), 2000, 20, PORTIONS, 0
+    rule = Terms(100, 1000, 10, 4, draws, False, (), rows_overlap=True)
+    windows = [draw % 4 for draw in range(draws)]
+    for _ in range(runs):
+        rows = np.exp(0.2 * rng.normal(size=(2, width + 3 * width // 4)))
+        samples = []
+        for losses in rows:
+            seen = np.array([losses[(3 - window) * width // 4 :][:width] for window in windows])
+            seen = seen * np.exp(0.01 * rng.normal(size=(draws, 1)))
+            samples.append(Sample(seen.mean(1), rule.shared(seen, windows) if told else None))
+        alarms += behind(samples)[0]
+    assert alarms / runs <= 0.035 if told else alarms / runs >= 0.15
 
 
 def test_two_settings_alone_borrow_no_certainty_from_themselves() -> None:

@@ -348,6 +348,28 @@ def test_an_edge_that_does_best_moves_and_an_inner_best_does_not() -> None:
     assert proposed(branch_of([1.0, 2, 3, 4, 5]), looks=1) == []
 
 
+def test_an_edge_that_does_best_by_luck_stays_where_it_is() -> None:
+    def of(item: Setting, losses: Sequence[float]) -> Entry:
+        marks = [0, 4096, 8192, 16_384]
+        return Entry(item, tuple(trial(item, draw, marks, [2, 1.5, 1.2, loss]) for draw, loss in enumerate(losses)))
+
+    inner, edge = of(setting(rate=0.1), [1.0, 1.1, 0.9, 1.0]), setting(rate=0.3)
+    for losses, moves in (([0.8, 1.3, 0.6, 1.2], False), ([0.79, 0.91, 0.68, 0.81], True)):
+        standings = standing(of(edge, losses), inner)
+        assert standings.leader is not None
+        assert standings.leader.setting == edge
+        found = proposals(standings, terms([edge], draws=4, new_sizes=False))
+        assert (setting(rate=1.0) in found) == moves
+
+
+def test_adam_is_proposed_no_rate_beyond_one_and_may_be_given_any() -> None:
+    for rule, proposed in ((AdamW(), False), (Adam(), False), (Sgd(), True)):
+        highest, below = setting(rate=1.0, optimizer=rule), setting(rate=0.3, optimizer=rule)
+        standings = standing(entry(highest, flat(1.0)), entry(below, flat(2.0)))
+        rates_found = {item.learning_rate for item in proposals(standings, terms([highest], new_sizes=False))}
+        assert (3.0 in rates_found, 1.7 in rates_found, 0.55 in rates_found) == (proposed, proposed, True)
+
+
 def test_where_the_rate_makes_no_difference_no_edge_moves_and_nothing_is_proposed_for_ever() -> None:
     assert proposed(branch_of([1.0] * 5)) == []
     assert proposed(branch_of([1.0, 1.0005, 1.2, 2, 3])) == []

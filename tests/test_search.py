@@ -184,6 +184,11 @@ def test_divisions_keep_groups_together_classes_in_proportion_and_time_in_order(
     found = divisions(timed, rows, 4)
     for train, validation in zip(found.train, found.validation, strict=True):
         assert when[rows[train]].max() < when[rows[validation]].min()
+        assert (np.diff(when[rows[validation]]) > 0).all()
+    terms = Search(timed).terms
+    of_rows = np.array([when[rows[places]] for places in found.validation], np.float64)
+    for column in np.asarray(terms.shared(of_rows, range(4))).T:
+        assert len(np.unique(column[np.isfinite(column)])) == 1, "a column stands for the same rows in all windows"
     stratified = make("quick", "split.kind=stratified", data="breast_cancer")
     rows = np.concatenate([stratified.split.train, stratified.split.validation])
     found = divisions(stratified, rows, 4)

@@ -40,8 +40,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Sample:
-    """Losses of one setting: `losses` `[draws]`, and the mean losses of portions of the validation rows `[draws, portions]` where these
-    rows are the same for all draws; None where every draw has rows of its own, whose scatter the draws then show."""
+    """Losses of one setting: `losses` `[draws]`, and the mean losses of portions of the validation rows `[draws, portions]` where draws
+    share these rows, NaN where a draw has not those of a portion; None where every draw has rows of its own, whose scatter the draws then
+    show."""
 
     losses: Numbers
     portions: Numbers | None = None
@@ -112,16 +113,28 @@ def _difference(sample: Sample, best: Sample, departures: tuple[Numbers, float],
     if degrees == 0:
         return Difference(value, math.inf, 1.0)
     over_draws = (prior.weight * prior.variance + (count - 1) * own) / degrees / count
-    over_rows, portions = _over_rows(sample, best, count, value)
+    over_rows, freedom = _over_rows(sample, best, count, value)
     total = over_draws + over_rows
-    lost = over_draws**2 / degrees + (over_rows**2 / (portions - 1) if portions > 1 else 0.0)
+    lost = over_draws**2 / degrees + (over_rows**2 / freedom if freedom else 0.0)
     return Difference(value, total, total**2 / lost if lost > 0 else degrees)
 
 
-def _over_rows(sample: Sample, best: Sample, count: int, value: float) -> tuple[float, int]:
-    """Return the variance of the ratio of means over validation rows, from the portions' mean differences, and how many these are."""
-    if sample.portions is None or best.portions is None or sample.portions.shape[1] < 2:
-        return 0.0, 0
-    own, other = sample.portions[:count].mean(0), best.portions[:count].mean(0)
-    departures = (own - (1 + value) * other) / other.mean()
-    return float(departures.var(ddof=1) / len(departures)), len(departures)
+def _over_rows(sample: Sample, best: Sample, count: int, value: float) -> tuple[float, float]:
+    """Return the variance of the ratio of means over validation rows, from the portions' differences, and its degrees of freedom."""
+    if sample.portions is None or best.portions is None:
+        return 0.0, 0.0
+    own, other = sample.portions[:count], best.portions[:count]
+    return variance_over_rows((own - (1 + value) * other) / np.nanmean(other))
+
+
+def variance_over_rows(portions: Numbers) -> tuple[float, float]:
+    """Return the variance of the mean of portions of rows `[draws, portions]` from how their means over draws scatter, and its degrees of
+    freedom. A portion weighs as many times as draws have it (not NaN); none without a second one."""
+    times = np.isfinite(portions).sum(0)
+    weights = times[times > 0] / times.sum()
+    pieces = 1 / float((weights**2).sum())
+    if pieces < 1.5:
+        return 0.0, 0.0
+    means = np.nanmean(portions[:, times > 0], 0)
+    spread = weights * (means - weights @ means)
+    return float(spread @ spread) * pieces / (pieces - 1), pieces - 1

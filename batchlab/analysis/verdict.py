@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from batchlab.analysis.estimates import CONFIDENCE, Estimate, LogMean, Spread, log_mean, ratio
-from batchlab.analysis.paired import Difference, Sample, differences
+from batchlab.analysis.paired import Difference, Sample, differences, variance_over_rows
 from batchlab.results import Result
 
 Objective = Literal["best", "time", "rows", "memory", "loss"]
@@ -30,7 +30,8 @@ class Outcome:
     """What was measured of one setting.
 
     `losses` `[draws]` are validation losses at the end of the trainings, infinite for one that diverged; `portions`
-    `[draws, portions]` those of portions of the validation rows, where all draws share these rows. `steps` and `rows` to the target
+    `[draws, portions]` those of portions of the validation rows, where draws share these rows (NaN where one has not those of a
+    portion). `steps` and `rows` to the target
     `[1 + resamples]` are those of the mean curve over draws, first of the draws as they are, then of draws resampled alike for all
     settings; NaN where that curve never gets there within `budget_steps` and `budget_rows`. `seconds_per_step` `[rounds]`, `peak_bytes`
     `[measurements]`, `test_loss` `[draws]`. `behind` says that it left the race and was not trained to the end.
@@ -117,9 +118,9 @@ class Outcome:
     def _about(self, variance: float, confidence: float) -> Estimate:
         if self.diverged:
             return Estimate(value=math.inf, low=0.0, high=math.inf)
-        over_rows = 0.0 if self.portions is None else float(self.portions.mean(0).var(ddof=1) / self.portions.shape[1])
+        over_rows, freedom = (0.0, 0.0) if self.portions is None else variance_over_rows(self.portions)
         total, degrees = variance + over_rows, len(self.losses) - 1
-        lost = variance**2 / degrees + (over_rows**2 / (self.portions.shape[1] - 1) if self.portions is not None else 0.0)
+        lost = variance**2 / degrees + (over_rows**2 / freedom if freedom else 0.0)
         reach = float(special.stdtrit(total**2 / lost if lost else degrees, 0.5 + confidence / 2)) * math.sqrt(total)
         return Estimate(value=self.loss, low=max(self.loss - reach, 0.0), high=self.loss + reach)
 

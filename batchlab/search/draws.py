@@ -24,6 +24,8 @@ FEWEST = 4
 """With fewer divisions than this that have rows of every class, the split's own is used for all draws."""
 SHIFTS = 4
 """Of rows in the order of time so many divisions are made, each cut a quarter of the validation period earlier."""
+IN_TIME = ("chronological", "walk_forward")
+"""The kinds of split whose divisions are such."""
 Places = NDArray[np.int32]
 
 
@@ -83,7 +85,7 @@ def divisions(experiment: Experiment, rows: NDArray[np.int64], count: int) -> Di
     """Return `count` divisions of these rows of the table (fewer of those in the order of time), as places in `rows`."""
     profile, table, sizes = experiment.profile, experiment.table, experiment.split.sizes()
     rule, share = profile.split, sizes["validation"] / len(rows)
-    if rule.kind in ("chronological", "walk_forward"):
+    if rule.kind in IN_TIME:
         return _in_time(experiment, rows)
     keys, groups = table.side_column("key"), table.side_column("group")
     classes = table.target[rows] if rule.kind == "stratified" else None
@@ -101,7 +103,8 @@ def divisions(experiment: Experiment, rows: NDArray[np.int64], count: int) -> Di
 
 
 def _in_time(experiment: Experiment, rows: NDArray[np.int64]) -> Divisions:
-    """Return windows of the past, each with the validation period after it: cut at moments a quarter of that period apart."""
+    """Return windows of the past, each with the validation period after it in the order of time: cut at moments a quarter of that period
+    apart, the latest first."""
     table, sizes = experiment.table, experiment.split.sizes()
     times, embargo = times_of(table)[rows].astype(np.float64), embargo_of(table, experiment.profile.split)
     order = np.argsort(times, kind="stable")
@@ -114,7 +117,7 @@ def _in_time(experiment: Experiment, rows: NDArray[np.int64]) -> Divisions:
         found.append((before[times[before] < times[validation[0]] - embargo], validation))
     latest = min(len(train) for train, _ in found)
     return Divisions(
-        np.array([np.sort(train[-latest:]) for train, _ in found], np.int32), np.array([np.sort(places) for _, places in found], np.int32)
+        np.array([np.sort(train[-latest:]) for train, _ in found], np.int32), np.array([places for _, places in found], np.int32)
     )
 
 

@@ -90,14 +90,14 @@ def outcome_of(
     unit, diverged = ground.experiment.loss_unit, any(result.diverged_at is not None for result in results)
     steps, rows = (np.full(1, math.nan), np.full(1, math.nan)) if diverged or goal is None else _ways(results, goal)
     tests = known.test_losses.get(candidate.setting)
-    shared = ground.terms.rows_are_shared and not diverged
+    portions = None if diverged else ground.terms.shared(*_portions(results))
     return Outcome(
         label=candidate.label,
         name=candidate.name,
         batch_rows=candidate.batch_rows,
         learning_rate=candidate.learning_rate,
         losses=finals(results) * unit,
-        portions=np.array([result.curve.portions[-1] for result in results]) * unit if shared else None,
+        portions=None if portions is None else portions * unit,
         steps=np.maximum(steps, 1.0),
         rows=np.maximum(rows, float(candidate.batch_rows)),
         budget_steps=float(np.mean([max(result.steps, 1) for result in results])),
@@ -107,6 +107,11 @@ def outcome_of(
         test_loss=np.full(len(results), math.nan) if tests is None else tests,
         behind=behind,
     )
+
+
+def _portions(results: Sequence[TrialResult]) -> tuple[Numbers, list[int]]:
+    """Return the losses of portions of the validation rows at the end of trainings `[draws, portions]`, and the division of each."""
+    return np.array([result.curve.portions[-1] for result in results], np.float64), [result.trial.division for result in results]
 
 
 def _ways(results: Sequence[TrialResult], goal: Goal) -> tuple[Numbers, Numbers]:

@@ -36,7 +36,7 @@ def departures(standings: Standings, terms: Terms, ends: Ends) -> dict[Setting, 
     running = [entry for entry in standings.running if entry.trials and entry is not leader]
     gone = {entry.setting: left("diverged", entry, leader) for entry in running if entry.diverged}
     still = [(entry, found) for entry in running if not entry.diverged and (found := entry.measured) is not None]
-    compared = differences([sample_of(lead, terms), *(sample_of(found, terms) for _, found in still)], 0)[1:]
+    compared = differences([sample_of(leader, terms), *(sample_of(entry, terms) for entry, _ in still)], 0)[1:]
     look = max(standings.looks, 1)
     bar, error = slowest(lead, ends(leader)), ERROR / (look * (look + 1)) / max(len(still), 1)
     for (entry, found), difference in zip(still, compared, strict=True):
@@ -50,9 +50,11 @@ def left(why: Why, entry: Entry, leader: Entry) -> Left:
     return Left(why, entry.rows, entry.loss, leader.setting, leader.loss)
 
 
-def sample_of(found: Measured, terms: Terms) -> Sample:
-    """Return the losses that are compared."""
-    return Sample(found.at_best, found.portions if terms.rows_are_shared else None)
+def sample_of(entry: Entry, terms: Terms) -> Sample:
+    """Return the losses of an entry that are compared; it has some."""
+    found = entry.measured
+    assert found is not None
+    return Sample(found.at_best, terms.shared(found.portions, [trial.trial.division for trial in entry.trials]))
 
 
 def projected(found: Measured, steps: int, until: int) -> float:

@@ -9,6 +9,9 @@ DIGITS = (1.0, 1.7, 3.0, 5.5)
 """Quarters of a decade."""
 HIGHEST = {"sgd": 0, "momentum": -4, "adam": -6}
 """Where the first grid ends, in quarters of a decade: at 1, 0.1 and 0.03. An edge that does best moves."""
+MOST_ADAPTIVE = 1.0
+"""Adam moves every weight by about its rate at every step, whatever the gradients: inputs and targets of unit scale ask for no more than
+this, and a weight decay of 0.01 takes a hundredth of the weights there, all of them at a rate of 100."""
 
 
 def rate_at(quarter: int) -> float:
@@ -26,6 +29,11 @@ def first(optimizer: Optimizer, count: int) -> tuple[float, ...]:
     """Return the `count` rates that a search begins with, half a decade apart, lowest first."""
     kind = "adam" if isinstance(optimizer, Adam) else "momentum" if isinstance(optimizer, Sgd) and optimizer.momentum else "sgd"
     return tuple(rate_at(HIGHEST[kind] - 2 * back) for back in reversed(range(count)))
+
+
+def worth_trying(optimizer: Optimizer, rate: float) -> bool:
+    """Whether a search may propose the rate; a user may ask for any."""
+    return not isinstance(optimizer, Adam) or rate <= MOST_ADAPTIVE
 
 
 def at_edge(tried: Sequence[float], best: float) -> bool:

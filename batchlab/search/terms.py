@@ -1,11 +1,16 @@
 """What a race goes by, from the profile and the rows that there are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from batchlab.engine.data import TrainingData
 from batchlab.engine.records import Plan
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
+from batchlab.search.draws import IN_TIME, SHIFTS
 from batchlab.search.space import Line, lines_of
 
 FIRST_ROWS, SMALLEST_PART = 2048, 8
@@ -18,8 +23,8 @@ DRAWS_WHERE_DIVIDED = 2
 @dataclass(frozen=True)
 class Terms:
     """What a race goes by: training rows, rows that a whole training and the first rung see, draws of every setting in the race and (at
-    most) in its confirmation, whether the validation rows are the same for all draws (so that they share in the uncertainty), the lines of
-    the table, and what may be proposed."""
+    most) in its confirmation, whether the validation rows are the same for all draws (so that they share in the uncertainty), whether
+    they are windows in time that overlap, the lines of the table, and what may be proposed."""
 
     row_count: int
     budget_rows: int
@@ -28,8 +33,25 @@ class Terms:
     fresh_draws: int
     rows_are_shared: bool
     lines: tuple[Line, ...]
+    rows_overlap: bool = False
     new_rates: bool = True
     new_sizes: bool = True
+
+    def shared(self, portions: NDArray[np.float64], divisions: Sequence[int]) -> NDArray[np.float64] | None:
+        """Return losses of portions of the validation rows `[draws, portions]` so that a column stands for the same rows in all draws, NaN
+        where a draw has not these; None where every draw has rows of its own.
+
+        Windows in time lie a quarter apart, so three quarters of the rows of one are those of the next, and a row in four windows is no
+        four rows.
+        """
+        if not self.rows_overlap:
+            return portions if self.rows_are_shared else None
+        count = portions.shape[1]
+        found = np.full((len(portions), count + (SHIFTS - 1) * count // SHIFTS), np.nan)
+        for own, losses, division in zip(found, portions, divisions, strict=True):
+            start = (SHIFTS - 1 - division) * count // SHIFTS
+            own[start : start + count] = losses
+        return found
 
 
 def terms_of(experiment: Experiment, data: TrainingData, plan: Plan) -> Terms:
@@ -49,6 +71,7 @@ def terms_of(experiment: Experiment, data: TrainingData, plan: Plan) -> Terms:
         draws=of_each_seed * profile.search.tuning_seeds,
         fresh_draws=of_each_seed * profile.search.seeds,
         rows_are_shared=data.divisions is None and profile.split.kind != "in_sample",
+        rows_overlap=data.divisions is not None and profile.split.kind in IN_TIME,
         lines=tuple(line for line in lines if line.batch_rows <= budget) or lines[:1],
         new_rates=profile.train.learning_rate is None,
         new_sizes=profile.search.batch_rows is None and any(line.strategy.kind == "mini_batch" and line.typed is None for line in lines),
