@@ -44,7 +44,7 @@ SMALL = (
 """What makes a search short without a limit of time: what it does then depends on no clock."""
 BY_LOSS = "search.objective=loss"
 """Then no measured second decides what is confirmed."""
-MEASURED_APART = ("memory", "loaders")
+MEASURED_APART = ("peak memory", "loaders")
 TIMED = ("timing, first sitting", "timing, second sitting")
 """Parts that most tests have no use for."""
 
@@ -489,7 +489,7 @@ def test_a_budget_of_rows_smaller_than_most_batches_is_searched_with_those_that_
 def test_a_limit_that_leaves_time_for_hardly_anything_still_ends_in_words_and_names_what_it_left_out(make: Make) -> None:
     search = Search(make("quick", "search.max_minutes=0.02", "train.epochs=2000"))
     found = run(search).findings
-    assert {"memory", "loaders"} <= set(found.left_out)
+    assert {"peak memory", "loaders"} <= set(found.left_out)
     text = verdict_text(found)
     assert "Left out: " in text
     assert text.startswith(("Train with", "Every setting that was searched diverged or could not train a step"))

@@ -8,7 +8,7 @@ import pytest
 
 from batchlab.analysis.verdict import Pair
 from batchlab.report.brief import brief
-from batchlab.report.wording import against, beside, listed, verdict_text
+from batchlab.report.wording import against, beside, listed, number, verdict_text
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.search import Search
 from tests.verdicts import again, changed, cheap, dear, departed, losing, missed, ruined, without
@@ -20,7 +20,7 @@ def pair(ratio: float, low: float, high: float, *, at_least: bool = False, loss:
 
 
 def test_the_text_says_setting_loss_cost_batch_sizes_typed_yardstick_and_what_was_left_out_in_this_order(found: Findings) -> None:
-    short = dear(replace(found, left_out={"memory": "no time", "loaders": "no time", "sorted order": "it would take a copy"}))
+    short = dear(replace(found, left_out={"peak memory": "no time", "loaders": "no time", "sorted order": "it would take a copy"}))
     setting, loss, cost, sizes, typed, yardstick, search = verdict_text(short).splitlines()
     best, choice = short.best, short.choice
     assert best is not None
@@ -30,7 +30,8 @@ def test_the_text_says_setting_loss_cost_batch_sizes_typed_yardstick_and_what_wa
     assert setting.startswith(
         f"Train with {candidate.name}, batch_rows {candidate.batch_rows}, {candidate.optimizer.kind} at learning rate "
     )
-    assert setting.endswith(f"learning rate {best.learning_rate:g}, for {rows:,.0f} rows ({epochs:.3g} epochs).")
+    steps = number(best.outcome.budget_steps)
+    assert setting.endswith(f"learning rate {best.learning_rate:g}, for {rows:,.0f} rows ({epochs:.3g} epochs, {steps} steps).")
     assert loss.startswith(f"Its validation loss is {at.value:.4g} (95% CI {at.low:.4g}–{at.high:.4g}), ")
     assert loss.endswith(f"; on the test rows {best.outcome.test_loss.mean():.4g}.")
     assert cost.startswith(f"It reaches validation loss {found.target_loss:.4g} (the best loss plus 5.0%) in ")
@@ -41,7 +42,7 @@ def test_the_text_says_setting_loss_cost_batch_sizes_typed_yardstick_and_what_wa
     assert "; batch 10 sgd 0.01 " in typed
     assert yardstick.startswith("No yardstick is detectably better; the best one, ")
     assert search.startswith(f"The search itself: {found.trials:,} trainings, ")
-    left_out = "Left out: memory and loaders (no time). Left out: sorted order (it would take a copy)."
+    left_out = "Left out: peak memory and loaders (no time); sorted order (it would take a copy)."
     assert search.endswith(f" of the 2 min that it was given. {left_out}")
 
 

@@ -28,7 +28,7 @@ from tests.conftest import SMALL
 
 Make = Callable[..., Experiment]
 QUICK = (*SMALL, "search.max_minutes=inf", "search.objective=loss", "search.defaults=false", "train.epochs=5")
-ALONE = ("memory", "loaders", "timing, first sitting", "timing, second sitting", "sorted order")
+ALONE = ("peak memory", "loaders", "timing, first sitting", "timing, second sitting", "sorted order")
 
 
 @pytest.fixture(autouse=True)

@@ -89,7 +89,8 @@ def _left_out(found: "Findings") -> str:
     by_reason: dict[str, list[str]] = {}
     for name, why in found.left_out.items():
         by_reason.setdefault(why, []).append(name)
-    return "".join(f" Left out: {listed(names)} ({why})." for why, names in by_reason.items())
+    said = "; ".join(f"{listed(names)} ({why})" for why, names in by_reason.items())
+    return f" Left out: {said}." if said else ""
 
 
 def recommendation(found: "Findings") -> list[str]:
@@ -159,10 +160,12 @@ def setting(item: "Finding") -> str:
 
 
 def _length(found: "Findings", best: "Finding") -> str:
-    """Say how many rows a training sees, and how many epochs these are."""
-    rows = best.outcome.budget_rows
+    """Say how many rows a training sees, and how many epochs and steps these are: steps are what it costs in another loop."""
+    rows, steps = best.outcome.budget_rows, best.outcome.budget_steps
     epochs = rows / found.row_count
-    return f"{rows:,.0f} rows ({number(epochs)} epoch{'' if f'{epochs:.3g}' == '1' else 's'})"
+    return (
+        f"{rows:,.0f} rows ({number(epochs)} epoch{'' if f'{epochs:.3g}' == '1' else 's'}, {number(steps)} step{'' if steps == 1 else 's'})"
+    )
 
 
 def _of_best(found: "Findings") -> str:

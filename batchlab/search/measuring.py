@@ -54,7 +54,7 @@ class Measuring:
             "timing, first sitting": lambda known: self.timed(known, candidates, 0.5),
             **{f"model {number} of {len(settings)}": self._model(ground, setting) for number, setting in enumerate(settings, start=1)},
             "models": with_models_missing,
-            "memory": self.with_memory,
+            "peak memory": self.with_memory,
             "timing, second sitting": lambda known: self.timed(known, candidates, 1.0),
             "sorted order": lambda known: self.with_sorted_order(known, ground),
             "loaders": lambda known: self.with_loaders(known, candidates),
@@ -66,7 +66,7 @@ class Measuring:
         if self.clock.left(DONE) >= 2 * APART_SECONDS:
             self.apart = Apart(self.experiment, candidates, self.plan)
             return known
-        return _without(known, ("memory", "loaders"), f"a limit of {limit:g} minutes leaves no time")
+        return _without(known, ("peak memory", "loaders"), f"a limit of {limit:g} minutes leaves no time")
 
     def stop(self) -> None:
         """End the process that measures apart."""
@@ -112,7 +112,7 @@ class Measuring:
         if self.apart is None:
             return known
         if self._is_over():
-            return _without(known, ("memory",), "no time")
+            return _without(known, ("peak memory",), "no time")
         try:
             peaks = self.apart.peaks()
         except ApartFailed as error:
@@ -127,7 +127,7 @@ class Measuring:
 
     def with_loaders(self, known: Known, candidates: Sequence[Candidate]) -> Known:
         """Add the speeds of loaders at a usual batch size, measured apart."""
-        if self.apart is None or "memory" in known.left_out:
+        if self.apart is None or "peak memory" in known.left_out:
             return known
         if self._is_over():
             return _without(known, ("loaders",), "no time")
