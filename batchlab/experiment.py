@@ -224,9 +224,6 @@ class Experiment:
                 result.diverged_at, result.trial.learning_rate, self.stable_rate, self.profile.scale, self.loss.name == "mse"
             )
         plan = self.profile.train
-        if result.stopped == "hopeless":
-            first, last = (loss * self.loss_unit for loss in (result.curve.train_loss[0], result.curve.train_loss[-1]))
-            return f"left as hopeless after step {result.steps}: training loss {last:.6g}, no lower than the first one, {first:.6g}"
         if result.stopped == "patience":
             return f"stopped early after step {result.steps}; kept the weights of step {result.curve.step[result.kept]}"
         if result.steps == plan.max_steps and result.epochs < plan.epochs:

@@ -59,7 +59,7 @@ def loss_on_a_sorted_table(row_count: int, batch_rows: int = 32, rate: float = 0
         "no shuffle": MiniBatch(batch_rows=batch_rows, shuffled=False),
     }
     data, trials = sorted_table(row_count), [Trial(rate, seed) for seed in range(SEEDS)]
-    plan = Plan(epochs=1, evaluations=1, hopeless_after=1)
+    plan = Plan(epochs=1, evaluations=1)
     quality = {name: shuffle_quality(strategy, row_count).variance_ratio for name, strategy in shuffles.items()}
 
     def losses(model: Model, strategy: Strategy) -> list[float]:

@@ -28,7 +28,7 @@ WORK = Work(Mlp(widths=(64, 64)), batch_rows=256, epochs=2)
 def engine(seeds: int, epochs: int = WORK.epochs) -> float:
     """Return the seconds of all trainings, stacked, evaluated once at the start and once at the end."""
     trials = [Trial(rate, seed) for rate in RATES for seed in range(seeds)]
-    plan = Plan(epochs=epochs, evaluations=1, hopeless_after=1)
+    plan = Plan(epochs=epochs, evaluations=1)
     started = time.perf_counter()
     train(WORK.data, WORK.model, MiniBatch(batch_rows=WORK.batch_rows), trials, plan, Loss("mse"), torch.device("cpu"))
     return time.perf_counter() - started

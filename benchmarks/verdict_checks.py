@@ -84,7 +84,7 @@ class Afresh:
     def trained(self, candidate: Candidate, rows: int) -> list[TrialResult]:
         """Return trainings of the setting for so many rows."""
         exp, setting = self.search.experiment, candidate.setting
-        plan = self.search.plan.model_copy(update={"optimizer": setting.optimizer, "patience": None, "keep": "last", "hopeless_after": 1.0})
+        plan = self.search.plan.model_copy(update={"optimizer": setting.optimizer, "patience": None, "keep": "last"})
         divisions = 1 if self.data.divisions is None else len(self.data.divisions.train)
         trials = [Trial(setting.learning_rate, FIRST_NEW_SEED + draw, division=draw % divisions) for draw in range(self.count)]
         marks = confirming_marks(rows)

@@ -36,7 +36,7 @@ def rows(count: int = 60, held_out: int = 53) -> TrainingData:
 
 
 def trained(model: Model, strategy: Strategy, trials: list[Trial], data: TrainingData | None = None, **plan: Any) -> list[TrialResult]:
-    settings = Plan(**{"epochs": EPOCHS, "evaluations": 7, "hopeless_after": 1, **plan})
+    settings = Plan(**{"epochs": EPOCHS, "evaluations": 7, **plan})
     return train(data or rows(), model, strategy, trials, settings, Loss("mse"), CPU, states=True)
 
 

@@ -75,7 +75,7 @@ NAMES = [f"{backend}-{model.kind}-{loss}" for backend, model, loss in RUNS]
 
 
 def trained(model: Model, loss: str, strategy: Strategy, trials: list[Trial], **plan: object) -> list[TrialResult]:
-    settings = Plan(**{"epochs": 3, "evaluations": 3, "hopeless_after": 1, **plan})  # type: ignore[arg-type]
+    settings = Plan(**{"epochs": 3, "evaluations": 3, **plan})  # type: ignore[arg-type]
     return train(rows(loss), model, strategy, trials, settings, Loss(loss, 0.7), CPU)  # type: ignore[arg-type]
 
 

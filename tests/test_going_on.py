@@ -52,7 +52,7 @@ def rows(count: int = 200) -> TrainingData:
 
 
 def plan_of(backend: str, **plan: Any) -> Plan:
-    return Plan(**{"epochs": 5, "evaluations": 4, "hopeless_after": 1, "backend": backend, **plan})
+    return Plan(**{"epochs": 5, "evaluations": 4, "backend": backend, **plan})
 
 
 def trained(
@@ -122,11 +122,11 @@ def test_going_on_ends_where_the_plan_ends_and_no_later(strategy: Strategy, limi
 
 @BACKENDS
 def test_trials_that_have_left_stay_as_they_were_and_the_others_go_on(backend: str) -> None:
-    plan = plan_of(backend, epochs=100, hopeless_after=0.1)
-    trials = [Trial(0.01, 0), Trial(1e9, 0), Trial(0.0, 0)]  # of which the last learns nothing
-    calm, wild, idle = whole = trained(MiniBatch(batch_rows=16), plan, trials, Linear(), marks=[2500, 3000, 5000])
+    plan = plan_of(backend, epochs=100)
+    trials = [Trial(0.01, 0), Trial(1e9, 0)]
+    calm, wild = whole = trained(MiniBatch(batch_rows=16), plan, trials, Linear(), marks=[2500, 3000, 5000])
     assert wild.diverged_at is not None
-    assert (idle.stopped, calm.stopped, calm.diverged_at) == ("hopeless", None, None)
+    assert calm.diverged_at is None
     for one, other in zip(whole, in_parts(MiniBatch(batch_rows=16), plan, (2500, 3000, 5000), trials=trials, model=Linear()), strict=True):
         assert_same(one, other)
 

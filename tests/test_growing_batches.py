@@ -30,7 +30,7 @@ def growing_rows(count: int = 200) -> TrainingData:
 
 def grown(trials: Sequence[Trial], epochs: int = 30) -> list[TrialResult]:
     """Train batches that grow with the noise scale, evaluated after every epoch."""
-    plan = Plan(epochs=epochs, evaluations=epochs, hopeless_after=1)
+    plan = Plan(epochs=epochs, evaluations=epochs)
     return train(growing_rows(), Linear(), Growing(batch_rows=2), trials, plan, Loss("mse"), CPU)
 
 
@@ -69,7 +69,7 @@ def test_a_growing_batch_sees_every_row_exactly_once_an_epoch() -> None:
 
 
 def test_a_growing_batch_under_max_steps_is_evaluated_no_more_often_than_planned() -> None:
-    plan = Plan(epochs=1000, max_steps=400, evaluations=10, hopeless_after=1)
+    plan = Plan(epochs=1000, max_steps=400, evaluations=10)
     (result,) = train(growing_rows(), Linear(), Growing(batch_rows=2), [Trial(0.1, 0)], plan, Loss("mse"), CPU)
     assert result.steps == 400
     assert len(result.curve.step) <= 12
@@ -81,7 +81,7 @@ def test_a_growing_batch_under_max_steps_is_evaluated_no_more_often_than_planned
 @pytest.mark.parametrize("strategy", [MiniBatch(batch_rows=7), FullBatch(), Growing(batch_rows=4, growth="schedule", epochs=1)])
 @pytest.mark.parametrize("most", [1, 99, 200, 450])
 def test_max_rows_ends_a_training_with_the_step_that_reaches_them(strategy: MiniBatch, most: int) -> None:
-    plan = Plan(epochs=50, max_rows=most, evaluations=3, hopeless_after=1)
+    plan = Plan(epochs=50, max_rows=most, evaluations=3)
     (result,) = train(growing_rows(), Linear(), strategy, [Trial(0.01, 0)], plan, Loss("mse"), CPU)
     ends: list[int] = []
     for epoch in range(4):

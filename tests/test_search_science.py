@@ -62,7 +62,7 @@ def steps_in_theory(batch_rows: int, factor: float = 1.0) -> float:
 def measured_steps(batch_rows: int, factors: tuple[float, ...], seeds: int) -> list[float]:
     """Train every rate with all seeds in one epoch over fresh rows, look after every step, and cross the mean curve of each rate."""
     steps = int(1.8 * steps_in_theory(batch_rows)) + 4
-    plan = Plan(epochs=1, max_steps=steps, evaluations=steps, hopeless_after=1, precision="float64", averaging=False)
+    plan = Plan(epochs=1, max_steps=steps, evaluations=steps, precision="float64", averaging=False)
     trials = [Trial(best_rate(batch_rows) * factor, seed) for factor in factors for seed in range(seeds)]
     data = noiseless(max(2000, batch_rows * steps))
     results = train(data, BARE, MiniBatch(batch_rows=batch_rows), trials, plan, Loss("mse"), CPU, weights=False)
@@ -123,7 +123,7 @@ def exact_noise_scale(curvatures: NDArray[np.float64], delta: NDArray[np.float64
 @pytest.fixture(scope="module")
 def trainings() -> list[list[TrialResult]]:
     """Trainings `[2, seeds]` of one setting under two names, which have seeds of their own."""
-    plan = Plan(epochs=1, max_steps=40, evaluations=40, hopeless_after=1, precision="float64", averaging=False)
+    plan = Plan(epochs=1, max_steps=40, evaluations=40, precision="float64", averaging=False)
     trials = [Trial(best_rate(4), seed) for seed in range(2 * SEEDS)]
     results = train(noiseless(2000), Linear(), MiniBatch(batch_rows=4), trials, plan, Loss("mse"), CPU, weights=False)
     first = np.mean([result.curve.validation_loss[0] for result in results])

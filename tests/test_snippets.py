@@ -203,7 +203,7 @@ def test_the_torch_snippet_averages_as_training_does(verdict: Verdict, experimen
     features, classes = made.data.features.numpy(), made.data.target.numpy()
     torch.manual_seed(3)
     start = {name: weights.detach().numpy().astype(np.float64) for name, weights in torch.nn.Linear(13, 3).named_parameters()}
-    plan = made.profile.train.model_copy(update={"hopeless_after": 1.0})
+    plan = made.profile.train
     chosen = STRATEGIES["mini_batch"].model_validate(strategy)
     (engine,) = train(made.data, made.model, chosen, [Trial(0.1, 0, start=start)], plan, made.loss, torch.device("cpu"))
     model = trained(code, features, classes, seed=3)

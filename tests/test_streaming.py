@@ -79,7 +79,7 @@ def trained(
     data: TrainingData, strategy: Strategy, classes: int = 0, model: Linear | Mlp | None = None, **plan: object
 ) -> list[TrialResult]:
     trials = [Trial(rate, seed) for rate in (0.01, 0.05) for seed in (0, 7)]
-    limits = Plan(**{"epochs": 2, "evaluations": 3, "hopeless_after": 1, **plan})  # type: ignore[arg-type]
+    limits = Plan(**{"epochs": 2, "evaluations": 3, **plan})  # type: ignore[arg-type]
     return train(data, model or Mlp(widths=(8,)), strategy, trials, limits, Loss("cross_entropy" if classes else "mse"), CPU)
 
 

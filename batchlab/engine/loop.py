@@ -82,7 +82,7 @@ def train(
         name = "" if keeper is None else name_of(strategy, data.population.row_count, chosen, plan, () if marks is None else marks, before)
         halt = None if keeper is None else keeper.found(name)
         before = before if halt is None else halt.states
-        recorder = Recorder(backend, plan, data.population.row_count, rows_total, on_evaluation, before, halt)
+        recorder = Recorder(backend, plan, data.population.row_count, on_evaluation, before, halt)
         results += stretch.trained(backend, recorder, chosen, before, tell, weights, name)
     on_progress(Progress(rows_total, rows_total))
     return results

@@ -25,7 +25,6 @@ class Recorder:
     With `plan.patience` a replica keeps its best weights and stops after that many evaluations without a lower validation loss. With
     `plan.keep` "settled" it keeps the mean of its weights over those `SETTLED` consecutive evaluations whose mean validation loss is
     lowest (Izmailov et al. 2018 average so), or the last of them while the loss falls from one to the next. Otherwise its last weights.
-    One that has learnt nothing by `plan.hopeless_after` of its rows stops, too (1: never).
     """
 
     def __init__(
@@ -33,14 +32,12 @@ class Recorder:
         backend: Backend,
         plan: Plan,
         row_count: int,
-        rows_planned: int,
         on_evaluation: OnEvaluation = lambda recorder: None,
         begun: Sequence[TrialState] | None = None,
         halt: Halt | None = None,
     ) -> None:
         self.on_evaluation = on_evaluation
         self.backend, self.patience, self.row_count = backend, plan.patience, row_count
-        self.rows_of_grace, self.rows_planned = plan.hopeless_after * rows_planned, rows_planned
         count = len(backend.active)
         self.curves = [Curve() for _ in range(count)]
         if begun is not None:
@@ -105,8 +102,6 @@ class Recorder:
         before = np.array([curve.last_validation_loss[0] for curve in self.curves])
         # A loss that is still finite but far beyond where it began: more epochs would overflow it.
         self.backend.diverge(active & ~((train_loss <= EXPLODED * first) & (losses.last_validation <= EXPLODED * before)))
-        if self.rows_of_grace <= rows_seen < self.rows_planned:
-            self._stop(self.backend.active & ~(train_loss < first), "hopeless")
         self.on_evaluation(self)
 
     def _keep(self, active: NDArray[np.bool_], validation_loss: NDArray[np.float64]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "float64", "tf32", "bf16"]
 """How numbers are kept and multiplied: `tf32` (CUDA) and `bf16` keep float32 and round what goes into matrix products."""
-Stopped = Literal["patience", "hopeless"]
+Stopped = Literal["patience"]
 """Why a trial left before the plan's end."""
 
 
@@ -48,7 +48,6 @@ class Plan(Record):
     spacing: Literal["even", "geometric"] = "even"
     patience: PositiveInt | None = None
     keep: Literal["last", "settled"] = "last"
-    hopeless_after: Annotated[float, Field(gt=0, le=1)] = 0.25
     precision: Precision = "float32"
     backend: Literal["auto", "kernels", "torch"] = "auto"
 

@@ -82,7 +82,7 @@ def _trained(
             noise.append(NoisePoint(curve.step[-1], curve.rows_seen[-1], curve.validation_loss[-1], scale))
 
     trial = Trial(setting.learning_rate, experiment.profile.seed + FRESH)
-    plan = plan.model_copy(update={"optimizer": setting.optimizer, "patience": None, "keep": "last", "hopeless_after": 1.0})
+    plan = plan.model_copy(update={"optimizer": setting.optimizer, "patience": None, "keep": "last"})
     return train(
         data,
         experiment.model,

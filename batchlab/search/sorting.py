@@ -31,7 +31,7 @@ def sorted_trainings(
     strategy = MiniBatch(batch_rows=getattr(fastest.updates, "batch_rows", 1), shuffled=False)
     results = known.confirmed[fastest]
     trials, rows = [result.trial for result in results], max(result.rows_seen for result in results)
-    plan = plan.model_copy(update={"optimizer": fastest.optimizer, "patience": None, "keep": "last", "hopeless_after": 1.0})
+    plan = plan.model_copy(update={"optimizer": fastest.optimizer, "patience": None, "keep": "last"})
     part, marks = ordered_by_target(data), confirming_marks(rows)
     found = train(
         part, experiment.model, strategy, trials, plan, experiment.loss, experiment.device, marks=marks, weights=False, should_stop=is_over

@@ -108,7 +108,7 @@ class Stopwatch:
 
     def _trained(self, candidate: Candidate, limits: dict[str, int | None]) -> TrialResult:
         exp = self.experiment
-        changes = {"evaluations": 1, "spacing": "even", "hopeless_after": 1.0, "patience": None, "optimizer": candidate.optimizer, **limits}
+        changes = {"evaluations": 1, "spacing": "even", "patience": None, "optimizer": candidate.optimizer, **limits}
         trial, plan = Trial(candidate.learning_rate, exp.profile.seed), self.plan.model_copy(update=changes)
         return train(self.data, exp.model, candidate.strategy, [trial], plan, exp.loss, exp.device, weights=False)[0]
 

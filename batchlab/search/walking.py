@@ -32,7 +32,7 @@ def _period(experiment: Experiment, plan: Plan, best: Finding, number: int, fold
     exp, sizes = Experiment(experiment.profile, experiment.table, fold), fold.sizes()
     rows = max(result.rows_seen for result in best.results)
     plan = budgeted(experiment.profile.train.model_copy(update={"max_rows": plan.max_rows}), sizes["train"])
-    plan = plan.model_copy(update={"optimizer": best.candidate.optimizer, "patience": None, "keep": "last", "hopeless_after": 1.0})
+    plan = plan.model_copy(update={"optimizer": best.candidate.optimizer, "patience": None, "keep": "last"})
     data, strategy = thinned(exp), best.candidate.strategy.updates
     trials = [Trial(best.learning_rate, result.trial.seed) for result in best.results]
     results = train(data, exp.model, strategy, trials, plan, exp.loss, exp.device, marks=confirming_marks(rows))

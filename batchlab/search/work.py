@@ -119,7 +119,7 @@ class Worker:
         self, data: TrainingData, setting: Setting, trials: Sequence[Trial], points: NDArray[np.float64], **options: Any
     ) -> list[TrialResult]:
         exp = self.experiment
-        plan = self.plan.model_copy(update={"optimizer": setting.optimizer, "patience": None, "keep": "last", "hopeless_after": 1.0})
+        plan = self.plan.model_copy(update={"optimizer": setting.optimizer, "patience": None, "keep": "last"})
         return train(
             data,
             exp.model,

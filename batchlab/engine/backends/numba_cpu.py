@@ -38,6 +38,7 @@ class NumbaCpu(Backend):
         super().__init__(model, shape, trials, loss, data, plan)
         optimizer = plan.rule
         real = data.features.numpy().dtype
+        compiled.ready(str(real))
         widths = layer_widths(model, shape)
         self.threads = compiled.cores()
         self.task = Task(

@@ -2,15 +2,21 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import joblib
+import llvmlite
 import numba
 import scipy.linalg.cython_blas  # noqa: F401 (numba's matrix products call it; loaded first, so that its threads can be limited)
+from filelock import FileLock
+from llvmlite import binding
 from threadpoolctl import ThreadpoolController
 
 from batchlab import engine
@@ -26,6 +32,8 @@ SOURCES = (
     "kernels/mlp.py",
     "kernels/training.py",
 )
+COMPILING = "BATCHLAB_COMPILING"
+"""Set in the process that compiles the kernels for others."""
 _ONE_AT_A_TIME = threading.Lock()  # numba's own thread pool ends the process when two threads enter it at once
 
 
@@ -38,6 +46,36 @@ def call(name: str, threads: int, *arguments: Any) -> None:
             kernel(threads, *arguments)
     finally:
         numba.set_num_threads(available)
+
+
+@cache
+def ready(precision: str) -> None:
+    """Have the kernels for this precision on disk, compiled by a process of its own, before this one uses them.
+
+    Code that numba has just compiled rounds otherwise than the same code loaded from disk, by some 1e-8: a comparison that was killed would
+    go on with other numbers. Where that process or the disk fails, this one compiles.
+    """
+    if COMPILING in os.environ:
+        return
+    mark = _cache_folder() / f"{precision}-{_toolchain()}"
+    with suppress(OSError):
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(mark.parent / ".lock"):
+            if not mark.exists() and _compiled_apart(precision):
+                mark.touch()
+
+
+def _compiled_apart(precision: str) -> bool:
+    command = [sys.executable, "-m", "batchlab.engine.kernels.compiling", precision]
+    here = os.pathsep.join(filter(None, [str(Path(engine.__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(command, env={**os.environ, COMPILING: "1", "PYTHONPATH": here}, capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def _toolchain() -> str:
+    """Return a digest of what decides the machine code: another processor or numba compiles anew."""
+    parts = (numba.__version__, llvmlite.__version__, binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten())
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 def cores() -> int:
