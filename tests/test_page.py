@@ -353,8 +353,12 @@ def test_what_people_type_is_compared_in_loss_and_where_cost_matters_in_seconds(
     assert said(costly, **worse, at_least=True) == "has a loss 25.0% higher and takes at least 4× as long to the target"
     unsure = {"loss_ratio": 1.02, "loss_ratio_ci": (0.9, 1.2)}
     same_time = {"ratio": 1.1, "ratio_ci": (0.9, 1.3)}
-    assert said(costly, **unsure, **same_time) == "has a loss that cannot be told from it (+2.0%) and takes as long to the target"
-    assert said(costly, **unsure, **same_time, at_least=True) == "has a loss that cannot be told from it (+2.0%)"
+    assert costly.choice is not None
+    alike, apart = (replace(costly, choice=costly.choice.model_copy(update={"as_good": good})) for good in ((pair.label,), ()))
+    assert said(alike, **unsure, **same_time) == "has a loss that cannot be told from it (+2.0%) and takes as long to the target"
+    assert said(alike, **unsure, **same_time, at_least=True) == "has a loss that cannot be told from it (+2.0%)"
+    assert said(apart, **unsure, at_least=False) == "has a loss 2.0% higher and takes 4× as long to the target"
+    assert said(apart, loss_ratio=1.2, loss_ratio_ci=(0.9, 1.5)).startswith("has a loss that cannot be told from it (+20.0%)")
     better = {"loss_ratio": 0.9, "loss_ratio_ci": (0.85, 0.95)}
     assert said(cheap(found), **better) == "has a loss 10.0% lower"
     assert said(cheap(found), loss_ratio=1.0001, loss_ratio_ci=(0.9, 1.1)) == "has the same loss"

@@ -297,13 +297,19 @@ def beside(found: "Findings", item: "Finding") -> str:
     apart = pair.loss_ratio - 1
     if abs(apart) < SAME:
         said = "has the same loss"
-    elif pair.worse:
+    elif pair.worse or _just_worse(found, pair):
         said = f"has a loss {apart:.1%} higher{cut(found, item)}"
     elif pair.loss_ratio_ci[1] >= 1:
         said = f"has a loss that cannot be told from it ({apart:+.1%})"
     else:
         said = f"has a loss {-apart:.1%} lower"
     return said + _in_seconds(found, pair)
+
+
+def _just_worse(found: "Findings", pair: Pair) -> bool:
+    """Whether a loss within the margin does not count as as good, since it is surely higher when all settings are compared at once."""
+    choice = found.choice
+    return choice is not None and SAME <= pair.loss_ratio - 1 <= found.margin and pair.label not in choice.as_good
 
 
 def cut(found: "Findings", item: "Finding") -> str:
