@@ -133,11 +133,12 @@ def _print_notes(shown_on: Console, notes: Sequence[str], most_lines: float) -> 
 
 def show_end(shown_on: Console, result: "Comparison", timing: str) -> None:
     """Print what the comparison took, and where to look further."""
-    from tasks import spool
+    from tasks import progress, spool
 
     left = sum(item.mlflow_run_id is None for item in (*result.strategies, *result.typed))
     if left and not spool.holds(result.comparison.mlflow_run_id):
-        shown_on.print(f"{left} settings were not recorded, because you asked to end.")
+        why = ", because you asked to end" if progress.hurried.is_set() else "; see above"
+        shown_on.print(f"{left} settings were not recorded{why}.")
     shown_on.print(timing, style="dim")
     shown_on.print("Page, curves and models: batchlab ui", style="dim")
 

@@ -1,5 +1,6 @@
 """MLflow's and Prefect's servers, and disks, that fail while records are made: what was told is recorded later, once."""
 
+import io
 import json
 import math
 import os
@@ -24,10 +25,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from rich.console import Console
 
 from batchlab.results import Comparison
 from batchlab.search.search import Search
 from flows import background
+from flows.display import show_end
 from flows.local_server import LocalServer
 from tasks import outages, prefect_reports, progress, spool, store, tracking, unfinished
 from tasks.delivering import deliver
@@ -256,8 +259,16 @@ def test_a_disk_that_takes_no_verdict_either_is_told_and_the_verdict_too(searche
         told = tell.fn(searched, comparison)
         assert "does not take the verdict" in heard.said[-1]
         recording = Recording(Ended(searched.experiment, searched.findings, searched.known), told)
-        everything_recorded(recording)
+        result = everything_recorded(recording)
     assert "what it lacks could not be kept" in heard.said[-1]
+    progress.renewed()
+    for asked, why in ((False, "; see above"), (True, ", because you asked to end")):
+        shown = Console(width=200, file=io.StringIO())
+        if asked:
+            progress.hurried.set()
+        show_end(shown, result, "")
+        assert f"settings were not recorded{why}." in shown.file.getvalue()  # type: ignore[attr-defined]
+    progress.renewed()
 
 
 def test_what_is_kept_is_read_back_with_its_infinite_numbers(searched: Search, heard: Heard) -> None:
