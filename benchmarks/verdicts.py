@@ -2,7 +2,8 @@
 
 Stages: `limits` (twelve data sets within several limits, every setting of each table trained afresh), `seeds` (the 200,000 rows made anew
 five times, and two million), `peer` (Optuna on a plain PyTorch loop, the same space and wall time), `truth` (intervals, differences and
-planted ones), `short` (limits kept, from 0.1 minutes on).
+planted ones), `new_rows` (small tables, split in time and at random, against rows that nobody has seen), `short` (limits kept, from 0.1
+minutes on).
 """
 
 import argparse
@@ -17,11 +18,12 @@ from benchmarks import machine
 from benchmarks.datasets import TWELVE, profile_of
 from benchmarks.tuner_peer import tuned
 from benchmarks.verdict_checks import coverage, errors, experiment_of, held, searched, told
+from benchmarks.verdict_new_rows import on_new_rows
 from benchmarks.verdicts_page import page
 
 FOLDER = Path(__file__).resolve().parent
 DATA, PAGE = FOLDER / "verdicts.json", FOLDER.parent / "docs" / "verdicts.md"
-REPETITIONS = 200
+REPETITIONS, TABLES = 200, 40
 HELD_MINUTES = 3
 """Settings of a longer search are not trained afresh: its loss is what a shorter one's is compared with."""
 Record = dict[str, Any]
@@ -90,6 +92,12 @@ def truth(folder: Path, sets: Sequence[str], minutes: Sequence[float]) -> Any:
     yield "errors sines", errors(search, REPETITIONS, draws=5, factor=1.05)
 
 
+def new_rows(folder: Path, sets: Sequence[str], minutes: Sequence[float]) -> Any:
+    """Say how verdicts on small tables, split in time and at random, hold on new rows."""
+    for kind in ("chronological", "random"):
+        yield f"{kind} split", on_new_rows(folder, kind, TABLES)
+
+
 def short(folder: Path, sets: Sequence[str], minutes: Sequence[float]) -> Any:
     """Search four data sets within two limits each, from 0.1 to 3 minutes, and say what they took."""
     pairs = (
@@ -116,6 +124,7 @@ STAGES: dict[str, Callable[[Path, Sequence[str], Sequence[float]], Any]] = {
     "seeds": seeds,
     "peer": peer,
     "truth": truth,
+    "new_rows": new_rows,
     "short": short,
 }
 
