@@ -55,9 +55,9 @@ def ready(precision: str) -> None:
     Code that numba has just compiled rounds otherwise than the same code loaded from disk, by some 1e-8: a comparison that was killed would
     go on with other numbers. Where that process or the disk fails, this one compiles.
     """
-    if COMPILING in os.environ:
-        return
     mark = _cache_folder() / f"{precision}-{_toolchain()}"
+    if COMPILING in os.environ or mark.exists():
+        return
     with suppress(OSError):
         mark.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(mark.parent / ".lock"):
@@ -68,7 +68,8 @@ def ready(precision: str) -> None:
 def _compiled_apart(precision: str) -> bool:
     command = [sys.executable, "-m", "batchlab.engine.kernels.compiling", precision]
     here = os.pathsep.join(filter(None, [str(Path(engine.__file__).parents[2]), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(command, env={**os.environ, COMPILING: "1", "PYTHONPATH": here}, capture_output=True, check=False)
+    environment = {**os.environ, COMPILING: "1", "PYTHONPATH": here}
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     return done.returncode == 0
 
 
