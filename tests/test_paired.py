@@ -98,11 +98,23 @@ def test_windows_in_time_that_overlap_are_no_further_rows(told: bool) -> None:
     assert alarms / runs <= 0.035 if told else alarms / runs >= 0.15
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_divisions_of_one_table_are_no_further_rows(told: bool) -> None:
+    """What a hundred rows happen to say is in every division of them, however many there are."""
+    rng, runs, alarms = np.random.default_rng(8), 2000, 0
+    for _ in range(runs):
+        rows = np.exp(0.2 * rng.normal(size=(2, 100)))
+        held = [rng.choice(100, 25, replace=False) for _ in range(20)]
+        losses = np.array([rows[:, places].mean(1) for places in held]) * np.exp(0.01 * rng.normal(size=(20, 2)))
+        alarms += behind([Sample(one, overlap=told * 25 / 75) for one in losses.T])[0]
+    assert alarms / runs <= 0.035 if told else alarms / runs >= 0.1
+
+
 def test_two_settings_alone_borrow_no_certainty_from_themselves() -> None:
     first, second = Sample(np.array([1.0, 1.0])), Sample(np.array([1.08, 1.12]))
     found = pair(first, second)
     assert (found.value, found.degrees) == (pytest.approx(0.1), 1)
-    assert found.low(0.025) == pytest.approx(0.1 - 12.706 * 0.02, rel=1e-3)  # t with one degree of freedom
+    assert found.low(0.025) == pytest.approx(1.1 * math.exp(-12.706 * 0.02 / 1.1) - 1, rel=1e-3)  # t with one degree of freedom
 
 
 def test_a_planted_difference_of_a_twentieth_is_found() -> None:
@@ -113,6 +125,15 @@ def test_a_planted_difference_of_a_twentieth_is_found() -> None:
         assert worse.portions is not None
         found += behind([*samples[:-1], Sample(1.05 * worse.losses, 1.05 * worse.portions)])[-1]
     assert found >= 0.9 * runs
+
+
+def test_a_loss_many_times_as_high_is_surely_higher_however_it_scatters() -> None:
+    draws = np.array([1.0, 1.1, 0.9, 1.05])
+    far = pair(Sample(draws, overlap=0.4), Sample(50 * np.array([1.2, 0.7, 1.3, 0.8]), overlap=0.4))
+    assert far.value == pytest.approx(49, rel=0.02)
+    assert far.low(0.0125) > 5
+    nothing = pair(Sample(draws), Sample(np.zeros(4)))
+    assert nothing.value == nothing.low(0.025) == nothing.high(0.025) == -1.0
 
 
 def test_losses_that_are_not_finite_are_infinitely_far_behind() -> None:
@@ -147,7 +168,7 @@ def test_settings_are_compared_on_the_draws_that_they_share() -> None:
 
 def test_a_single_draw_says_nothing_by_itself_and_something_beside_others() -> None:
     leader, once = Sample(np.array([1.0, 1.02, 0.98])), Sample(np.array([1.3]))
-    assert pair(leader, once).low(0.025) == -math.inf
+    assert (pair(leader, once).low(0.025), pair(leader, once).high(0.025)) == (-1.0, math.inf)
     rng = np.random.default_rng(8)
     close = [Sample(1.02 * np.exp(0.01 * rng.normal(size=3))) for _ in range(10)]
     assert behind([leader, once, *close])[0]

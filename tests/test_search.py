@@ -193,6 +193,8 @@ def test_divisions_keep_groups_together_classes_in_proportion_and_time_in_order(
     rows = np.concatenate([stratified.split.train, stratified.split.validation])
     found = divisions(stratified, rows, 4)
     labels = stratified.table.target[rows]
+    assert Search(stratified).terms.overlap == pytest.approx(found.validation.shape[1] / found.train.shape[1], rel=0.01)
+    assert (Search(timed).terms.overlap, Search(make("lesson")).terms.overlap) == (0.0, 0.0)
     shares = [labels[validation].mean() for validation in found.validation]
     assert max(shares) - min(shares) < 0.02
 

@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from batchlab.analysis.verdict import Pair
@@ -175,3 +176,18 @@ def test_a_setting_that_time_let_see_few_rows_is_told_with_its_rows(found: Findi
     assert re.fullmatch(r"loss \+[\d.]+% at 12 rows", line.cells[-1])
     whole = changed(found, lambda item: losing(item, 40.0) if item.candidate.label == typed else item)
     assert "rows" not in beside(whole, whole.of(typed))
+
+
+def test_who_does_better_on_the_test_rows_is_said_only_where_these_rows_agree(searched: Search) -> None:
+    known, best = searched.known, searched.findings.best
+    assert best is not None
+    own = best.candidate.setting
+    other = next(item.candidate for item in searched.findings.settings if item.candidate.setting != own)
+    losses, portions = known.test_losses[own], known.test_portions[own]
+    steady = np.full(portions.shape[1], 0.8)
+    for factors, said in ((steady, True), (steady + np.linspace(-0.79, 0.79, len(steady)), False)):
+        lower = portions.mean(0) * factors
+        tests = {**known.test_losses, other.setting: losses * lower.mean() / portions.mean()}
+        parts = {**known.test_portions, other.setting: portions * lower / portions.mean(0)}
+        notes = again(searched, replace(known, test_losses=tests, test_portions=parts)).findings.notes
+        assert any(f"on the test rows {other.label} does better: mean loss" in note for note in notes) == said

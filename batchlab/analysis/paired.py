@@ -12,13 +12,16 @@ Numbers = NDArray[np.float64]
 PRIOR_DRAWS = 8.0
 """The scatter of the other settings together weighs like so many draws in the estimate of each one's own (Smyth 2004, moderated t), or
 like as many as they have where these are fewer."""
+LARGEST = 700.0
+"""A ratio whose logarithm is larger is beyond all numbers."""
 CLOSE = 0.5
 """Settings whose loss is at most so much above the leader's tell how much differences scatter; those far off scatter more."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting's loss over another's, less 1, with the variance of that mean and its degrees of freedom."""
+    """A setting's loss over another's, less 1, with the variance of the ratio's logarithm and its degrees of freedom: a loss fifty times
+    as high scatters fifty times as much, and is no less surely higher."""
 
     value: float
     variance: float
@@ -26,11 +29,17 @@ class Difference:
 
     def low(self, error: float) -> float:
         """Return the end below which the difference lies with probability `error` at most (one-sided)."""
-        return self.value - self._reach(error)
+        return self._at(-self._reach(error))
 
     def high(self, error: float) -> float:
         """Return the end above which the difference lies with probability `error` at most (one-sided)."""
-        return self.value + self._reach(error)
+        return self._at(self._reach(error))
+
+    def _at(self, away: float) -> float:
+        if not -1 < self.value < math.inf:
+            return self.value
+        logarithm = math.log1p(self.value) + away
+        return math.expm1(logarithm) if logarithm < LARGEST else math.inf
 
     def _reach(self, error: float) -> float:
         if not math.isfinite(self.variance):
@@ -42,10 +51,12 @@ class Difference:
 class Sample:
     """Losses of one setting: `losses` `[draws]`, and the mean losses of portions of the validation rows `[draws, portions]` where draws
     share these rows, NaN where a draw has not those of a portion; None where every draw has rows of its own, whose scatter the draws then
-    show."""
+    show. `overlap`: where draws divide one table at random, validation rows over training rows; what is true of its rows and of no others
+    does not go away with more draws, so the variance of a mean over draws is so much of a single one's larger (Nadeau and Bengio 2003)."""
 
     losses: Numbers
     portions: Numbers | None = None
+    overlap: float = 0.0
 
 
 def differences(samples: Sequence[Sample], leader: int) -> list[Difference]:
@@ -92,15 +103,16 @@ def _squares(residuals: Numbers, value: float) -> tuple[float, int]:
 
 
 def _residuals(sample: Sample, best: Sample) -> tuple[Numbers, float]:
-    """Return how each shared draw's ratio of losses departs from the ratio of means, and that ratio less 1."""
+    """Return how far each shared draw's losses are apart beside the ratio of means, relatively, and that ratio less 1."""
     count = min(len(sample.losses), len(best.losses))
     own, other = sample.losses[:count], best.losses[:count]
     if not count or not np.isfinite(own).all() or not np.isfinite(other).all():
         return np.zeros(0), math.inf
     if other.mean() <= 0:  # a loss of nothing has no ratio
         return np.zeros(0), math.inf if own.mean() > other.mean() else 0.0
-    ratio = float(own.mean() / other.mean())
-    return (own - ratio * other) / other.mean(), ratio - 1
+    if own.mean() <= 0:
+        return np.zeros(count), -1.0
+    return own / own.mean() - other / other.mean(), float(own.mean() / other.mean()) - 1
 
 
 def _difference(sample: Sample, best: Sample, departures: tuple[Numbers, float], prior: Prior) -> Difference:
@@ -112,7 +124,7 @@ def _difference(sample: Sample, best: Sample, departures: tuple[Numbers, float],
     degrees = prior.weight + count - 1
     if degrees == 0:
         return Difference(value, math.inf, 1.0)
-    over_draws = (prior.weight * prior.variance + (count - 1) * own) / degrees / count
+    over_draws = (prior.weight * prior.variance + (count - 1) * own) / degrees * (1 / count + best.overlap)
     over_rows, freedom = _over_rows(sample, best, count, value)
     total = over_draws + over_rows
     lost = over_draws**2 / degrees + (over_rows**2 / freedom if freedom else 0.0)
@@ -124,7 +136,7 @@ def _over_rows(sample: Sample, best: Sample, count: int, value: float) -> tuple[
     if sample.portions is None or best.portions is None:
         return 0.0, 0.0
     own, other = sample.portions[:count], best.portions[:count]
-    return variance_over_rows((own - (1 + value) * other) / np.nanmean(other))
+    return variance_over_rows(own / np.nanmean(own) - other / np.nanmean(other)) if value > -1 else (0.0, 0.0)
 
 
 def variance_over_rows(portions: Numbers) -> tuple[float, float]:

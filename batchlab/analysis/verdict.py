@@ -34,7 +34,8 @@ class Outcome:
     portion). `steps` and `rows` to the target
     `[1 + resamples]` are those of the mean curve over draws, first of the draws as they are, then of draws resampled alike for all
     settings; NaN where that curve never gets there within `budget_steps` and `budget_rows`. `seconds_per_step` `[rounds]`, `peak_bytes`
-    `[measurements]`, `test_loss` `[draws]`. `behind` says that it left the race and was not trained to the end.
+    `[measurements]`, `test_loss` `[draws]`. `behind` says that it left the race and was not trained to the end;
+    `overlap` is that of `paired.Sample`: comparisons speak of new rows, the interval of the loss of this table's.
     """
 
     label: str
@@ -51,6 +52,7 @@ class Outcome:
     peak_bytes: Numbers
     test_loss: Numbers
     behind: bool = False
+    overlap: float = 0.0
 
     @property
     def diverged(self) -> bool:
@@ -253,7 +255,7 @@ def chosen(outcomes: Sequence[Outcome], objective: Objective = "best", margin: f
     if not alive:
         return None
     lead = min(range(len(alive)), key=lambda place: alive[place].loss)
-    apart = differences([Sample(item.losses, item.portions) for item in alive], lead)
+    apart = differences([_sample(item) for item in alive], lead)
     near = [item for item, found in zip(alive, apart, strict=True) if is_as_good(found, margin)]
     good = [item for item in near if item is alive[lead] or not any(_is_worse(item, other) for other in alive)]
     cheap = max(item.training_seconds for item in alive) < CHEAP_SECONDS
@@ -288,7 +290,11 @@ def is_as_good(found: Difference, margin: float) -> bool:
 
 
 def _loss_apart(other: Outcome, best: Outcome) -> Difference:
-    return differences([Sample(best.losses, best.portions), Sample(other.losses, other.portions)], 0)[1]
+    return differences([_sample(best), _sample(other)], 0)[1]
+
+
+def _sample(item: Outcome) -> Sample:
+    return Sample(item.losses, item.portions, item.overlap)
 
 
 def _is_worse(item: Outcome, other: Outcome) -> bool:

@@ -142,7 +142,9 @@ def difference(yardstick: Yardstick, losses: Numbers, portions: Numbers, divided
     if count < 2 or pieces < 2 or not mean > 0 or not np.isfinite([mean, yardstick.test_loss]).all():
         return Difference(yardstick.test_loss / mean - 1 if mean > 0 else math.nan, math.inf, 1.0)
     ratio = yardstick.test_loss / mean
-    over_draws = (ratio / mean) ** 2 * float(losses.var(ddof=1)) * (1 / count + divided)
-    over_rows = float(((yardstick.portions - ratio * portions.mean(0)) / mean).var(ddof=1)) / pieces
+    if not ratio > 0:
+        return Difference(ratio - 1, 0.0, math.inf)
+    over_draws = float((losses / mean).var(ddof=1)) * (1 / count + divided)
+    over_rows = float((yardstick.portions / yardstick.test_loss - portions.mean(0) / mean).var(ddof=1)) / pieces
     total, lost = over_draws + over_rows, over_draws**2 / (count - 1) + over_rows**2 / (pieces - 1)
     return Difference(ratio - 1, total, total**2 / lost if lost > 0 else math.inf)

@@ -26,8 +26,8 @@ def _difference(ground: Ground, known: Known, best: Finding | None, item: Yardst
 
 def _result(item: Yardstick, found: Difference | None) -> YardstickResult:
     known = found is not None and math.isfinite(found.value)
-    error = (1 - CONFIDENCE) / 2  # no loss is lower by more than all of it
-    ends = (max(found.low(error), -1.0), found.high(error)) if found is not None and known and math.isfinite(found.variance) else None
+    error = (1 - CONFIDENCE) / 2
+    ends = (found.low(error), found.high(error)) if found is not None and known and math.isfinite(found.variance) else None
     return YardstickResult(
         key=item.key,
         name=item.name,

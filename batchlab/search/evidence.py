@@ -106,6 +106,7 @@ def outcome_of(
         peak_bytes=np.array(known.peaks.get(candidate, (math.nan, math.nan)), np.float64),
         test_loss=np.full(len(results), math.nan) if tests is None else tests,
         behind=behind,
+        overlap=ground.terms.overlap,
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchlab.analysis.estimates import ratio
+from batchlab.analysis.paired import Sample, differences
 from batchlab.analysis.tails import Tail, heavy_tail
 from batchlab.analysis.verdict import PAIR_CONFIDENCE, Choice
 from batchlab.experiment import MOST_TESTED, Experiment
@@ -179,15 +179,21 @@ def _test_notes(about: Remarked) -> list[str]:
     best = about.best
     if best is None or not np.isfinite(best.outcome.test_loss).all():
         return []
-    others = [item for item in about.found if item is not best and len(item.outcome.test_loss) == len(best.outcome.test_loss)]
-    pairs = [
-        (ratio(item.outcome.test_loss, best.outcome.test_loss).interval(PAIR_CONFIDENCE), item)
-        for item in others
-        if np.isfinite(item.outcome.test_loss).all()
+    others = [
+        item
+        for item in about.found
+        if item is not best and len(item.outcome.test_loss) == len(best.outcome.test_loss) and np.isfinite(item.outcome.test_loss).all()
     ]
-    better = [(found, item) for found, item in pairs if found.high < 1 - about.experiment.profile.search.margin]
+    apart = differences([_tested(about, item) for item in (best, *others)], 0)[1:]
+    margin, error = about.experiment.profile.search.margin, (1 - PAIR_CONFIDENCE) / 2
+    better = [item for found, item in zip(apart, others, strict=True) if found.high(error) < -margin]
     if not better:
         return []
-    _, item = min(better, key=lambda entry: entry[0].value)
+    item = min(better, key=lambda item: float(item.outcome.test_loss.mean()))
     own, its = best.outcome.test_loss.mean(), item.outcome.test_loss.mean()
     return [f"on the test rows {item.candidate.label} does better: mean loss {its:.4g} against the recommended setting's {own:.4g}"]
+
+
+def _tested(about: Remarked, item: Finding) -> Sample:
+    """Return the losses on the test rows, which all trainings share."""
+    return Sample(item.outcome.test_loss, about.known.test_portions.get(item.candidate.setting))

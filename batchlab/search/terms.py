@@ -24,7 +24,8 @@ DRAWS_WHERE_DIVIDED = 2
 class Terms:
     """What a race goes by: training rows, rows that a whole training and the first rung see, draws of every setting in the race and (at
     most) in its confirmation, whether the validation rows are the same for all draws (so that they share in the uncertainty), whether
-    they are windows in time that overlap, the lines of the table, and what may be proposed."""
+    they are windows in time that overlap, validation rows over training rows where draws divide them at random (`overlap`), the lines of
+    the table, and what may be proposed."""
 
     row_count: int
     budget_rows: int
@@ -34,6 +35,7 @@ class Terms:
     rows_are_shared: bool
     lines: tuple[Line, ...]
     rows_overlap: bool = False
+    overlap: float = 0.0
     new_rates: bool = True
     new_sizes: bool = True
 
@@ -58,7 +60,8 @@ def terms_of(experiment: Experiment, data: TrainingData, plan: Plan) -> Terms:
     """Return the terms of a race on these rows under this plan; raises BadInput for a strategy that does not fit the training rows."""
     profile, budget, count = experiment.profile, plan.max_rows or 0, data.population.row_count
     lines = lines_of(profile, count)
-    of_each_seed = 1 if data.divisions is None else DRAWS_WHERE_DIVIDED
+    divisions, in_time = data.divisions, profile.split.kind in IN_TIME
+    of_each_seed = 1 if divisions is None else DRAWS_WHERE_DIVIDED
     for line in lines:
         try:
             line.strategy.check(experiment.data.population)
@@ -70,8 +73,9 @@ def terms_of(experiment: Experiment, data: TrainingData, plan: Plan) -> Terms:
         first_rows=max(1, min(FIRST_ROWS, budget // SMALLEST_PART)),
         draws=of_each_seed * profile.search.tuning_seeds,
         fresh_draws=of_each_seed * profile.search.seeds,
-        rows_are_shared=data.divisions is None and profile.split.kind != "in_sample",
-        rows_overlap=data.divisions is not None and profile.split.kind in IN_TIME,
+        rows_are_shared=divisions is None and profile.split.kind != "in_sample",
+        rows_overlap=divisions is not None and in_time,
+        overlap=0.0 if divisions is None or in_time else divisions.validation.shape[1] / divisions.train.shape[1],
         lines=tuple(line for line in lines if line.batch_rows <= budget) or lines[:1],
         new_rates=profile.train.learning_rate is None,
         new_sizes=profile.search.batch_rows is None and any(line.strategy.kind == "mini_batch" and line.typed is None for line in lines),
