@@ -147,6 +147,16 @@ def test_whatever_is_recommended_for_its_loss_no_setting_is_detectably_better(se
         assert best.loss <= 1.01 * choice.best_loss.value
 
 
+def test_draws_that_share_rows_choose_alike_and_call_fewer_worse() -> None:
+    """A loss 0.6% higher where differences of single draws scatter by 0.4%: sure for the rows of one table, and not for new ones."""
+    best, close = (
+        outcome(label, loss=loss, loss_scatter=0.003, seconds=cost) for label, loss, cost in (("a", 1, 1e-2), ("b", 1.006, 1e-3))
+    )
+    for overlap, worse in ((0.0, True), (1 / 3, False)):
+        choice = choice_of(replace(best, overlap=overlap), replace(close, overlap=overlap))
+        assert (choice.label, choice.as_good, beside(choice).worse) == ("a", (), worse)
+
+
 def test_where_every_training_takes_less_than_a_second_cost_decides_nothing() -> None:
     accurate, quick = outcome("accurate", loss=0.999, steps=90_000), outcome("quick", loss=1.0, steps=100)
     costly = choice_of(accurate, quick)

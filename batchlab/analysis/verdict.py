@@ -35,7 +35,8 @@ class Outcome:
     `[1 + resamples]` are those of the mean curve over draws, first of the draws as they are, then of draws resampled alike for all
     settings; NaN where that curve never gets there within `budget_steps` and `budget_rows`. `seconds_per_step` `[rounds]`, `peak_bytes`
     `[measurements]`, `test_loss` `[draws]`. `behind` says that it left the race and was not trained to the end;
-    `overlap` is that of `paired.Sample`: comparisons speak of new rows, the interval of the loss of this table's.
+    `overlap` is that of `paired.Sample`: what is said of a pair speaks of new rows; the choice, and the interval of the loss, of this
+    table's.
     """
 
     label: str
@@ -255,7 +256,7 @@ def chosen(outcomes: Sequence[Outcome], objective: Objective = "best", margin: f
     if not alive:
         return None
     lead = min(range(len(alive)), key=lambda place: alive[place].loss)
-    apart = differences([_sample(item) for item in alive], lead)
+    apart = differences([Sample(item.losses, item.portions) for item in alive], lead)
     near = [item for item, found in zip(alive, apart, strict=True) if is_as_good(found, margin)]
     good = [item for item in near if item is alive[lead] or not any(_is_worse(item, other) for other in alive)]
     cheap = max(item.training_seconds for item in alive) < CHEAP_SECONDS
@@ -289,12 +290,8 @@ def is_as_good(found: Difference, margin: float) -> bool:
     return found.value <= margin and found.low((1 - CONFIDENCE) / 2) <= NEGLIGIBLE
 
 
-def _loss_apart(other: Outcome, best: Outcome) -> Difference:
-    return differences([_sample(best), _sample(other)], 0)[1]
-
-
-def _sample(item: Outcome) -> Sample:
-    return Sample(item.losses, item.portions, item.overlap)
+def _loss_apart(other: Outcome, best: Outcome, overlap: float = 0.0) -> Difference:
+    return differences([Sample(best.losses, best.portions, overlap), Sample(other.losses, other.portions)], 0)[1]
 
 
 def _is_worse(item: Outcome, other: Outcome) -> bool:
@@ -305,7 +302,7 @@ def _is_worse(item: Outcome, other: Outcome) -> bool:
 def paired(other: Outcome, best: Outcome, objective: Objective) -> Pair:
     """Return how many times the best setting's value and loss the other one's are."""
     measure = MEASURES[objective]
-    apart = _loss_apart(other, best)
+    apart = _loss_apart(other, best, best.overlap)
     error = (1 - PAIR_CONFIDENCE) / 2
     loss = (1 + apart.value, (max(1 + apart.low(error), 0.0), 1 + apart.high(error)))
     if other.diverged:
