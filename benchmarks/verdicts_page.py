@@ -118,7 +118,7 @@ def _new_rows(records: Records, measured: Mapping[str, Any]) -> str:
     words = (
         "Tables of 500 rows of one law (eight features, heavy noise), searched for 0.12 minutes for the lowest loss; 20,000 more rows "
         "tell the truth. Intervals are 95% of a loss, 97.5% of a ratio. Ratios speak of new rows, and so does a loss's interval where a "
-        "split in time shares rows among its windows; where divisions are drawn at random it speaks of the table's own rows (docs/verdict.md)."
+        "split in time shares rows among its windows; at random it speaks of the table's own rows (docs/verdict.md)."
     )
     rows = [
         [
