@@ -1,4 +1,4 @@
-"""Runs whose process is gone: a kill leaves them open in MLflow and in Prefect, where they hold the slot that the next one needs."""
+"""Flow runs whose process is gone: a kill leaves them open in Prefect, where they hold the slot that the next one needs."""
 
 from contextlib import suppress
 from datetime import datetime
@@ -10,7 +10,7 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled, Crashed
 
-from tasks import store
+from tasks import tracking
 from tasks.provenance import OWNER, owner, owner_is_gone
 
 OPEN = ["PENDING", "RUNNING", "CANCELLING"]
@@ -23,21 +23,17 @@ def claim(flow: Any, flow_run: FlowRun, state: Any) -> None:
 
 
 def end_abandoned_runs(unclaimed_before: datetime | None = None) -> None:
-    """End the runs that are open but whose process on this machine is gone: in Prefect, which gives their slots back, and in MLflow.
+    """End the runs that are open but whose process on this machine is gone: in Prefect, which gives their slots back, and in MLflow."""
+    end_flow_runs(unclaimed_before)
+    tracking.end_abandoned()
+
+
+def end_flow_runs(unclaimed_before: datetime | None = None) -> None:
+    """End the flow runs that are open but whose process on this machine is gone.
 
     A flow run that no process has claimed yet is its worker's; `unclaimed_before` is when the last worker, or its server, was seen to be
     gone: what is older and has no process never gets one. Without it such runs are left alone.
     """
-    _end_flow_runs(unclaimed_before)
-    client = store.client()
-    experiments = [item.experiment_id for item in client.search_experiments()]
-    running = client.search_runs(experiments, "attributes.status = 'RUNNING'") if experiments else []
-    for run in running:
-        if owner_is_gone(run.data.tags.get(OWNER)):
-            client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _end_flow_runs(unclaimed_before: datetime | None) -> None:
     with get_client(sync_client=True) as client:
         found = client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": OPEN}}}), limit=200)
         at_work = _flow_runs_at_work()  # looked up after the flow runs: one that has begun since is not among those

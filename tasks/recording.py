@@ -28,7 +28,17 @@ from tasks.models import Models
 from tasks.outages import Patience, store_answers
 from tasks.provenance import owner
 from tasks.spool import Told
-from tasks.tracking import SECONDS, log_batches, log_dataset, metrics_along, metrics_at, recorded_run, remove_children, settings_of
+from tasks.tracking import (
+    SECONDS,
+    dataset_of,
+    log_batches,
+    log_dataset,
+    metrics_along,
+    metrics_at,
+    recorded_run,
+    remove_children,
+    settings_of,
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,7 @@ class Recording:
         self.search, self.told, self.comparison = search, told, told.comparison
         self.models = Models(search.experiment)
         self.settings = settings_of(search.experiment)
+        self.dataset = dataset_of(search.experiment.table.schema, search.experiment.profile)
         self.waits = waits
         self.patience = Patience("MLflow", store_answers, waits and address.is_server(told.comparison.store))
         self.complete = spool.settings_of(told.comparison.run_id)
@@ -107,7 +118,7 @@ def _in_child_run(label: str, item: Finding, recording: Recording) -> StrategyRe
     tags = {"mlflow.parentRunId": comparison.run_id, "strategy": item.candidate.name}
     tags |= {"batchlab.recommended": "yes"} if item is search.findings.best else {}
     with recorded_run(comparison.experiment_id, label, tags) as run_id:
-        log_dataset(run_id, experiment.table.schema, experiment.profile, "training")
+        log_dataset(run_id, recording.dataset, "training")
         model = None
         if item.shown.weights and item.outcome.status != "diverged":
             model = recording.models.logged(run_id, item.shown)

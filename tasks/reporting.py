@@ -20,25 +20,22 @@ from batchlab.report.wording import verdict_text
 from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyResult
 from batchlab.search.records import verdict_of
 from batchlab.search.space import optimizer_words, optimizers_of
-from tasks import outages, prefect_reports, progress, spool, store, unfinished
-from tasks.abandoned import end_abandoned_runs
+from tasks import opening, prefect_reports, progress, spool, store, unfinished
+from tasks.abandoned import end_flow_runs
 from tasks.data import opened
+from tasks.opening import Opened, Wanted
 from tasks.outages import Patience
-from tasks.provenance import machine
+from tasks.provenance import machine, provenance
 from tasks.recording import Ended, Recording
 from tasks.sampling import sampling
 from tasks.tracking import (
-    created_run,
+    dataset_of,
     end_if_possible,
     ended_on_error,
-    is_gone,
-    log_dataset,
     log_metrics,
     log_params,
     log_samples,
     log_trials,
-    remove_children,
-    reopened,
     settings_of,
 )
 from tasks.unfinished import ComparisonRun
@@ -54,13 +51,13 @@ def comparison_run(profile: Profile, packed: Path, parts: Path, fresh: bool) -> 
     for. `conclude` ends it, once all is recorded.
     """
     progress.renewed()
-    store.client()
-    with outages.impatient():
-        end_abandoned_runs()
-        experiment = opened(profile, packed, parts)
-        experiment_id = store.experiment_id(f"comparison-{profile.source.name}")
-        run_id, taken_up = _opened_run(experiment, experiment_id, fresh)
+    end_flow_runs()
+    experiment = opened(profile, packed, parts)
+    found = _opened_run(experiment, fresh)
+    run_id, experiment_id = found.run_id, found.experiment_id
     with ended_on_error(run_id):
+        if found.failure is not None:
+            progress.announce(f"MLflow fails ({found.failure}); the search goes on, and is recorded at its end")
         # MLflow's UI opens in its GenAI view unless told otherwise.
         links = {"MLflow run": f"{store.ui_url()}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"}
         if link := prefect_link():
@@ -76,39 +73,34 @@ def comparison_run(profile: Profile, packed: Path, parts: Path, fresh: bool) -> 
             prefect=PREFECT_API_URL.value() or None,
             flow_run_id=None if flow_run.id is None else str(flow_run.id),
             of_its_own=flow_run.flow_name == "comparison",
-            taken_up=taken_up,
+            taken_up=found.taken_up,
         )
-        try:
-            with outages.impatient():
-                _describe(run, experiment)
-        except Exception as error:
-            if outages.reason_of(error) is None:
-                raise
-            progress.announce(f"MLflow fails ({outages.reason_of(error)}); the search goes on, and is recorded at its end")
         with sampling(run_id):
             yield run
 
 
-def _opened_run(experiment: Experiment, experiment_id: str, fresh: bool) -> tuple[str, bool]:
-    """Return the run that records the comparison, and whether it takes up one that was ended."""
-    tags = {"batchlab.kind": "comparison", "prefect.flow_run_id": flow_run.id or "", "prefect.flow_run_url": prefect_link() or ""}
+def _opened_run(experiment: Experiment, fresh: bool) -> Opened:
+    """Return the run that records the comparison, which may take up one that was ended."""
     key = unfinished.key_of(experiment)
-    before = None if fresh else unfinished.left_by(key)
-    if before is None or is_gone(before):
-        run_id = created_run(experiment_id, f"comparing on {experiment.profile.source.name}", tags)
-    else:
-        run_id = before
-        spool.begin_again(run_id)  # what it had told already is told and recorded again, in the same run
-        reopened(run_id, tags)
-        remove_children(experiment_id, run_id)
-    unfinished.begin(key, run_id)
-    return run_id, run_id == before
+    found = opening.opened(_wanted(experiment, None if fresh else unfinished.left_by(key)))
+    if found.taken_up:
+        spool.begin_again(found.run_id)  # what it had told already is told and recorded again, in the same run
+    unfinished.begin(key, found.run_id)
+    return found
 
 
-def _describe(run: ComparisonRun, experiment: Experiment) -> None:
-    """Write what is compared, on which machine; written again it changes nothing."""
-    log_params(run.run_id, settings_of(experiment) | machine())
-    log_dataset(run.run_id, experiment.table.schema, experiment.profile, "comparison")
+def _wanted(experiment: Experiment, before: str | None = None) -> Wanted:
+    """Return what a comparison's run says from its beginning: what is compared, on which machine, for which flow run."""
+    source = experiment.profile.source.name
+    tags = {"batchlab.kind": "comparison", "prefect.flow_run_id": str(flow_run.id or ""), "prefect.flow_run_url": prefect_link() or ""}
+    return Wanted(
+        experiment=f"comparison-{source}",
+        name=f"comparing on {source}",
+        tags=provenance() | tags,
+        params={key: str(value) for key, value in (settings_of(experiment) | machine()).items()},
+        dataset=dataset_of(experiment.table.schema, experiment.profile),
+        before=before,
+    )
 
 
 def prefect_link() -> str | None:
@@ -208,7 +200,7 @@ def _to_mlflow(recording: Recording, result: Comparison) -> None:
     client, run_id, experiment, title = store.client(), comparison.run_id, search.experiment, page_title(search.experiment)
     text = report(title, result, page_links(comparison))
     html = page_of(comparison, search, title, recording.seconds)
-    _describe(comparison, experiment)
+    opening.describe(run_id, _wanted(experiment))
     client.log_text(run_id, data_page(experiment, title=title, links=page_links(comparison)), DATA_PAGE)
     client.set_tag(run_id, "mlflow.note.content", text)
     client.log_text(run_id, text, "report.md")

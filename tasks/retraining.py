@@ -25,7 +25,7 @@ from tasks.models import log_model
 from tasks.provenance import hardware, machine
 from tasks.registry import Version
 from tasks.reporting import prefect_link
-from tasks.tracking import log_dataset, log_metrics, log_params, recorded_run, settings_of
+from tasks.tracking import dataset_of, log_dataset, log_metrics, log_params, recorded_run, settings_of
 from tasks.watching import Study
 
 COMPARISON = "comparison.json"
@@ -77,7 +77,7 @@ def train(run: RetrainingRun, comparison: Comparison | None, seed: int) -> Chall
     trained = challenged(profile, table, split, opened, seed, _tell, only_warm, latest, kept)
     experiment = trained.experiment
     log_params(run.run_id, settings_of(experiment) | machine() | {"start": trained.start, "fresh_rows": study.fresh_rows})
-    log_dataset(run.run_id, table.schema, experiment.profile, "retraining")
+    log_dataset(run.run_id, dataset_of(table.schema, experiment.profile), "retraining")
     losses = trained.validation_losses
     log_metrics(run.run_id, {f"validation_loss_of_seed_{number}": loss for number, loss in enumerate(losses.tolist())})
     return trained

@@ -4,10 +4,9 @@ MLflow's own monitor asks its server at every sample, beside the steps that are 
 """
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from tasks import spool
 
@@ -17,25 +16,28 @@ SECONDS_BETWEEN = 2
 @contextmanager
 def sampling(run_id: str) -> Iterator[None]:
     """Sample processor, memory, disk, network and GPU every two seconds."""
-    monitor = _Sampler(run_id, sampling_interval=SECONDS_BETWEEN)
-    monitor.start()
+    ended = threading.Event()
+    sampler = threading.Thread(target=_sample, args=(run_id, ended), name="sampling", daemon=True)
+    sampler.start()
     try:
         yield
     finally:
-        monitor.finish()
+        ended.set()
+        sampler.join()
 
 
-class _Sampler(SystemMetricsMonitor):
-    """MLflow's measurements without its server."""
+def _sample(run_id: str, ended: threading.Event) -> None:
+    """Sample until the end; a disk that takes no more ends it, too."""
+    # Takes seconds, which the search does not wait for.
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    def monitor(self) -> None:
-        """Sample until the end; a disk that takes no more ends it, too."""
-        try:
-            spool.begin_samples(self._run_id)
-            while not self._shutdown_event.wait(self.sampling_interval):
-                self.collect_metrics()
-                spool.note_sample(self._run_id, self.aggregate_metrics())
-                for part in self.monitors:
-                    part.clear_metrics()
-        except OSError as error:
-            logging.getLogger(__name__).debug("samples of the machine end: %s", error)
+    monitor = SystemMetricsMonitor(run_id, sampling_interval=SECONDS_BETWEEN)  # measures when asked: its own thread is not started
+    try:
+        spool.begin_samples(run_id)
+        while not ended.wait(SECONDS_BETWEEN):
+            monitor.collect_metrics()
+            spool.note_sample(run_id, monitor.aggregate_metrics())
+            for part in monitor.monitors:
+                part.clear_metrics()
+    except OSError as error:
+        logging.getLogger(__name__).debug("samples of the machine end: %s", error)

@@ -11,16 +11,17 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchlab.records import Record
 from batchlab.results import Comparison, StrategyResult
-from batchlab.search.findings import Findings
-from batchlab.search.known import Known
-from batchlab.search.saving import load_verdict, save_verdict
 from tasks import store
 from tasks.provenance import owner, owner_is_gone
 from tasks.unfinished import KEPT_SECONDS, ComparisonRun
+
+if TYPE_CHECKING:
+    from batchlab.search.findings import Findings
+    from batchlab.search.known import Known
 
 
 class Told(Record):
@@ -40,8 +41,10 @@ def told(comparison: ComparisonRun) -> Told:
     return Told(comparison=comparison, moment=time.time(), peak_mib=peak, owner=owner())
 
 
-def keep(item: Told, found: Findings, known: Known) -> None:
+def keep(item: Told, found: "Findings", known: "Known") -> None:
     """Write the verdict with its evidence; raises OSError where the disk does not take it."""
+    from batchlab.search.saving import save_verdict
+
     save_verdict(found, known, _path(item.comparison.run_id, "npz"))
     note(item)
 
@@ -72,8 +75,10 @@ def holds(run_id: str) -> bool:
     return (store.spool() / f"{run_id}.json").exists()
 
 
-def evidence_of(item: Told) -> tuple[Findings, Known]:
+def evidence_of(item: Told) -> "tuple[Findings, Known]":
     """Return what was found and known; raises BadInput for a damaged file."""
+    from batchlab.search.saving import load_verdict
+
     return load_verdict(_path(item.comparison.run_id, "npz"))
 
 

@@ -1,4 +1,4 @@
-"""MLflow runs that end truthfully, and what is written into them: buffered, in batches."""
+"""MLflow runs that end truthfully, and what is written into them: buffered, in batches. Imported without torch (tasks/opening.py)."""
 
 import json
 import re
@@ -9,17 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchlab.config import Profile
-from batchlab.experiment import Experiment
-from batchlab.search.known import Known
-from batchlab.search.records import trials_frame
-from batchlab.serving.batchlab_serving import PackedColumn
-from batchlab.table import Schema
 from tasks import outages, progress, spool, store
-from tasks.provenance import provenance
+from tasks.provenance import OWNER, owner_is_gone, provenance
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
+
+    from batchlab.config import Profile
+    from batchlab.experiment import Experiment
+    from batchlab.search.known import Known
+    from batchlab.serving.batchlab_serving import PackedColumn
+    from batchlab.table import Schema
 
 SECONDS = "x_axis/wall_seconds"
 METRICS_A_BATCH, PARAMS_A_BATCH = 1000, 100
@@ -63,6 +63,16 @@ def end_if_possible(run_id: str, status: str) -> None:
     except Exception as error:
         if outages.reason_of(error) is None:
             raise
+
+
+def end_abandoned() -> None:
+    """End the runs that are open but whose process on this machine is gone."""
+    client = store.client()
+    experiments = [item.experiment_id for item in client.search_experiments()]
+    running = client.search_runs(experiments, "attributes.status = 'RUNNING'") if experiments else []
+    for run in running:
+        if owner_is_gone(run.data.tags.get(OWNER)):
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def reopened(run_id: str, tags: Mapping[str, str]) -> None:
@@ -169,33 +179,36 @@ def metrics_along(curve: Mapping[str, Sequence[float]], began: float) -> list["M
     return entities
 
 
-def log_dataset(run_id: str, schema: Schema, profile: Profile, context: str) -> None:
-    """Write where the rows came from, with the packed table's digest."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
+def dataset_of(schema: "Schema", profile: "Profile") -> dict[str, str]:
+    """Return where the rows came from, with the packed table's digest, as MLflow describes a data set."""
     place = profile.source.identity
     columns = [{"name": column.name, "type": type_of(column)} for column in schema.columns]
-    dataset = Dataset(
-        name=schema.source,
-        digest=schema.digest,
-        source_type="local",
-        source=json.dumps({**profile.source.model_dump(mode="json"), **({"place": place} if place else {})}),
-        schema=json.dumps(
-            {"mlflow_colspec": [*columns, {"name": schema.target.name, "type": "string" if schema.target.classes else "double"}]}
-        ),
-        profile=json.dumps({"num_rows": schema.rows, "num_elements": schema.rows * (len(columns) + 1)}),
-    )
-    store.client().log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+    target = {"name": schema.target.name, "type": "string" if schema.target.classes else "double"}
+    return {
+        "name": schema.source,
+        "digest": schema.digest,
+        "source_type": "local",
+        "source": json.dumps({**profile.source.model_dump(mode="json"), **({"place": place} if place else {})}),
+        "schema": json.dumps({"mlflow_colspec": [*columns, target]}),
+        "profile": json.dumps({"num_rows": schema.rows, "num_elements": schema.rows * (len(columns) + 1)}),
+    }
 
 
-def type_of(column: PackedColumn) -> str:
+def log_dataset(run_id: str, dataset: Mapping[str, str], context: str) -> None:
+    """Write what data set a run took, as `dataset_of` describes it, and what for."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    store.client().log_inputs(run_id, [DatasetInput(Dataset(**dataset), [InputTag("mlflow.data.context", context)])])
+
+
+def type_of(column: "PackedColumn") -> str:
     """Return MLflow's name for what a raw column holds."""
     if column.kind == "number":
         return "long" if column.integer else "double"
     return {"boolean": "boolean", "datetime": "string" if column.text else "datetime", "category": "string"}[column.kind]
 
 
-def settings_of(experiment: Experiment) -> dict[str, Any]:
+def settings_of(experiment: "Experiment") -> dict[str, Any]:
     """Return every setting by its key, as `--set` takes it, with what `auto` and defaults came to on this data and machine."""
     schema = experiment.table.schema
     return flattened(experiment.profile) | {
@@ -208,7 +221,7 @@ def settings_of(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def flattened(profile: Profile) -> dict[str, Any]:
+def flattened(profile: "Profile") -> dict[str, Any]:
     """Return every setting of the profile by its key."""
     flat: dict[str, Any] = {}
 
@@ -223,8 +236,10 @@ def flattened(profile: Profile) -> dict[str, Any]:
     return flat
 
 
-def log_trials(run_id: str, known: Known, loss_unit: float) -> None:
+def log_trials(run_id: str, known: "Known", loss_unit: float) -> None:
     """Write every trial that was trained so far as a Parquet table."""
+    from batchlab.search.records import trials_frame
+
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "trials.parquet"
         trials_frame(known, loss_unit).to_parquet(path)

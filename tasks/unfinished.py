@@ -7,16 +7,19 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import batchlab
 from batchlab.config import Profile
 from batchlab.errors import BadInput
-from batchlab.experiment import Experiment
 from batchlab.received import text_of
 from batchlab.records import Record
-from batchlab.search.keeping import Kept
 from tasks import progress, store
 from tasks.provenance import owner, owner_is_gone
+
+if TYPE_CHECKING:
+    from batchlab.experiment import Experiment
+    from batchlab.search.keeping import Kept
 
 
 class ComparisonRun(Record):
@@ -52,7 +55,7 @@ class Unfinished(Record):
     store: str = ""
 
 
-def key_of(experiment: Experiment) -> str:
+def key_of(experiment: "Experiment") -> str:
     """Return what two comparisons share that may go on from each other: rows, split, every setting, device and code."""
     table, split, profile = experiment.table.schema.digest, experiment.split.digest, experiment.profile
     return digest_of(table, split, profile.model_dump_json(), str(experiment.device))
@@ -80,8 +83,10 @@ def begin(key: str, run_id: str) -> None:
     beside.replace(path)
 
 
-def kept(run_id: str) -> Kept:
+def kept(run_id: str) -> "Kept":
     """Return what keeps the state of the run's search, or of a retraining."""
+    from batchlab.search.keeping import Kept
+
     return Kept(_folder() / run_id, progress.announce)
 
 

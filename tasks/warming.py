@@ -1,4 +1,4 @@
-"""What a comparison needs later, made ready beside what it does first: MLflow's store, the kernels, and slow imports."""
+"""What a comparison needs later, made ready beside what it does first: the kernels, MLflow's store, and slow imports."""
 
 import importlib
 import threading
@@ -25,7 +25,7 @@ def _all(spare_memory: bool) -> None:
     from tasks import store
 
     later = [partial(importlib.import_module, name) for name in (() if spare_memory else LATER)]
-    parts: list[Callable[[], object]] = [store.client, warm, *later]
+    parts: list[Callable[[], object]] = [warm, store.client, *later]
     for part in parts:
         with suppress(Exception):  # told by whoever needs it
             part()

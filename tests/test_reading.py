@@ -83,6 +83,21 @@ def test_bundled_rows_are_all_there_and_a_fingerprint_belongs_to_the_content(tmp
     assert prints[0] == prints[1] != prints[2]
 
 
+def test_bundled_rows_are_kept_from_the_first_time_on_and_loaded_again_where_that_is_damaged(tmp_path: Path) -> None:
+    first = Bundled(dataset="wine").opened(0, tmp_path).fingerprint
+    (kept,) = tmp_path.iterdir()
+    code = f"""
+import sys
+from pathlib import Path
+from batchlab.sources.bundled import Bundled
+print(Bundled(dataset="wine").opened(0, Path({str(tmp_path)!r})).fingerprint, "sklearn" in sys.modules)
+"""
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert again.stdout.split() == [first, "False"]
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert Bundled(dataset="wine").opened(0, tmp_path).fingerprint == first
+
+
 def test_every_kind_of_source_is_found_and_abstract_ones_are_not() -> None:
     assert set(SOURCES) == {"arrow", "bundled", "csv", "parquet", "sql", "synthetic"}
 
