@@ -14,7 +14,7 @@ from tasks.data import divide, ingest
 from tasks.delivering import deliver
 from tasks.recording import best_first, plan_recording, record
 from tasks.reporting import comparison_run, conclude
-from tasks.searching import ended, plan_search, tell, work
+from tasks.searching import plan_search, tell, work
 
 
 # One worker thread, and every task on it: strategies are timed, so none may train beside another, and torch work on a second
@@ -59,7 +59,7 @@ def compared(settings: Profile, table: Path, parts: Path, fresh: bool = False) -
             work.submit(part, search, run).result()
         told = tell.submit(search, run).result()
         deliver()
-        recording = plan_recording.submit(ended(search), told).result()
+        recording = plan_recording.submit(search, told).result()
         results = {label: record.submit(label, recording).result() for label in best_first(search.findings)}
         progress.finished()
         return conclude.submit(recording, [results[label] for label in search.findings.labels]).result()

@@ -80,9 +80,9 @@ def best_first(found: Findings) -> list[str]:
 
 
 @task(cache_policy=NO_CACHE)
-def plan_recording(search: Ended, told: Told) -> Recording:
-    """Return what records the settings of a finished search."""
-    return Recording(search, told)
+def plan_recording(search: Search, told: Told) -> Recording:
+    """Return what records the settings of a finished search, which Prefect takes as it is: an `Ended` it would search for futures."""
+    return Recording(Ended(search.experiment, search.findings, search.known), told)
 
 
 @task(task_run_name="record {label}", cache_policy=NO_CACHE)

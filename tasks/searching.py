@@ -10,7 +10,6 @@ from batchlab.search.part import Part
 from batchlab.search.search import Search
 from tasks import outages, progress, spool, store, unfinished
 from tasks.data import opened
-from tasks.recording import Ended
 from tasks.spool import Told
 from tasks.tracking import log_samples, log_trials
 from tasks.unfinished import ComparisonRun
@@ -56,11 +55,6 @@ def tell(search: Search, comparison: ComparisonRun) -> Told:
     _kept(lambda: spool.keep(told, found, search.known), "the verdict; it is lost unless it can be recorded now")
     progress.conclude(search, scores)
     return told
-
-
-def ended(search: Search) -> Ended:
-    """Return what is to be recorded of a search that has come to its end."""
-    return Ended(search.experiment, search.findings, search.known)
 
 
 def _kept(write: Callable[[], None], what: str) -> None:
