@@ -35,10 +35,9 @@ def index_of(frame: "pd.DataFrame") -> Index:
         values = _with_dates(frame.index.get_level_values(level))
         kind = _read_as(values)
         dated = isinstance(values, pd.DatetimeIndex | pd.PeriodIndex) or kind == "datetime"
-        counts_rows = isinstance(values, pd.RangeIndex) and (values.start, values.step) == (
-            0,
-            1,
-        )  # years in a row are a range to pandas too
+        counts_rows = _counts_rows(values)
+        if counts_rows and values.name is not None:
+            found.notes.append(f"the frame's index '{values.name}' only numbers the rows; it is left out")
         if counts_rows or not (dated or values.name is not None):
             continue
         name, series = "index" if values.name is None else str(values.name), values.to_series(index=frame.index)
@@ -57,6 +56,14 @@ def index_of(frame: "pd.DataFrame") -> Index:
         elif not is_column:
             found.notes.append(f"the frame's index '{name}' is taken as a column; without it: frame.reset_index(drop=True)")
     return found
+
+
+def _counts_rows(values: "pd.Index[Any]") -> bool:
+    """Whether the index numbers the rows from 0 or 1, in any order; years in a row do not."""
+    if values.dtype.kind not in "iu" or not len(values):
+        return False
+    first = int(values.min())
+    return first in (0, 1) and int(values.max()) - first + 1 == len(values) and bool(values.is_unique)
 
 
 def plain(values: "pa.ChunkedArray | pa.Array") -> "pa.ChunkedArray | pa.Array":

@@ -60,6 +60,8 @@ def taken(frame: Any, target: Any) -> Held:
     """
     import pandas as pd
 
+    if target is None:
+        raise BadInput("target is missing: name the column to predict, or give its values: batchlab.compare(X, y).")
     if _is_name(target):
         if isinstance(frame, pd.DataFrame):
             return _of_frame(frame, str(target))

@@ -43,7 +43,7 @@ class Comparison:
     def verdict(self) -> Verdict:
         """The recommendation with its evidence in numbers; its notes begin with what there is to know of the rows."""
         found = verdict_of(self.search.findings, verdict_text(self.search.findings))
-        said = (*self.notes, *self.search.experiment.table.schema.notes)
+        said = (*self.notes, *self.search.experiment.table.notes(with_place=False))
         return found.model_copy(update={"notes": (*said, *found.notes)})
 
     def to_frame(self) -> "pd.DataFrame":

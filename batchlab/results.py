@@ -112,7 +112,7 @@ class YardstickResult(Result):
 class TrainingFacts(Result):
     """What a training is made of beside the setting: the network as keys of a profile and its inputs and outputs, loss and schedule,
     whether numbers are `scaled` and weights averaged, and the rows of an epoch. `loss_unit` turns losses as training sees them into the
-    target's unit."""
+    target's unit. `input_names` says what the inputs are, in their order; empty where they are many."""
 
     model: dict[str, Any]
     inputs: int
@@ -124,6 +124,7 @@ class TrainingFacts(Result):
     averaging: bool
     schedule: dict[str, Any]
     train_rows: int
+    input_names: tuple[str, ...] = ()
 
 
 class Verdict(Result):

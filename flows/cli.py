@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -58,6 +58,9 @@ def compare(
     json_file: options.JsonFile = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew, also where the same comparison was killed.")] = False,
     wide: Annotated[bool, typer.Option("--wide", help="Show every setting, column and note.")] = False,
+    code: Annotated[
+        Literal["torch", "lightning", "skorch", "keras"] | None, typer.Option(help="Print the lines that train so with this library.")
+    ] = None,
     no_server: options.NoServer = False,
 ) -> None:
     """Find the strategy, batch size and learning rate to train with, and show the evidence."""
@@ -98,7 +101,7 @@ def compare(
         f"{whole:.1f} s in all: {searching:.1f} s search, {told[0] - searching:.1f} s before it (of these {imports:.1f} s imports, "
         f"{waiting:.1f} s waiting for the Prefect server), {whole - told[0]:.1f} s records and page after it"
     )
-    show_end(shown_on, result, timing)
+    show_end(shown_on, result, timing, code)
     options.write_json(json_file, result.model_dump_json(indent=2))
 
 

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from batchlab.table.target import Task
     from tasks.history import Decision
 
+    Library = Literal["torch", "lightning", "skorch", "keras"]
     OnVerdict = Callable[[Search, Mapping[str, float | None]], None]
 
 PLAIN_WIDTH, WIDE_WIDTH = 80, 200
@@ -72,7 +73,7 @@ class SearchProgress:
         self.bar.update(self.task, completed=share, description=self._fitted(label))
         if not self.console.is_terminal and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
-            self.console.print(f"{share:.0%}: {label}", no_wrap=True, overflow="ellipsis")
+            self.console.print(f"{share:.0%}: {label}", soft_wrap=True)
 
     def _fitted(self, label: str) -> str:
         """Return the label as wide as there is room for."""
@@ -94,7 +95,8 @@ class SearchProgress:
 def show_verdict(shown_on: Console, search: "Search", scores: Mapping[str, float | None], wide: bool) -> None:
     """Print what was compared, the table of settings, what to know beside it, and the verdict, last: as soon as it is known.
 
-    `scores` are those of the recommended setting's model on the test rows. With `wide` the table has every row and column, and all notes.
+    `scores` are those of the recommended setting's model on the test rows; those of single classes are in MLflow. With `wide` the table has
+    every row and column, and all notes.
     """
     from batchlab.report.ranking import ranked
     from batchlab.report.tables import remarks
@@ -103,6 +105,8 @@ def show_verdict(shown_on: Console, search: "Search", scores: Mapping[str, float
 
     found, sizes, task = search.findings, search.experiment.split.sizes(), search.experiment.table.schema.target.task
     parts = f"{sizes['train']:,} training, {sizes['validation']:,} validation, {sizes['test']:,} test rows"
+    if search.profile.split.kind == "in_sample":
+        parts = f"{sizes['train']:,} rows, which train, validate and test alike (split.kind is in_sample)"
     shown_on.print(f"\n{task}, {search.experiment.profile.model.kind} model on {search.experiment.device}: {parts}")
     results = [result_of(item, search) for item in ranked(found)]
     shown_on.print(grid(task, results, shown_on.width) if wide else narrow(found))
@@ -111,7 +115,7 @@ def show_verdict(shown_on: Console, search: "Search", scores: Mapping[str, float
     for line in beside_it(found):
         shown_on.print(line, style="dim")
     shown_on.print()
-    tested = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scores.items() if value is not None)
+    tested = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in scores.items() if value is not None and "/" not in name)
     for number, line in enumerate(recommendation(found)):
         shown_on.print(line, style="bold" if number < 2 else "")
     if tested:
@@ -131,8 +135,8 @@ def _print_notes(shown_on: Console, notes: Sequence[str], most_lines: float) -> 
         shown_on.print(f"• {len(notes) - printed} more on the page, or with --wide", style="dim")
 
 
-def show_end(shown_on: Console, result: "Comparison", timing: str) -> None:
-    """Print what the comparison took, and where to look further."""
+def show_end(shown_on: Console, result: "Comparison", timing: str, library: "Library | None" = None) -> None:
+    """Print what the comparison took, and where to look further; with a `library` also the code that trains so with it."""
     from tasks import progress, spool
 
     left = sum(item.mlflow_run_id is None for item in (*result.strategies, *result.typed))
@@ -141,6 +145,8 @@ def show_end(shown_on: Console, result: "Comparison", timing: str) -> None:
         shown_on.print(f"{left} settings were not recorded{why}.")
     shown_on.print(timing, style="dim")
     shown_on.print("Page, curves and models: batchlab ui", style="dim")
+    if library is not None:
+        shown_on.print(f"\n{result.verdict.code(library)}", markup=False, soft_wrap=True)
 
 
 def narrow(found: "Findings") -> Table:
@@ -209,6 +215,6 @@ def decisions(shown_on: Console, found: "Sequence[Decision]") -> None:
         if item.challenger_loss is not None:
             parts.append(f"loss {item.challenger_loss:,.6g}")
         if item.champion_loss is not None:
-            parts.append(f"champion {'' if item.champion is None else f'{item.champion} '}{item.champion_loss:,.6g}")
+            parts.append(f"against the champion's {item.champion_loss:,.6g}")
         shown_on.print("  ".join(filter(None, parts)), style=STYLES.get(item.decision, ""))
         shown_on.print(Padding(escape(item.reason), (0, 0, 0, 2)))

@@ -29,12 +29,14 @@ def retrain(
     categorical: options.Categorical = None,
     time_column: options.TimeColumn = None,
     missing: options.Missing = None,
+    max_minutes: Annotated[float | None, typer.Option(help="A comparison, where one is due, searches no longer.")] = None,
     seed: Seed = None,
     json_file: options.JsonFile = None,
     no_server: options.NoServer = False,
 ) -> None:
     """Train on new data with the recommended setting; replace the champion only by a better model."""
-    settings = [*options.column_overrides(drop, categorical, time_column, missing=missing), *(overrides or [])]
+    limit = [] if max_minutes is None else [f"search.max_minutes={max_minutes}"]
+    settings = [*options.column_overrides(drop, categorical, time_column, missing=missing), *limit, *(overrides or [])]
     _run("retrain", name, data, target, task, profile, settings, seed, json_file, no_server)
 
 

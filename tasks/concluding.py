@@ -43,7 +43,7 @@ def conclude(run: RetrainingRun, trained: Trained, promotion: Promotion, compari
         train_rows=train_rows,
         start=trained.start,
         stale=study.stale,
-        remarks=trained.remarks,
+        remarks=(*trained.remarks, *_beaten(comparison)),
         drift=study.drift,
         promotion=promotion,
         mlflow_run_id=run.run_id,
@@ -64,6 +64,13 @@ def conclude(run: RetrainingRun, trained: Trained, promotion: Promotion, compari
         links["Report page"], link_text="The retraining's page (start the MLflow UI with `batchlab ui`)", key="retraining-page"
     )
     return result
+
+
+def _beaten(comparison: Comparison | None) -> list[str]:
+    """Return what the comparison says of a yardstick that does better than its best setting: a champion is worth no more."""
+    if comparison is None or not any(item.beats for item in comparison.verdict.yardsticks):
+        return []
+    return [comparison.verdict.text.splitlines()[1]]
 
 
 def _links(run: RetrainingRun, trained: Trained) -> dict[str, str]:

@@ -20,7 +20,7 @@ def ingest(profile: Profile) -> Path:
     store.check_writable()
     listener = Listener(progress.moved, lambda text: progress.announce(f"{text} {promise(profile)}"))
     table = pack(profile.source, profile.named_columns(), store.tables(), profile.seed, profile.checks, listener)
-    for note in notes(table):
+    for note in table.notes():
         progress.announce(note)
     return table.path
 
@@ -28,17 +28,6 @@ def ingest(profile: Profile) -> Path:
 def promise(profile: Profile) -> str:
     """Say how much memory a comparison takes, before big work."""
     return f"The comparison takes {Allowance.of(profile.memory_gib).text} (memory_gib)."
-
-
-def notes(table: PackedTable) -> list[str]:
-    """Return what people should know of how a table was packed."""
-    schema = table.schema
-    bad = sum(schema.quarantined.values())
-    lines = list(schema.notes)
-    if bad:
-        reasons = "; ".join(f"{reason}: {count:,}" for reason, count in sorted(schema.quarantined.items(), key=lambda item: -item[1])[:5])
-        lines.append(f"{bad:,} of {schema.source_rows:,} rows cannot be used ({reasons}); they are in {table.quarantine}")
-    return lines
 
 
 @task(**RETRIES)

@@ -3,12 +3,16 @@
 import getpass
 import os
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from batchlab.errors import BadInput
 from batchlab.results import Result
 from batchlab.retraining.promotion import Promotion
 from tasks import registry, store
 from tasks.registry import CHALLENGER, CHAMPION, PREVIOUS, Superseded, Version
+
+if TYPE_CHECKING:
+    from batchlab.retraining.saved import Lineage
 
 PROMOTING = ("first", "promoted", "rollback", "by_hand")
 
@@ -71,9 +75,11 @@ def shown(name: str | None) -> dict[str, str]:
     aliases, lineage = registry.aliases_of(champion.name), registry.lineage_of(champion)
     latest = next((item for item in decisions(champion.name, version=champion.number) if item.decision in PROMOTING), None)
     strategy, train = next(iter(lineage.recipe["strategies"].items())), lineage.recipe["train"]
+    judged = "–" if latest is None or latest.challenger_loss is None else f"{latest.challenger_loss:,.5g} on the rows it was judged by"
     facts = {
         "model": champion.name,
-        "champion": f"version {champion.number}",
+        "champion": f"version {champion.number}{_kind(lineage)}",
+        "loss": judged,
         "since": "–" if latest is None else f"{latest.when:%Y-%m-%d %H:%M} UTC ({latest.decision}): {latest.reason}",
         "trained with": f"{strategy[0]} {strategy[1].get('batch_rows', '')}".strip() + f", learning rate {train['learning_rate'][0]:.4g}",
         "started from": lineage.start,
@@ -84,6 +90,12 @@ def shown(name: str | None) -> dict[str, str]:
         "load it as": f"models:/{champion.name}@{CHAMPION}",
     }
     return facts
+
+
+def _kind(lineage: "Lineage") -> str:
+    """Say what kind of model it is; nothing where it was made before that was kept."""
+    kind = lineage.asked.get("model", {}).get("kind")
+    return "" if kind is None else f", a model of kind {kind}"
 
 
 def rolled_back(name: str | None, reason: str) -> str:

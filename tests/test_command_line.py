@@ -236,8 +236,10 @@ def test_the_notebook_as_written_is_reported_diverged_and_that_is_no_failure(
 def test_without_a_server_prefects_own_mode_is_used(batchlab: Command, tmp_path: Path) -> None:
     home = str(tmp_path / "prefect-home")
     dead = "http://127.0.0.1:9/api"
-    done = batchlab("compare", "--no-server", "--strategies", "full_batch", *QUICKLY, PREFECT_HOME=home, PREFECT_API_URL=dead)
+    few = ("--strategies", "full_batch", "--code", "torch", *QUICKLY)
+    done = batchlab("compare", "--no-server", *few, PREFECT_HOME=home, PREFECT_API_URL=dead)
     assert done.returncode == 0, done.stderr
+    assert "optimizer.step()\n" in done.stdout.split("batchlab ui\n")[1]
     assert not (tmp_path / "prefect-home" / "batchlab-server.json").exists()
 
 

@@ -123,7 +123,7 @@ def names(held: Held) -> list[str]:
     ("index", "columns", "time", "note"),
     [
         (pd.RangeIndex(ROWS), ["a", "b", "y"], None, None),
-        (pd.RangeIndex(ROWS, name="row"), ["a", "b", "y"], None, None),
+        (pd.RangeIndex(ROWS, name="row"), ["a", "b", "y"], None, "index 'row' only numbers the rows"),
         (pd.Index(np.arange(ROWS)[::-1].copy()), ["a", "b", "y"], None, None),
         (DAYS, ["index", "a", "b", "y"], "index", None),
         (DAYS.rename("day").tz_localize("UTC"), ["day", "a", "b", "y"], "day", None),
@@ -131,6 +131,8 @@ def names(held: Held) -> list[str]:
         (pd.period_range("2000-01", periods=ROWS, freq="M", name="month"), ["month", "a", "b", "y"], "month", None),
         (pd.Index([day.date() for day in DAYS], name="day"), ["day", "a", "b", "y"], "day", None),
         (pd.Index(np.arange(1900, 1900 + ROWS), name="year"), ["year", "a", "b", "y"], None, "index 'year' is taken as a column"),
+        (pd.Index(np.arange(ROWS), name="id"), ["a", "b", "y"], None, "index 'id' only numbers the rows"),
+        (pd.Index(1 + np.arange(ROWS)[::-1], name="id"), ["a", "b", "y"], None, "index 'id' only numbers the rows"),
         (pd.Index(["x", "y"] * (ROWS // 2), name="kind"), ["kind", "a", "b", "y"], None, "index 'kind' is taken as a column"),
         (pd.Index([f"w{row}" for row in range(ROWS)], name="id"), ["a", "b", "y"], None, "index 'id' only names the rows"),
         (pd.Index(DAYS.strftime("%Y-%m-%d")), ["index", "a", "b", "y"], "index", None),
@@ -272,6 +274,7 @@ def test_an_arrow_type_that_no_file_takes_is_named(tmp_path: Path) -> None:
     [
         (3, "y", "takes a pandas DataFrame, a polars or Arrow table, or arrays X [rows, features] and y [rows], not int"),
         (np.ones((3, 2)), "y", "an array has no column names, so target must be the values to predict"),
+        (pd.DataFrame({"a": [1, 2]}), None, "target is missing: name the column to predict"),
         (np.ones(3), np.ones(3), "X has the shape (3), but must be [rows, features]: X.reshape(-1, 1)"),
         (np.ones((3, 2, 2)), np.ones(3), "X has the shape (3, 2, 2), but must be [rows, features]: X.reshape(len(X), -1)"),
         (np.ones((3, 2)), np.ones(4), "X has 3 rows but y has 4"),
@@ -304,6 +307,15 @@ def test_bad_rows_are_a_share_of_those_that_have_a_target(frame: pd.DataFrame, t
     given = frame.assign(y=frame.y.where(frame.index >= 100).where(frame.index < 118, np.inf))
     with pytest.raises(BadInput, match=r"2 of 20 rows \(10\.0%\) cannot be used"):
         packed(given, tmp_path)
+
+
+def test_rows_that_cannot_be_used_are_counted_in_the_notes_and_where_they_are_is_said_where_that_stays(
+    frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    table = packed(frame.assign(y=frame.y.where(frame.index > 0, np.inf)), tmp_path)
+    (said,) = table.notes(with_place=False)
+    assert said == "1 of 120 rows cannot be used (target 'y' is infinite: 1)"
+    assert table.notes() == [f"{said}; they are in {table.quarantine}"]
 
 
 def test_a_class_whose_name_means_missing_is_named_in_the_note(frame: pd.DataFrame, tmp_path: Path) -> None:

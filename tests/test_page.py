@@ -18,6 +18,7 @@ from batchlab.report.page import disagreements, page, plates
 from batchlab.report.page_tables import settings_table, typed_table
 from batchlab.report.ranking import ranked
 from batchlab.report.wording import beside
+from batchlab.search.evidence import on_fresh_draws
 from batchlab.search.findings import Findings
 from batchlab.search.search import Search
 from tests.verdicts import again, changed, cheap, dear, departed, diverged, losing, missed, ruined, unbegun, unconfirmed, without
@@ -189,7 +190,7 @@ def test_a_setting_that_left_the_race_is_shown_behind_with_when_and_both_losses(
     behind = departed(searched, typed.setting).findings
     entry, leader = behind.race.entries[typed.setting], behind.race.leader
     assert leader is not None
-    unit = found.loss_unit
+    unit = found.loss_unit * on_fresh_draws(searched.known)
     said = f"behind after {entry.rows:,} rows: loss {entry.loss * unit:.4g} against the leader's {leader.loss * unit:.4g}"
     reader = _read(_page(behind))
     text = " ".join(reader.text)
@@ -226,7 +227,7 @@ def test_a_search_that_was_ended_in_its_race_or_before_has_a_page(searched: Sear
     assert f"Train with {early.best.candidate.name}" in text
     assert "before anything was confirmed with fresh draws: this is the race's leader so far" in text
     nothing = " ".join(_read(_page(unbegun(searched).findings)).text)
-    assert "Every setting that was searched diverged or could not train a step in the time" in nothing
+    assert "The time was too short to train anything: nothing is recommended. Give the search more." in nothing
     assert "nothing has raced" in nothing
     for said in (text, nothing):
         assert "nan" not in re.findall(r"\w+", said)

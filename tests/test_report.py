@@ -137,7 +137,7 @@ def test_the_table_has_a_cell_for_every_heading() -> None:
     assert (first["time to target"], first["95% CI"], first["peak"]) == ("105 s", "94.5–126", "2.5 MiB")
     assert (first["optimizer"], first["rate"], first["validation loss"], first["test loss"]) == ("sgd", "0.01", "1234.6", "1234.6")
     assert (missed["time to target"], missed["95% CI"], missed["status"]) == ("> 900 ms", "", "not reached")
-    assert (behind["time to target"], behind["validation loss"], behind["status"]) == ("–", "1234.6", "behind")
+    assert (behind["time to target"], behind["validation loss"], behind["status"]) == ("–", "1234.6", "left")
     assert (diverged["time to target"], diverged["validation loss"], diverged["status"]) == ("–", "–", "diverged")
     assert diverged["test r2"] == "–"
     assert [row["seconds a step"] for row in (first, missed, behind, diverged)] == ["1.5 µs", "1.5 µs", "–", "–"]

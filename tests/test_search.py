@@ -15,6 +15,7 @@ import pytest
 from batchlab.analysis.paired import Sample, differences
 from batchlab.analysis.verdict import MEASURES, chosen, is_as_good
 from batchlab.config import load_profile
+from batchlab.engine.records import Progress
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.report.wording import verdict_text
@@ -494,7 +495,7 @@ def test_a_limit_that_leaves_time_for_hardly_anything_still_ends_in_words_and_na
     assert {"peak memory", "loaders"} <= set(found.left_out)
     text = verdict_text(found)
     assert "Left out: " in text
-    assert text.startswith(("Train with", "Every setting that was searched diverged or could not train a step"))
+    assert text.startswith(("Train with", "The time was too short to train anything"))
 
 
 def test_a_search_that_is_ended_early_gives_the_verdict_of_what_is_known_with_a_model(make: Make) -> None:
@@ -514,6 +515,23 @@ def test_a_search_that_is_ended_early_gives_the_verdict_of_what_is_known_with_a_
     assert found.best.shown.weights
     assert not search.known.confirmed
     assert any("the search ended before anything was confirmed" in note for note in found.notes)
+
+
+def test_a_search_is_ended_in_its_first_rung_once_something_is_trained(make: Make) -> None:
+    ended: list[bool] = []
+
+    def tell(label: str, progress: Progress) -> None:
+        if not any(ended):
+            ended.append(search.stopped())
+
+    search = Search(make("quick", strategies=["full_batch", "mini_batch"]), tell)
+    found = run(search).findings
+    assert ended[-1]
+    assert not ended[0]  # nothing was trained yet
+    assert search.known.standings.looks == 1
+    assert any(not entry.trials for entry in search.known.standings.entries.values())
+    assert found.best is not None
+    assert "; but there was time for " in verdict_text(found).splitlines()[0]
 
 
 def test_the_verdict_so_far_can_be_had_at_any_moment(make: Make) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from batchlab.analysis.verdict import Pair
+from batchlab.analysis.yardsticks import BOOSTING, LEAST_SQUARES
+from batchlab.engine.records import Curve
 from batchlab.report.brief import brief
 from batchlab.report.wording import against, beside, listed, number, verdict_text
 from batchlab.search.findings import Finding, Findings
@@ -32,8 +34,10 @@ def test_the_text_says_setting_loss_cost_batch_sizes_typed_yardstick_and_what_wa
         f"Train with {candidate.name}, batch_rows {candidate.batch_rows}, {candidate.optimizer.kind} at learning rate "
     )
     steps = number(best.outcome.budget_steps)
-    assert setting.endswith(f"learning rate {best.learning_rate:g}, for {rows:,.0f} rows ({epochs:.3g} epochs, {steps} steps).")
-    assert loss.startswith(f"Its validation loss is {at.value:.4g} (95% CI {at.low:.4g}–{at.high:.4g}), ")
+    length = f"{rows:,.0f} rows ({epochs:.3g} epochs, {steps} steps)"
+    assert setting.endswith(f"learning rate {best.learning_rate:g} and averaged weights, for {length}.")
+    one = f"of a single training {choice.one_more.low:.4g}–{choice.one_more.high:.4g}"
+    assert loss.startswith(f"Its validation loss is {at.value:.4g} (95% CI {at.low:.4g}–{at.high:.4g}; {one}), ")
     assert loss.endswith(f"; on the test rows {best.outcome.test_loss.mean():.4g}.")
     assert cost.startswith(f"It reaches validation loss {found.target_loss:.4g} (the best loss plus 5.0%) in ")
     assert re.search(r"critical batch size", sizes, re.IGNORECASE)
@@ -52,7 +56,7 @@ def test_where_no_training_takes_a_second_cost_does_not_matter_and_the_lowest_lo
     assert quick.choice is not None
     assert quick.choice.label == quick.choice.best
     _, loss, cost, *_ = verdict_text(quick).splitlines()
-    assert ", the lowest of all settings; " in loss
+    assert ", the lowest of all that were confirmed; " in loss
     assert cost.startswith(
         "Every training takes this engine less than a second, so what one costs does not matter, and the lowest loss decides."
     )
@@ -67,7 +71,7 @@ def test_where_cost_matters_the_cheapest_of_those_as_good_is_named_beside_the_lo
     _, loss, cost, *_ = verdict_text(costly).splitlines()
     assert choice.best in _alike(found)
     assert choice.label not in _alike(found)
-    assert f", as good as the lowest of all settings ({choice.best_loss.value:.4g}, {choice.best}); " in loss
+    assert f", as good as the lowest of all that were confirmed ({choice.best_loss.value:.4g}, {choice.best}); " in loss
     assert cost.startswith("It reaches validation loss ")
 
 
@@ -80,7 +84,7 @@ def test_where_cost_is_what_decides_the_loss_is_said_to_lie_above_the_lowest_one
     assert choice.label == min(others, key=lambda item: item.seconds.value).candidate.label
     above = choice.loss.value / choice.best_loss.value - 1
     assert above >= 0.02
-    assert f", {above:.1%} above the lowest of all settings (" in verdict_text(quick)
+    assert f", {above:.1%} above the lowest of all that were confirmed (" in verdict_text(quick)
 
 
 def _alike(found: Findings) -> set[str]:
@@ -117,7 +121,7 @@ def test_a_target_that_nobody_reached_or_only_others_is_said_so(found: Findings)
 
 def test_when_everything_diverged_the_text_says_so_and_names_no_setting(found: Findings) -> None:
     text = verdict_text(ruined(found))
-    assert text.startswith("Every setting that was searched diverged or could not train a step in the time; see the reasons.\n")
+    assert text.startswith("Every setting that was searched diverged: nothing is recommended; see the reasons.\n")
     assert "Train with" not in text
     assert "What people type" not in text
 
@@ -191,3 +195,67 @@ def test_who_does_better_on_the_test_rows_is_said_only_where_these_rows_agree(se
         parts = {**known.test_portions, other.setting: portions * lower / portions.mean(0)}
         notes = again(searched, replace(known, test_losses=tests, test_portions=parts)).findings.notes
         assert any(f"on the test rows {other.label} does better: mean loss" in note for note in notes) == said
+
+
+def test_a_training_that_time_ended_on_its_way_says_so_first_and_boasts_of_nothing(found: Findings) -> None:
+    best = found.best
+    assert best is not None
+    assert not found.cut_short
+    rows = found.budget_rows / 10
+    falling = [replace(result, curve=_halved(result.curve)) for result in best.results]
+    early = replace(best, results=falling, outcome=replace(best.outcome, budget_rows=rows))
+    short = changed(found, lambda item: early if item is best else item)
+    assert short.cut_short
+    first, second, *_ = verdict_text(short).splitlines()
+    assert first.endswith(
+        f"; but there was time for {rows:,.0f} rows ({number(rows / found.row_count)} epochs, {number(best.outcome.budget_steps)} steps) "
+        "only, and over their second half its loss still fell by 100%: a longer search finds a lower loss, and perhaps another setting."
+    )
+    assert second.startswith("Its validation loss is ")
+    assert "does not matter" not in verdict_text(short)
+    done = replace(early, outcome=replace(best.outcome, budget_rows=float(found.budget_rows)))
+    whole = changed(found, lambda item: done if item is best else item)
+    assert not whole.cut_short, "one that saw its whole budget was not ended by time"
+
+
+def _halved(curve: Curve) -> Curve:
+    """Return a curve whose loss has fallen to half over the second half of its rows."""
+    last = curve.rows_seen[-1]
+    return replace(curve, rows_seen=[0, last // 2, last], validation_loss=[2.0, 2.0, 1.0])
+
+
+def test_a_verdict_on_what_nothing_has_confirmed_yet_says_that_it_is_the_best_so_far(found: Findings) -> None:
+    assert found.best is not None
+    outcome = replace(found.best.outcome, budget_rows=found.budget_rows / 10)
+    early = changed(found, lambda item: replace(item, outcome=outcome) if item is found.best else item)
+    first, second, *_ = verdict_text(replace(early, confirmed=False)).splitlines()
+    assert "; but there was time for " in first
+    assert ", the lowest so far; " in second
+
+
+def test_where_a_yardstick_is_better_the_setting_is_an_if_and_a_linear_model_is_no_last_word(found: Findings) -> None:
+    better = [item.model_copy(update={"beats": item.key == "boosting"}) for item in found.yardsticks]
+    first, second, *_ = verdict_text(replace(found, yardsticks=better)).splitlines()
+    assert first.startswith("If it is to be this linear model, train with ")
+    assert second.endswith(": use that, or compare a network with --set model.kind=mlp.")
+    assert found.training is not None
+    network = found.training.model_copy(update={"model": {"kind": "mlp"}})
+    assert ": use that, or compare another model.\n" in verdict_text(replace(found, yardsticks=better, training=network))
+
+
+def test_yardsticks_that_there_was_no_time_for_are_not_said_to_be_no_better(found: Findings) -> None:
+    few = [item for item in found.yardsticks if item.key == "constant"]
+    missed = {LEAST_SQUARES: "no time", BOOSTING: "no time"}
+    (line,) = [line for line in verdict_text(replace(found, yardsticks=few, left_out=missed)).splitlines() if "No yardstick" in line]
+    assert line.startswith(f"No yardstick of those that there was time for (not {LEAST_SQUARES} and {BOOSTING}) is detectably better; ")
+
+
+def test_a_difference_that_is_not_sure_is_said_to_be_unsure_in_the_table(found: Findings) -> None:
+    typed, best = found.typed[0], found.best
+    assert best is not None
+    factors = np.geomspace(0.2, 20, len(best.outcome.losses))
+    scattered = replace(typed.outcome, losses=best.outcome.losses * factors, portions=None)
+    for outcome, said in ((scattered, True), (losing(typed, 40.0).outcome, False)):
+        (line,) = [line for line in brief(replace(found, typed=[replace(typed, outcome=outcome)])) if line.item.candidate.typed]
+        assert line.cells[-1].startswith("loss +")
+        assert line.cells[-1].endswith(", unsure") == said

@@ -17,6 +17,7 @@ from batchlab.experiment import Experiment
 from batchlab.report.page import page
 from batchlab.report.page_tables import yardsticks_table
 from batchlab.report.wording import verdict_text
+from batchlab.results import Comparison
 from batchlab.search import yardsticks
 from batchlab.search.findings import Findings
 from batchlab.search.known import Known
@@ -24,6 +25,7 @@ from batchlab.search.records import verdict_of
 from batchlab.search.saving import load, save
 from batchlab.search.search import Search
 from batchlab.search.yardsticks import Fitting, linear_rows
+from tasks.concluding import _beaten
 from tests.conftest import SMALL
 
 Make = Callable[..., Experiment]
@@ -226,7 +228,7 @@ def test_the_last_value_of_a_random_walk_beats_every_setting_and_the_second_line
     second = verdict.text.splitlines()[1]
     assert second.startswith(f"The last known value has a test loss of {last.test_loss:.4g} against {verdict.test_loss:.4g}, ")
     assert "lower (95% CI " in second
-    assert ": use that rather than this training, unless a longer one or another model does better." in second
+    assert ": use that, or compare a network with --set model.kind=mlp." in second
     assert "No yardstick" not in verdict.text
     assert "better</span>" in yardsticks_table(search.findings, "y²")
 
@@ -344,7 +346,18 @@ def test_what_is_particular_of_a_yardstick_is_said_with_it(found: Findings) -> N
     second = verdict_text(replace(found, yardsticks=[found.yardsticks[-1].model_copy(update=said)])).splitlines()[1]
     assert second.startswith("Scikit-learn's gradient boosting with defaults (30 of its 100 rounds) has a test loss of ")
     assert ", 50% lower (95% CI 25 to 75%), fitted in " in second
-    assert " on 100 of 265 rows: use that rather than this training, " in second
+    assert " on 100 of 265 rows: use that, or compare a network" in second
+
+
+def test_a_retraining_whose_comparison_a_yardstick_beats_says_so(found: Findings) -> None:
+    for beats in (True, False):
+        other = replace(
+            found, yardsticks=[item.model_copy(update={"beats": beats and item.key == "boosting"}) for item in found.yardsticks]
+        )
+        comparison = Comparison.model_construct(verdict=verdict_of(other, verdict_text(other)))
+        said = _beaten(comparison)
+        assert [line.startswith("Scikit-learn's gradient boosting with defaults has a test loss of ") for line in said] == [True] * beats
+    assert _beaten(None) == []
 
 
 def test_nothing_is_claimed_on_the_rows_that_were_trained_on(experiment: Make) -> None:

@@ -15,6 +15,8 @@ from batchlab.analysis.paired import Difference
 Numbers = NDArray[np.float64]
 Predict = Callable[[NDArray[Any]], Numbers]
 """Maps inputs `[rows, inputs]` to predictions `[rows, 1]`, or to probabilities `[rows, classes]`."""
+LEAST_SQUARES, LOGISTIC = "least squares", "scikit-learn's logistic regression with defaults"
+BOOSTING = "scikit-learn's gradient boosting with defaults"
 ROUNDS, FIRST_TREES, GROWTH = 100, 10, 9
 """Boosting makes so many rounds, in stretches: a first one of so many trees, then each at most so many times as long as all before. They
 are few, for each bins the rows anew."""

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from batchlab.analysis.verdict import paired
 from batchlab.engine.optimizers import Optimizer, Sgd
 from batchlab.report.ranking import ranked, times_shown
 from batchlab.report.wording import cut, number, seconds
@@ -19,17 +20,19 @@ class Line(NamedTuple):
 
 
 def brief(found: Findings, most: int = MOST_LINES) -> list[Line]:
-    """Return at most so many lines, best first: the recommended setting, the runner-up, the best of every strategy, what people type.
+    """Return at most so many lines, best first: the recommended setting, the one with the lowest loss, the runner-up, the best of every
+    strategy, what people type.
 
     Where these are more, strategies whose best is worst are left out.
     """
     order = ranked(found)
-    up = None if found.choice is None or found.choice.runner_up is None else found.choice.runner_up.label
+    choice = found.choice
+    named = () if choice is None else (choice.best, *(() if choice.runner_up is None else (choice.runner_up.label,)))
     firsts: dict[str, Finding] = {}
     for item in order:
         if not item.candidate.typed:
             firsts.setdefault(item.candidate.name, item)
-    needed = [item for item in order if item is found.best or item.candidate.label == up or item.candidate.typed][:most]
+    needed = [item for item in order if item is found.best or item.candidate.label in named or item.candidate.typed][:most]
     spare = [item for item in firsts.values() if item not in needed][: most - len(needed)]
     return [Line(_cells(found, item), item) for item in order if item in needed or item in spare]
 
@@ -60,4 +63,6 @@ def _note(found: Findings, item: Finding) -> str:
     above = outcome.loss / choice.loss.value - 1 if choice.loss.value else 0.0
     if item.candidate.label in choice.as_good:
         return f"as good ({above:+.1%})"
-    return f"loss {above:+.1%}{cut(found, item).replace(' after', ' at')}"
+    more = f"{above:+.1%}" if abs(above) < 0.1 else f"{above:+.0%}"
+    unsure = found.best is not None and paired(item.outcome, found.best.outcome, "time").loss_ratio_ci[0] < 1
+    return f"loss {more}{cut(found, item).replace(' after', ' at') or (', unsure' if unsure else '')}"

@@ -10,7 +10,7 @@ from batchlab.analysis.estimates import Estimate
 from batchlab.report.claims import Claim
 from batchlab.report.document import table
 from batchlab.report.ranking import ranked, times_shown
-from batchlab.report.wording import beside, beside_it_in_loss, interval, memory, number, seconds, why
+from batchlab.report.wording import beside, beside_it_in_loss, interval, memory, number, seconds, status, why
 from batchlab.results import YardstickResult
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.space import optimizer_words
@@ -64,7 +64,7 @@ def _mark(found: Findings, item: Finding) -> str:
 
 
 def _status(found: Findings, item: Finding, reasons: Sequence[str]) -> str:
-    words, reason = item.outcome.status.replace("_", " "), why(found, item)
+    words, reason = status(item), why(found, item)
     if reason is None:
         return words
     place = reasons.index(reason) + 1

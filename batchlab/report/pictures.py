@@ -23,7 +23,7 @@ from batchlab.report.ink import (
     sheet,
 )
 from batchlab.report.ranking import ranked, times_shown
-from batchlab.report.wording import seconds
+from batchlab.report.wording import seconds, status
 from batchlab.search.findings import Finding, Findings, RateSummary
 from batchlab.search.space import optimizer_words
 
@@ -64,7 +64,7 @@ def forest_on(panel: "Axes", found: Findings, most: int | None = None) -> None:
 
 def _time(panel: "Axes", found: Findings, item: Finding, place: int) -> None:
     if not times_shown(found, item):
-        why = item.outcome.status if item.outcome.status in ("diverged", "behind") else "no target"
+        why = status(item) if item.outcome.status in ("diverged", "behind") else "no target"
         panel.annotate(f"× {why}", (0.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL, color=WARNING)
         return
     at, reached = item.seconds, item.outcome.status == "reached"

@@ -31,18 +31,22 @@ def code_of(verdict: "Verdict", library: str) -> str:
 
 def _takes(facts: "TrainingFacts") -> str:
     inputs = SCALED if facts.scaled else "as they are"
-    target = "class numbers from 0" if facts.loss == "cross_entropy" else "likewise" if facts.scaled else "as it is"
-    return f"# X [rows, {facts.inputs}]: the training rows' inputs, {inputs}\n# y [rows]: the target, {target}"
+    scaled = "less its mean over its spread" if facts.scaled else "as it is"
+    target = "class numbers from 0" if facts.loss == "cross_entropy" else scaled
+    names = f"\n#   in this order: {', '.join(facts.input_names)}" if facts.input_names else ""
+    return f"# X [rows, {facts.inputs}]: the training rows' inputs, {inputs}{names}\n# y [rows]: the target, {target}"
 
 
 def _leaves(verdict: "Verdict", facts: "TrainingFacts") -> str:
-    """Say what to expect of the model, in the unit of `y`."""
+    """Say what to expect of the model, in the unit of `y`, and what that is in the target's own."""
     said = f"# keep `model`{', it has the averaged weights' if facts.averaging else ''}"
     if verdict.loss is None or verdict.one_training_ci is None:
         return said
     low, high = verdict.one_training_ci
     ends = f"over {number(low / facts.loss_unit)}" if high is None else f"{number(low / facts.loss_unit)}–{number(high / facts.loss_unit)}"
-    return f"{said}; mean {facts.loss} on validation rows to expect: {number(verdict.loss / facts.loss_unit)} (95% of trainings: {ends})"
+    own = "" if facts.loss_unit == 1 else f"\n#   of this y; times {facts.loss_unit:.5g} of the target as it was: {verdict.loss:.4g}"
+    expected = f"{number(verdict.loss / facts.loss_unit)} (95% of trainings: {ends})"
+    return f"{said}; mean {facts.loss} on validation rows to expect: {expected}{own}"
 
 
 def _torch(chosen: Recommended) -> str:

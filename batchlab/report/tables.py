@@ -43,7 +43,7 @@ def _cells(item: StrategyResult) -> list[str]:
 
 def status(item: StrategyResult) -> str:
     """Return the status in words."""
-    return item.status.replace("_", " ")
+    return "left" if item.status == "behind" else item.status.replace("_", " ")
 
 
 def _to_target(item: StrategyResult) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from batchlab.analysis.estimates import Estimate
 from batchlab.analysis.verdict import Objective, Pair
+from batchlab.analysis.yardsticks import BOOSTING, LEAST_SQUARES, LOGISTIC
 from batchlab.search.space import optimizer_words
 
 if TYPE_CHECKING:
@@ -64,8 +65,12 @@ def amount(estimate: Estimate, objective: Objective) -> str:
 
 def loss(estimate: Estimate) -> str:
     """Return a loss with its interval, in four digits."""
-    high = f"{estimate.high:.4g}" if math.isfinite(estimate.high) else "∞"
-    return f"{estimate.value:.4g} (95% CI {estimate.low:.4g}–{high})"
+    return f"{estimate.value:.4g} (95% CI {interval_of_loss(estimate)})"
+
+
+def interval_of_loss(estimate: Estimate) -> str:
+    """Return low–high, in four digits."""
+    return f"{estimate.low:.4g}–{estimate.high:.4g}" if math.isfinite(estimate.high) else f"{estimate.low:.4g}–∞"
 
 
 def _unit(value: float) -> tuple[float, str]:
@@ -97,10 +102,33 @@ def recommendation(found: "Findings") -> list[str]:
     """Return the recommended setting, the yardstick that is better where one is, its loss and its cost, a line each."""
     choice, best = found.choice, found.best
     if choice is None or best is None:
-        return ["Every setting that was searched diverged or could not train a step in the time; see the reasons."]
-    lines = [f"Train with {setting(best)}, for {_length(found, best)}.", *_beaten(found)]
-    lines.append(f"Its validation loss is {loss(choice.loss)}{_of_best(found)}{_on_test_rows(found)}")
+        return [_nothing(found)]
+    lines = [_headline(found, best), *_beaten(found)]
+    ends = f"95% CI {interval_of_loss(choice.loss)}; of a single training {interval_of_loss(choice.one_more)}"
+    lines.append(f"Its validation loss is {choice.loss.value:.4g} ({ends}){_of_best(found)}{_on_test_rows(found)}")
     return [*lines, *_cost(found)]
+
+
+def _nothing(found: "Findings") -> str:
+    """Say why nothing is recommended."""
+    if found.trials == 0:
+        return "The time was too short to train anything: nothing is recommended. Give the search more."
+    return "Every setting that was searched diverged: nothing is recommended; see the reasons."
+
+
+def _headline(found: "Findings", best: "Finding") -> str:
+    """Say what to train with and for how long; of a training that time ended on its way, how far that was."""
+    averaged = " and averaged weights" if found.training is not None and found.training.averaging else ""
+    if_at_all = f"if it is to be this {_model(found)}, " if any(item.beats for item in found.yardsticks) else ""
+    what, length = sentence(f"{if_at_all}train with {setting(best)}{averaged}"), _length(found, best)
+    if not found.cut_short:
+        return f"{what}, for {length}."
+    falling = f", and over their second half its loss still fell by {best.fall:.0%}" if best.falls else ""
+    return f"{what}; but there was time for {length} only{falling}: a longer search finds a lower loss, and perhaps another setting."
+
+
+def _model(found: "Findings") -> str:
+    return "model" if found.training is None else f"{found.training.model['kind']} model"
 
 
 def _beaten(found: "Findings") -> list[str]:
@@ -112,7 +140,8 @@ def _beaten(found: "Findings") -> list[str]:
     some = f" on {item.rows:,} of {item.of_rows:,} rows" if item.rows < item.of_rows else ""
     also = f" {sentence(listed(others))} {'is' if len(others) == 1 else 'are'} better too." if others else ""
     compared = f"{sentence(_named(item))} has a test loss of {_beside_test_loss(found, item)}, fitted in {seconds(item.seconds)}{some}"
-    return [f"{compared}: use that rather than this training, unless a longer one or another model does better.{also}"]
+    other = "compare a network with --set model.kind=mlp" if _model(found) == "linear model" else "compare another model"
+    return [f"{compared}: use that, or {other}.{also}"]
 
 
 def _unbeaten(found: "Findings") -> list[str]:
@@ -121,7 +150,9 @@ def _unbeaten(found: "Findings") -> list[str]:
     if found.best is None or not compared or any(item.beats for item in compared):
         return []
     best = compared[0]
-    return [f"No yardstick is detectably better; the best one, {_named(best)}, has a test loss of {_beside_test_loss(found, best)}."]
+    missed = [name for name in (LEAST_SQUARES, LOGISTIC, BOOSTING) if name in found.left_out]
+    some = f" of those that there was time for (not {listed(missed)})" if missed else ""
+    return [f"No yardstick{some} is detectably better; the best one, {_named(best)}, has a test loss of {_beside_test_loss(found, best)}."]
 
 
 def _named(item: "YardstickResult") -> str:
@@ -172,12 +203,13 @@ def _of_best(found: "Findings") -> str:
     """Say how the recommended loss compares with the lowest one."""
     choice = found.choice
     assert choice is not None
+    all_of_them = "of all that were confirmed" if found.confirmed else "so far"
     if choice.best == choice.label:
-        return ", the lowest of all settings"
+        return f", the lowest {all_of_them}"
     above = choice.loss.value / choice.best_loss.value - 1
     as_good = choice.objective in ("best", "loss") or above < SAME  # the others choose among all that reach the target
     how = "as good as" if as_good else f"{above:.1%} above"
-    return f", {how} the lowest of all settings ({choice.best_loss.value:.4g}, {choice.best})"
+    return f", {how} the lowest {all_of_them} ({choice.best_loss.value:.4g}, {choice.best})"
 
 
 def _on_test_rows(found: "Findings") -> str:
@@ -192,7 +224,7 @@ def _cost(found: "Findings") -> list[str]:
     choice, best = found.choice, found.best
     assert choice is not None
     assert best is not None
-    if found.target_loss is None:
+    if found.target_loss is None or found.cut_short:
         return []
     if choice.cheap and choice.objective in ("best", "loss"):
         tied = f" No difference detectable from {listed(choice.ties)}." if choice.ties else ""
@@ -267,7 +299,7 @@ def critical(found: "Findings") -> str:
         return "No critical batch size: fewer than three batch sizes reached the target in more than one step"
     size, at = fit.critical_batch, "" if found.target_loss is None else f" at loss {found.target_loss:.4g}"
     if fit.poor:
-        return f"The points do not follow a frontier (off by {math.expm1(fit.misfit):.0%}), so no critical batch size"
+        return f"No critical batch size: steps over batch sizes do not follow its law (off by {math.expm1(fit.misfit):.0%})"
     if size.value < min(fit.batch_rows):
         return f"Critical batch size{at} below {number(min(fit.batch_rows))} rows, the fewest tried"
     if size.value > max(fit.batch_rows):
@@ -313,9 +345,10 @@ def _just_worse(found: "Findings", pair: Pair) -> bool:
 
 
 def cut(found: "Findings", item: "Finding") -> str:
-    """Say after how many rows a setting has its loss, where time let it see far fewer than the recommended one: more would lower it."""
+    """Say after how many rows a setting has its loss, where time ended it on its way: more would lower it."""
     best, rows = found.best, item.outcome.budget_rows
-    return "" if best is None or rows >= FEW * best.outcome.budget_rows else f" after {number(rows)} rows"
+    whole = best is None or (rows >= FEW * best.outcome.budget_rows and not found.cut_short)
+    return "" if whole else f" after {number(rows)} rows"
 
 
 def _in_seconds(found: "Findings", pair: Pair) -> str:
@@ -326,6 +359,13 @@ def _in_seconds(found: "Findings", pair: Pair) -> str:
     if not pair.detectable:
         return "" if pair.at_least else " and takes as long to the target"
     return f" and takes {'at least ' if pair.at_least else ''}{number(pair.ratio)}× as long to the target"
+
+
+def status(item: "Finding") -> str:
+    """Return the setting's status in words: only one that left because its loss was higher was behind."""
+    if item.outcome.status == "behind" and (item.left is None or item.left.why != "behind"):
+        return "left"
+    return item.outcome.status.replace("_", " ")
 
 
 def left_words(left: "Left", unit: float) -> str:

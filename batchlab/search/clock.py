@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Clock:
-    """Began now; `limit_seconds` bound the whole search. `stopping` is set by whoever wants it to end with what is known."""
+    """Began now; `limit_seconds` bound the whole search. `begun` is set as soon as something is trained, `stopping` by whoever wants it to
+    end with what is known."""
 
     limit_seconds: float = math.inf
     began: float = field(default_factory=time.perf_counter)
+    begun: threading.Event = field(default_factory=threading.Event)
     stopping: threading.Event = field(default_factory=threading.Event)
 
     @property

@@ -31,6 +31,7 @@ from batchlab.search.noise import nearest_to
 from batchlab.search.records import training_facts
 from batchlab.search.remarks import Remarked, remarks_of
 from batchlab.search.space import Candidate, Line, Setting, lines_for, optimizer_words, rows_of_table
+from batchlab.search.standings import Left
 
 Numbers = NDArray[np.float64]
 
@@ -81,6 +82,7 @@ def concluded(ground: Ground, known: Known) -> Findings:
         yardsticks=beside(ground, known, best),
         notes=[*notes, *remarks_of(Remarked(experiment, terms, known, found, best, choice))],
         training=training_facts(experiment, terms.row_count),
+        confirmed=bool(known.confirmed),
     )
 
 
@@ -116,7 +118,7 @@ def _finding(
     noise = known.noise.get(setting, ())
     near = nearest_to(None if goal is None else float(goal.target[0]), noise)
     shown = known.models.get(setting) or _median(results)
-    left = None if entry is None or setting in evidence else entry.left
+    left = None if entry is None or setting in evidence or entry.left is None else beside_fresh(entry.left, on_fresh_draws(known))
     return Finding(
         candidate=candidate,
         outcome=outcome,
@@ -129,6 +131,11 @@ def _finding(
         left=left,
         reason=_reason(experiment, outcome, shown),
     )
+
+
+def beside_fresh(left: Left, factor: float) -> Left:
+    """Return both losses as they stand beside those of the confirmation, whose draws are others."""
+    return replace(left, loss=left.loss * factor, leader_loss=left.leader_loss * factor)
 
 
 def _median(results: Sequence[TrialResult]) -> TrialResult:

@@ -20,6 +20,10 @@ from batchlab.strategies.full_batch import FullBatch
 from batchlab.strategies.mini_batch import MiniBatch
 
 Numbers = NDArray[np.float64]
+WHOLE = 1.2
+"""A training that saw a whole budget but for such a factor was not cut short."""
+FALLING = 0.05
+"""A loss that fell by more than this share over the second half of its rows is not where it leads."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,19 @@ class Finding:
         return self.candidate.learning_rate
 
     @property
+    def fall(self) -> float:
+        """By what share of its last value the mean loss fell over the second half of its rows."""
+        curves = [result.curve for result in self.results if result.diverged_at is None]
+        halves = [np.interp(curve.rows_seen[-1] / 2, curve.rows_seen, curve.validation_loss) for curve in curves]
+        last = sum(curve.validation_loss[-1] for curve in curves)
+        return float(sum(halves) / last - 1) if last > 0 else 0.0
+
+    @property
+    def falls(self) -> bool:
+        """Whether its loss was on its way down still."""
+        return self.fall > FALLING
+
+    @property
     def steps(self) -> Estimate:
         """Steps to the target; a lower bound where it was not reached."""
         return self.outcome.to_target(self.outcome.least_steps).interval()
@@ -85,8 +102,8 @@ class Findings:
     """Everything that a search found; `loss_unit` turns losses that training saw into the target's unit.
 
     `settings` holds the rows of the profile's strategies, `typed` what people type by default. `budget_rows` are those that a training
-    could see. `left_out` names the parts that were not made, with the reason. `race` is how the
-    race stood at its end, `training` what trainings are made of beside their settings.
+    could see. `left_out` names the parts that were not made, with the reason. `race` is how the race stood at its end, `training` what
+    trainings are made of beside their settings; `confirmed` says whether fresh draws confirm anything.
     """
 
     settings: Sequence[Finding]
@@ -118,11 +135,21 @@ class Findings:
     periods: Sequence[Period] = ()
     yardsticks: Sequence[YardstickResult] = ()
     training: TrainingFacts | None = None
+    confirmed: bool = True
 
     @property
     def best(self) -> Finding | None:
         """The recommended setting's evidence."""
         return None if self.choice is None else self.of(self.choice.label)
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether time ended the recommended setting's training while its loss was falling, or before anything was confirmed: a verdict on
+        its way, not on where it leads."""
+        best = self.best
+        if best is None or WHOLE * best.outcome.budget_rows >= self.budget_rows:
+            return False
+        return best.falls or not self.confirmed
 
     @property
     def labels(self) -> list[str]:

@@ -14,6 +14,9 @@ from batchlab.search.findings import Finding, Findings
 from batchlab.search.known import Known
 from batchlab.search.space import Setting, optimizer_words
 
+MOST_NAMED = 50
+"""Of a model with more inputs their names are not kept beside the verdict."""
+
 
 def verdict_of(found: Findings, text: str) -> Verdict:
     """Return the verdict as one frozen record; `text` is what it says in words."""
@@ -87,6 +90,7 @@ def training_facts(experiment: Experiment, train_rows: int) -> TrainingFacts:
         averaging=plan.averaging,
         schedule=plan.schedule.model_dump(mode="json"),
         train_rows=train_rows,
+        input_names=experiment.preparation.names if inputs <= MOST_NAMED else (),
     )
 
 

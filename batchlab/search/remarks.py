@@ -12,14 +12,12 @@ from batchlab.experiment import MOST_TESTED, Experiment
 from batchlab.mapped import gathered
 from batchlab.results import Period
 from batchlab.search import rates
-from batchlab.search.findings import Finding
+from batchlab.search.findings import WHOLE, Finding
 from batchlab.search.known import Known
 from batchlab.search.space import of_branches
 from batchlab.search.terms import Terms
 from batchlab.strategies.streaming import Streaming
 
-WHOLE = 1.2
-"""A training that saw a whole budget but for such a factor was not cut short."""
 FEW_ROWS = 20
 """Fewer validation or test rows than these are too few not to say so."""
 

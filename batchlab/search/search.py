@@ -102,7 +102,7 @@ class Search:
     def stopped(self) -> bool:
         """End the search with what is known; the part under way ends between two runs of steps. Whether that is the first time, and enough
         is known for a verdict."""
-        if self.clock.stopping.is_set() or self.known.standings.leader is None:
+        if self.clock.stopping.is_set() or not (self.clock.begun.is_set() or self.known.standings.leader):
             return False
         self.clock.stopping.set()
         return True
@@ -129,7 +129,7 @@ class Search:
         if self.known.standings.share == 0:
             yield Part("first look", self._look)
         while (rung := next_rung(self.known.standings, self.terms, self._left())) is not None:
-            yield Part(f"race to {rung.share:.3g} of a training, {len(rung.goals)} settings", partial(self._run, rung))
+            yield Part(f"race over {100 * rung.share:.3g}% of a training's rows, {len(rung.goals)} settings", partial(self._run, rung))
             if self.clock.is_over(RACED):
                 break
 
@@ -153,7 +153,7 @@ class Search:
 
     def _run(self, rung: Rung) -> None:
         """Run a rung and see who leaves."""
-        standings = self.worker.run(self.known.standings.joined_by(rung.goals), rung)
+        standings = self.worker.run(self.known.standings.joined_by(rung.goals), rung, self.clock.begun.set)
         gone = departures(standings, self.terms, ends_of(standings, self.terms, self._left()))
         self.known = replace(self.known, standings=standings.without(gone))
 

@@ -62,8 +62,8 @@ class Worker:
     def _division(self, draw: int) -> int:
         return 0 if self.data.divisions is None else draw % len(self.data.divisions.train)
 
-    def run(self, standings: Standings, rung: Rung) -> Standings:
-        """Return the standings after the rung: its settings as far as it says or as time allowed."""
+    def run(self, standings: Standings, rung: Rung, on_trained: Callable[[], None] = lambda: None) -> Standings:
+        """Return the standings after the rung: its settings as far as it says or as time allowed. `on_trained` hears of every stack."""
         leader, entries = standings.leader, standings.entries
         if leader is not None:
             standings = standings.without({setting: left("time", entries[setting], leader) for setting in rung.cut})
@@ -77,6 +77,7 @@ class Worker:
             replicas, training = replicas + len(stack), training + results[0].train_seconds
             for item, result in zip(stack, results, strict=True):
                 trained.setdefault(item.setting, []).append(result)
+            on_trained()
         went_on = any(entries[setting].trials and goal.rows > entries[setting].rows for setting, goal in rung.goals.items())
         seconds, standings = time.perf_counter() - began, standings.folded(trained)
         short = [setting for setting in trained if standings.entries[setting].rows < rung.goals[setting].rows]

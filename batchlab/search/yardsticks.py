@@ -82,8 +82,8 @@ class Fitting:
         return {
             "constant": ("always predicting the classes' shares" if classes else "always predicting the mean", self.constant),
             **last,
-            "linear": ("scikit-learn's logistic regression with defaults" if classes else "least squares", self.linear),
-            "boosting": ("scikit-learn's gradient boosting with defaults", self.boosting),
+            "linear": (ways.LOGISTIC if classes else ways.LEAST_SQUARES, self.linear),
+            "boosting": (ways.BOOSTING, self.boosting),
         }
 
     def constant(self) -> Fitted:

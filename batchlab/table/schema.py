@@ -123,6 +123,15 @@ class PackedTable:
         with refusing(path, "list of what is in columns", _again(self.path)):
             return tuple(ColumnFacts.model_validate(item) for item in json_of(path))
 
+    def notes(self, with_place: bool = True) -> list[str]:
+        """Return what people should know of how the table was packed; `with_place` also where the rows are that cannot be used."""
+        bad, lines = self.schema.quarantined, list(self.schema.notes)
+        if bad:
+            reasons = "; ".join(f"{reason}: {count:,}" for reason, count in sorted(bad.items(), key=lambda item: -item[1])[:5])
+            place = f"; they are in {self.quarantine}" if with_place else ""
+            lines.append(f"{sum(bad.values()):,} of {self.schema.source_rows:,} rows cannot be used ({reasons}){place}")
+        return lines
+
     @property
     def quarantine(self) -> Path | None:
         """The Parquet file of the rows that cannot be used; None when all can."""
