@@ -19,7 +19,7 @@ from batchlab.report.page_tables import settings_table, typed_table
 from batchlab.report.ranking import ranked
 from batchlab.report.wording import beside
 from batchlab.search.evidence import on_fresh_draws
-from batchlab.search.findings import Findings
+from batchlab.search.findings import Finding, Findings
 from batchlab.search.search import Search
 from tests.verdicts import again, changed, cheap, dear, departed, diverged, losing, missed, ruined, unbegun, unconfirmed, without
 
@@ -394,6 +394,24 @@ def test_every_claim_of_the_lesson_has_an_answer_with_or_without_measurements(fo
     assert "cuda:0" in claims(found, "cuda:0")[-1].answer
     bare = [item.answer for item in claims(replace(ruined(found), settings=[]))]
     assert all(answer.startswith("Not measured") for answer in bare)
+
+
+@pytest.mark.parametrize(
+    ("whole", "part", "answer"),
+    [
+        (12_000.0, 8_000.0, "Not to be told here: the difference is a few of the operating system's pages"),
+        (8_000.0, 12_000.0, "Not to be told here: "),
+        (8e6, 2e6, "Yes. Peak with the rows held in memory: full batch 7.63 MiB, mini_batch "),
+        (2e6, 8e6, "No. "),
+    ],
+)
+def test_a_few_pages_of_memory_answer_no_claim(whole: float, part: float, answer: str, found: Findings) -> None:
+    def peaking(item: Finding) -> Finding:
+        peak = whole if item.candidate.name == "full_batch" else part
+        return replace(item, outcome=replace(item.outcome, peak_bytes=np.array([peak])))
+
+    (said,) = [item.answer for item in claims(changed(found, peaking)) if item.claim.startswith("Batch learning needs all data in memory")]
+    assert said.startswith(answer)
 
 
 def test_frontier_and_noise_scale_disagree_only_when_far_apart_and_sure(found: Findings) -> None:
