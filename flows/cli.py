@@ -107,8 +107,8 @@ def compare(
 
 def search_overrides(objective: str | None, target_loss: float | None, max_minutes: float | None) -> list[str]:
     """Return the options that are short for keys of the search, as key=value."""
-    given = {"objective": objective, "target_loss": target_loss, "max_minutes": max_minutes}
-    return [f"search.{key}={value}" for key, value in given.items() if value is not None]
+    given = zip(options.SHORT, (objective, target_loss, max_minutes), strict=True)
+    return [f"{key}={value}" for key, value in given if value is not None]
 
 
 app.command()(retrain_commands.retrain)
@@ -157,7 +157,7 @@ def main() -> None:
     try:
         app()
     except BadInput as error:
-        _leave(BAD_INPUT, f"error: {error}")
+        _leave(BAD_INPUT, f"error: {options.named(str(error))}")
     except SystemExit as leaving:
         if isinstance(leaving.code, str):
             _leave(FAILED, leaving.code)

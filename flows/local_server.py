@@ -139,7 +139,7 @@ def _spawned(wanted: int | None, database: PostgresServer | None) -> LocalServer
     """Start the server on a port that is its own already: two that start at once, of two homes, do not meet on one."""
     with background.listening(wanted, USUAL_PORT) as listener:
         port = int(listener.getsockname()[1])
-        command = [sys.executable, "-m", "flows.guarded_prefect", str(listener.fileno())]
+        command = [sys.executable, "-P", "-m", "flows.guarded_prefect", str(listener.fileno())]
         process = spawn(command, log_file(), _environment(port, database), [listener.fileno()])
     return LocalServer(process, port, *((None, None) if database is None else (database.place, database.folder)))
 

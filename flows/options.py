@@ -47,6 +47,16 @@ def column_overrides(
     return given
 
 
+SHORT = {"search.objective": "--objective", "search.target_loss": "--target-loss", "search.max_minutes": "--max-minutes"}
+"""Keys of the search that have an option of their own."""
+
+
+def named(message: str) -> str:
+    """Return what is wrong with a key beside the option that is short for it, which is what was typed."""
+    key = message.partition(":")[0]
+    return f"{SHORT[key]} ({key}){message.removeprefix(key)}" if key in SHORT else message
+
+
 def separated(names: str) -> list[str]:
     """Return names that were written with commas between."""
     return [name.strip() for name in names.split(",") if name.strip()]

@@ -42,7 +42,7 @@ class Opened(Record):
 
 def begin() -> None:
     """Start the process that is to open the next comparison's run."""
-    command = [sys.executable, "-m", "tasks.opening"]
+    command = [sys.executable, "-P", "-m", "tasks.opening"]  # -P: a folder of that name where the command was started is not ours
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with suppress(OSError):
         # In a session of its own: Ctrl-C is this process's to deal with, and its end is that of the other's input.

@@ -56,7 +56,8 @@ class Recording:
     def __init__(self, search: Ended, told: Told, waits: bool = True) -> None:
         self.search, self.told, self.comparison = search, told, told.comparison
         self.models = Models(search.experiment)
-        self.settings = settings_of(search.experiment)
+        # What retraining goes by is no setting of a training; without it one call to MLflow takes all.
+        self.settings = {key: value for key, value in settings_of(search.experiment).items() if not key.startswith("retraining.")}
         self.dataset = dataset_of(search.experiment.table.schema, search.experiment.profile)
         self.waits = waits
         self.patience = Patience("MLflow", store_answers, waits and address.is_server(told.comparison.store))

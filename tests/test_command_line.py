@@ -245,6 +245,10 @@ def test_without_a_server_prefects_own_mode_is_used(batchlab: Command, tmp_path:
 
 def bad_inputs() -> Iterator[object]:
     yield ["--data", "gone.csv", "--target", "y"], "'gone.csv' does not exist"
+    yield (
+        ["--data", "rows.csv", "--target", "y", "--max-minutes", "0"],
+        "--max-minutes (search.max_minutes): input should be greater than 0",
+    )
     yield ["--data", "rows.csv", "--target", "yy"], "target column 'yy' does not exist; did you mean 'y'?"
     yield ["--data", "rows.csv"], "the target column is not known; name it with --target: one of x0, x1, count, y."
     yield (

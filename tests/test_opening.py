@@ -36,7 +36,10 @@ def told_of(found: opening.Opened) -> tuple[object, ...]:
     return run.info.experiment_id, run.info.run_name, run.info.status, run.data.tags, run.data.params, inputs
 
 
-def test_a_process_of_its_own_opens_the_run_that_this_one_would() -> None:
+def test_a_process_of_its_own_opens_the_run_that_this_one_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "__init__.py").write_text("raise SystemExit('a folder of that name where one works is not ours')")
+    monkeypatch.chdir(tmp_path)
     opening.begin()
     helper = opening._helpers[-1].pid
     apart, here = opening.opened(wanted()), opening.opened_here(wanted())

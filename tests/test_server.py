@@ -49,6 +49,9 @@ def test_many_that_ask_at_once_get_one_server(tmp_path: Path) -> None:
 
 def test_servers_that_start_at_once_in_two_homes_each_have_a_port_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     servers = []
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows" / "__init__.py").write_text("raise SystemExit('a folder of that name where one works is not ours')")
+    monkeypatch.chdir(tmp_path)
     try:
         for name in ("one", "other"):
             monkeypatch.setenv("PREFECT_HOME", str(tmp_path / name))

@@ -66,7 +66,7 @@ def ready(precision: str) -> None:
 
 
 def _compiled_apart(precision: str) -> bool:
-    command = [sys.executable, "-m", "batchlab.engine.kernels.compiling", precision]
+    command = [sys.executable, "-P", "-m", "batchlab.engine.kernels.compiling", precision]
     here = os.pathsep.join(filter(None, [str(Path(engine.__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, COMPILING: "1", "PYTHONPATH": here}
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
