@@ -88,7 +88,7 @@ class SearchProgress:
         """Hand on the verdict, with no bar in its way; a new one then tells of the records."""
         self.bar.stop()
         self.on_verdict(search, scores)
-        self.bar, self.task = self._bar(), None
+        self.bar, self.task, self.last_line = self._bar(), None, time.monotonic()
         self.bar.start()
 
 
