@@ -73,7 +73,7 @@ class SearchProgress:
         self.bar.update(self.task, completed=share, description=self._fitted(label))
         if not self.console.is_terminal and time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
-            self.console.print(f"{share:.0%}: {label}", soft_wrap=True)
+            self.console.print(f"{share:.0%}: {label}", no_wrap=True, overflow="ellipsis")
 
     def _fitted(self, label: str) -> str:
         """Return the label as wide as there is room for."""

@@ -129,7 +129,7 @@ class Search:
         if self.known.standings.share == 0:
             yield Part("first look", self._look)
         while (rung := next_rung(self.known.standings, self.terms, self._left())) is not None:
-            yield Part(f"race over {100 * rung.share:.3g}% of a training's rows, {len(rung.goals)} settings", partial(self._run, rung))
+            yield Part(f"race over {100 * rung.share:.3g}% of a training, {len(rung.goals)} settings", partial(self._run, rung))
             if self.clock.is_over(RACED):
                 break
 
