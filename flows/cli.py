@@ -64,9 +64,11 @@ def compare(
     no_server: options.NoServer = False,
 ) -> None:
     """Find the strategy, batch size and learning rate to train with, and show the evidence."""
+    from tasks import opening
+
+    opening.begin()
     from batchlab.config import load_profile
     from flows.display import PLAIN_WIDTH, WIDE_WIDTH, console, show_end, show_verdict
-    from tasks import opening
 
     names = None if strategies is None else options.separated(strategies)
     arguments: dict[str, Any] = {
@@ -83,10 +85,9 @@ def compare(
     }
     settings = load_profile(profile, **arguments)
     options.check_early(settings, json_file)
-    server = running.prepare_server(no_server)
-    if not (spare_memory := settings.memory_gib is not None):
-        opening.begin()
-    imports, waiting = running.warm_up(server, spare_memory)
+    if spare_memory := settings.memory_gib is not None:
+        opening.end()
+    imports, waiting = running.warm_up(running.prepare_server(no_server), spare_memory)
     from flows.comparison import comparison
 
     shown_on, told = console(plain_width=WIDE_WIDTH if wide else PLAIN_WIDTH), [math.nan]

@@ -5,6 +5,7 @@ meanwhile, on another core.
 begun, the same is done in this process, which then tells what is wrong.
 """
 
+import atexit
 import os
 import subprocess
 import sys
@@ -44,9 +45,16 @@ def begin() -> None:
     """Start the process that is to open the next comparison's run."""
     command = [sys.executable, "-P", "-m", "tasks.opening"]  # -P: a folder of that name where the command was started is not ours
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    atexit.register(end)
     with suppress(OSError):
         # In a session of its own: Ctrl-C is this process's to deal with, and its end is that of the other's input.
         _helpers.append(subprocess.Popen(command, text=True, start_new_session=True, **pipes))
+
+
+def end() -> None:
+    """End a process that was begun and that nothing was wanted of."""
+    while _helpers:
+        _helpers.pop().kill()
 
 
 def opened(wanted: Wanted) -> Opened:
@@ -57,9 +65,11 @@ def opened(wanted: Wanted) -> Opened:
 
 def _answer(helper: "subprocess.Popen[str]", wanted: Wanted) -> Opened | None:
     """Return the process's answer; None where it has none."""
+    assert helper.stdin is not None
+    assert helper.stdout is not None
     try:
-        said, _ = helper.communicate(f"{wanted.model_dump_json()}\n")
-        return Opened.model_validate_json(said)
+        print(wanted.model_dump_json(), file=helper.stdin, flush=True)
+        return Opened.model_validate_json(helper.stdout.readline())
     except (OSError, ValidationError):
         return None
 
@@ -99,6 +109,7 @@ def main() -> None:
     store.client()
     if line := sys.stdin.readline():
         print(opened_here(Wanted.model_validate_json(line)).model_dump_json(), file=answers, flush=True)
+    os._exit(0)  # taking down what was imported would take the search's time
 
 
 if __name__ == "__main__":

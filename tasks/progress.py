@@ -5,9 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from batchlab.engine.records import Progress
-
 if TYPE_CHECKING:
+    from batchlab.engine.records import Progress
     from batchlab.search.search import Search
 
 SECONDS_BETWEEN = 0.1
@@ -73,7 +72,7 @@ def renewed() -> None:
     hurried.clear()
 
 
-def within(label: str, progress: Progress) -> None:
+def within(label: str, progress: "Progress") -> None:
     """Tell the listeners now and then how far the search is, and raise Stopped when asked to stop."""
     if stopping.is_set():
         raise Stopped(label)

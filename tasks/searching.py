@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from batchlab.report.wording import in_short
 from batchlab.search.part import Part
 from batchlab.search.search import Search
-from tasks import outages, progress, spool, store, unfinished
+from tasks import outages, progress, spool, store, unfinished, warming
 from tasks.data import opened
 from tasks.spool import Told
 from tasks.tracking import log_samples, log_trials
@@ -27,7 +27,9 @@ def plan_search(comparison: ComparisonRun) -> Search:
             f"taking up a comparison of the same rows, settings and code that did not come to its end: {known.all_trainings:,} trainings, "
             f"{known.seconds:.0f} s of search (--fresh starts anew)"
         )
-    return Search(opened(comparison.profile, comparison.table, comparison.split), progress.within, known, kept)
+    search = Search(opened(comparison.profile, comparison.table, comparison.split), progress.within, known, kept)
+    warming.SEARCHING.set()
+    return search
 
 
 @task(task_run_name="{part.label}", cache_policy=NO_CACHE)

@@ -1,4 +1,4 @@
-"""MLflow runs that end truthfully, and what is written into them: buffered, in batches. Imported without torch (tasks/opening.py)."""
+"""MLflow runs that end truthfully, and what is written into them: buffered, in batches. What it imports is little (tasks/opening.py)."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import outages, progress, spool, store
+from tasks import outages, progress, store
 from tasks.provenance import OWNER, owner_is_gone, provenance
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ def log_metrics(run_id: str, metrics: Mapping[str, float | None], step: int = 0,
 def log_samples(run_id: str) -> None:
     """Write what was sampled of the machine during the search; written again it is not doubled."""
     from mlflow.entities import Metric
+
+    from tasks import spool
 
     samples = [
         Metric(f"system/{key}", value, int(sample["moment"]), step)

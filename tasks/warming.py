@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+SEARCHING, MOST_SECONDS = threading.Event(), 10.0
+"""All but the kernels waits until a search has begun, though no longer than this: what is imported before it holds it up."""
 # Named here is what MLflow, torch.export and matplotlib would import by themselves at first use, in the order of need.
 LATER = ("mlflow.pyfunc", "torch.export._trace", "sklearn.feature_selection", "sklearn.metrics", "matplotlib.figure")
 
@@ -24,8 +26,11 @@ def _all(spare_memory: bool) -> None:
     from batchlab.engine.backends.numba_cpu import warm
     from tasks import store
 
+    with suppress(Exception):
+        warm()
+    SEARCHING.wait(MOST_SECONDS)
     later = [partial(importlib.import_module, name) for name in (() if spare_memory else LATER)]
-    parts: list[Callable[[], object]] = [warm, store.client, *later]
+    parts: list[Callable[[], object]] = [store.client, *later]
     for part in parts:
         with suppress(Exception):  # told by whoever needs it
             part()

@@ -41,9 +41,9 @@ def test_a_process_of_its_own_opens_the_run_that_this_one_would(tmp_path: Path, 
     (tmp_path / "tasks" / "__init__.py").write_text("raise SystemExit('a folder of that name where one works is not ours')")
     monkeypatch.chdir(tmp_path)
     opening.begin()
-    helper = opening._helpers[-1].pid
+    helper = opening._helpers[-1]
     apart, here = opening.opened(wanted()), opening.opened_here(wanted())
-    assert not psutil.pid_exists(helper)
+    assert helper.wait(60) == 0
     assert apart.run_id != here.run_id
     assert told_of(apart) == told_of(here)
     assert store.client().get_run(apart.run_id).data.tags[OWNER] == provenance()[OWNER], "the run is this process's, whoever opened it"
@@ -86,6 +86,14 @@ def test_where_the_store_cannot_be_opened_the_command_says_why(monkeypatch: pyte
     opening.begin()
     with pytest.raises(Exception, match=r"127\.0\.0\.1:9"):
         opening.opened(wanted())
+
+
+def test_a_process_that_nothing_was_wanted_of_ends() -> None:
+    opening.begin()
+    helper = opening._helpers[-1]
+    opening.end()
+    assert helper.wait(60) == -signal.SIGKILL
+    assert opening._helpers == []
 
 
 def test_that_process_ends_with_the_command_that_began_it() -> None:
