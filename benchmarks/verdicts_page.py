@@ -7,6 +7,7 @@ from typing import Any
 from batchlab.report.wording import seconds
 
 Records = Mapping[str, Mapping[str, Any]]
+YARDSTICKS = {"constant": "mean or shares", "linear": "linear", "last_known": "last known value", "boosting": "boosting"}
 
 
 def page(measured: Mapping[str, Any]) -> str:
@@ -19,6 +20,7 @@ def page(measured: Mapping[str, Any]) -> str:
         "--stages limits --sets sines --minutes 1`.",
         *_section(measured, "seeds", "## The 200,000 rows, made anew", _seeds),
         *_section(measured, "limits", "## Twelve data sets within limits, their tables trained afresh", _limits),
+        *_section(measured, "limits", "## Yardsticks beside the minute's verdict", _yardsticks),
         *_section(measured, "peer", "## Beside Optuna", _peer),
         *_section(measured, "truth", "## Intervals and differences", _truth),
         *_section(measured, "new_rows", "## Small tables against rows that nobody has seen", _new_rows),
@@ -90,6 +92,25 @@ def _limits(records: Records, measured: Mapping[str, Any]) -> str:
         "1 minute of sines, friedman, digits, diabetes, wide and prices had one core, the others two."
     )
     return f"{words}\n\n{_table(headings, rows)}"
+
+
+def _yardsticks(records: Records, measured: Mapping[str, Any]) -> str:
+    beside = {key: item for key, item in records.items() if key.endswith(" 1") and item.get("yardsticks")}
+    rows = [[key.split()[0], _loss(item["test_loss"]), *(_yardstick(item, kind) for kind in YARDSTICKS)] for key, item in beside.items()]
+    words = (
+        "Test losses of what always predicting the mean or the class shares, a linear model (least squares, logistic regression), the last "
+        "known value and scikit-learn's gradient boosting with defaults come to. **Bold** where one is detectably better: then the "
+        "verdict's second line says so."
+    )
+    return f"{words}\n\n{_table(['data', 'recommended', *YARDSTICKS.values()], rows)}"
+
+
+def _yardstick(item: Mapping[str, Any], kind: str) -> str:
+    found = next((yardstick for yardstick in item["yardsticks"] if yardstick["key"] == kind), None)
+    if found is None:
+        return "–"
+    said = f"{_loss(found['test_loss'])} in {seconds(found['seconds'])}"
+    return f"**{said}**" if found["beats"] else said
 
 
 def _peer(records: Records, measured: Mapping[str, Any]) -> str:
