@@ -211,7 +211,8 @@ def decisions(shown_on: Console, found: "Sequence[Decision]") -> None:
     if not found:
         shown_on.print("no decision yet")
     for item in found:
-        parts = [f"{item.when:%Y-%m-%d %H:%M:%S}", item.decision, "" if item.version is None else f"version {item.version}"]
+        refused = "not " if item.decision == "kept" else ""
+        parts = [f"{item.when:%Y-%m-%d %H:%M:%S}", item.decision, "" if item.version is None else f"{refused}version {item.version}"]
         if item.challenger_loss is not None:
             parts.append(f"loss {item.challenger_loss:,.6g}")
         if item.champion_loss is not None:

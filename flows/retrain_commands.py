@@ -122,5 +122,5 @@ def show(shown_on: "Console", result: "Retraining") -> None:
             shown_on.print(f"• {reason}")
     shown_on.print(result.text, style=STYLES.get(result.outcome, ""))
     champion = "none" if result.champion is None else f"version {result.champion}"
-    seen = f"   (MLflow run {result.mlflow_run_id}; open it with: batchlab ui)" if result.mlflow_run_id else ""
+    seen = f"   (this retraining: MLflow run {result.mlflow_run_id}; open it with: batchlab ui)" if result.mlflow_run_id else ""
     shown_on.print(f"champion of '{result.name}': {champion}{seen}", style="dim")

@@ -1,7 +1,7 @@
 """Opening a comparison's parent run, and the report that closes it: in MLflow, in Prefect, and as a value."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from prefect import task
@@ -20,7 +20,7 @@ from batchlab.report.wording import verdict_text
 from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyResult
 from batchlab.search.records import verdict_of
 from batchlab.search.space import optimizer_words, optimizers_of
-from tasks import opening, prefect_reports, progress, spool, store, unfinished
+from tasks import opening, prefect_reports, progress, spool, store, unfinished, warming
 from tasks.abandoned import end_flow_runs
 from tasks.data import opened
 from tasks.opening import Opened, Wanted
@@ -75,7 +75,8 @@ def comparison_run(profile: Profile, packed: Path, parts: Path, fresh: bool) -> 
             of_its_own=flow_run.flow_name == "comparison",
             taken_up=found.taken_up,
         )
-        with sampling(run_id):
+        # MLflow, which samples, is imported after a search that has no time to spare.
+        with sampling(run_id) if profile.search.max_minutes >= warming.LEAST_MINUTES else nullcontext():
             yield run
 
 

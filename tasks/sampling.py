@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tasks import spool
+from tasks import spool, store, warming
 
 SECONDS_BETWEEN = 2
 
@@ -28,7 +28,10 @@ def sampling(run_id: str) -> Iterator[None]:
 
 def _sample(run_id: str, ended: threading.Event) -> None:
     """Sample until the end; a disk that takes no more ends it, too."""
-    # Takes seconds, which the search does not wait for.
+    warming.wait_until_allowed(ended)  # MLflow takes seconds to import
+    if ended.is_set():
+        return
+    store.client()  # MLflow would make a store of its own, where the command was started
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     monitor = SystemMetricsMonitor(run_id, sampling_interval=SECONDS_BETWEEN)  # measures when asked: its own thread is not started

@@ -27,15 +27,15 @@ def plan_search(comparison: ComparisonRun) -> Search:
             f"taking up a comparison of the same rows, settings and code that did not come to its end: {known.all_trainings:,} trainings, "
             f"{known.seconds:.0f} s of search (--fresh starts anew)"
         )
-    search = Search(opened(comparison.profile, comparison.table, comparison.split), progress.within, known, kept)
-    warming.SEARCHING.set()
-    return search
+    return Search(opened(comparison.profile, comparison.table, comparison.split), progress.within, known, kept)
 
 
 @task(task_run_name="{part.label}", cache_policy=NO_CACHE)
 def work(part: Part, search: Search, comparison: ComparisonRun) -> None:
     """Run one part of the search; when it is interrupted or fails, the trials so far are kept."""
     progress.begin(f"{_so_far(search)}{part.label}", lambda: search.share, lambda: ENDING if search.stopped() else None)
+    if part.timed:
+        warming.settle()
     try:
         part.run()
     except BaseException:
@@ -43,6 +43,8 @@ def work(part: Part, search: Search, comparison: ComparisonRun) -> None:
         _log_so_far(search, comparison)
         raise
     search.keep()
+    if search.rule.max_minutes >= warming.LEAST_MINUTES and search.known.standings.share > 0:  # its first rung is over, which asks for most
+        warming.allow()
 
 
 @task(cache_policy=NO_CACHE)
@@ -56,6 +58,7 @@ def tell(search: Search, comparison: ComparisonRun) -> Told:
     told = spool.told(comparison)
     _kept(lambda: spool.keep(told, found, search.known), "the verdict; it is lost unless it can be recorded now")
     progress.conclude(search, scores)
+    warming.allow()
     return told
 
 

@@ -9,7 +9,7 @@ from batchlab.errors import BadInput
 from batchlab.records import Record
 from batchlab.retraining.fresh import Mark, check_not_ahead, fresh_count
 from batchlab.retraining.outcome import Mode, Retraining
-from batchlab.retraining.recipe import asked_of
+from batchlab.retraining.recipe import ASKED, asked_of, differing
 from batchlab.retraining.saved import Lineage
 from batchlab.retraining.staleness import check_same
 from batchlab.sources.files import FileSource
@@ -120,7 +120,9 @@ def _no_change(table: PackedTable, standing: Standing, profile: Profile) -> str 
     else is asked for now."""
     source, rows = table.schema.source, table.schema.rows
     if standing.champion is not None:
-        return f"nothing new: {source} is what it was at the last decision, {rows:,} rows"
+        other = [] if standing.lineage is None else differing(standing.lineage.asked, asked_of(profile), ASKED)
+        then = f"; what is asked for is another ({', '.join(other)}): it is compared when there are new rows to judge by" if other else ""
+        return f"nothing new: {source} is what it was at the last decision, {rows:,} rows{then}"
     asked = None if standing.recommended is None else standing.recommended.asked
     refused = f"nothing new: {source} is what it was when the last challenger was refused, {rows:,} rows"
     return refused if asked == asked_of(profile) else None

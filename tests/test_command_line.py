@@ -59,6 +59,7 @@ def test_a_comparison_prints_its_verdict_writes_its_json_and_records_every_setti
     facts, verdict, strategies = result["comparison"], result["verdict"], result["strategies"]
     assert all(" ".join(line.split()) in " ".join(done.stdout.split()) for line in verdict["text"].splitlines())
     assert max(map(len, done.stdout.splitlines())) <= 80
+    assert not (tmp_path / "mlflow.db").exists()  # MLflow's own choice of a place
     names = dict.fromkeys(item["name"] for item in strategies)
     assert list(names) == ["full_batch", "accumulated", "mini_batch", "stochastic", "data_loader", "growing"]
     assert {item["batch_rows"] for item in strategies if item["name"] == "mini_batch"} == {5, 10, 25, 50}

@@ -86,8 +86,8 @@ def test_a_short_limit_names_what_it_left_out_and_recommends_all_the_same() -> N
     short = batchlab.compare(wine, target="target", strategies=strategies, overrides=overrides, max_minutes=0.1)
     left_out = dict(text.split(": ", 1) for text in short.verdict.left_out)
     assert left_out.keys() >= {"peak memory", "loaders"}
-    assert left_out["peak memory"] == left_out["loaders"] == "a limit of 0.1 minutes leaves no time"
-    told = r"of the 0.1 min that it was given\..* Left out: peak memory and loaders \(a limit of 0.1 minutes leaves no time\)"
+    assert left_out["peak memory"] == left_out["loaders"] == "a limit of 0.1 min leaves no time"
+    told = r"of the 0.1 min that it was given\..* Left out: peak memory and loaders \(a limit of 0.1 min leaves no time\)"
     assert re.search(told, repr(short))
     assert repr(short).startswith("Train with ")
     assert short.to_frame().recommended.sum() == 1

@@ -114,9 +114,10 @@ def test_it_does_not_import_what_is_trained_with() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_samples_of_the_machine_are_kept_while_mlflow_is_still_imported() -> None:
+def test_samples_of_the_machine_are_kept_and_no_store_is_made_where_one_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tasks import sampling
 
+    monkeypatch.chdir(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sampling, "SECONDS_BETWEEN", 0.01)
         with sampling.sampling("r" * 32):
@@ -125,3 +126,30 @@ def test_samples_of_the_machine_are_kept_while_mlflow_is_still_imported() -> Non
                 assert time.monotonic() < until
                 time.sleep(0.01)
     assert {"cpu_utilization_percentage", "system_memory_usage_megabytes", "moment"} <= set(spool.samples_of("r" * 32)[0])
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+WAITING = """
+import sys, threading
+from tasks import sampling, warming
+
+def imported(): return [name for name in ("mlflow", "torch.export._trace", "matplotlib.figure") if name in sys.modules]
+
+warming.begin()
+ended = threading.Event()
+sampler = threading.Thread(target=sampling._sample, args=("r", ended))
+sampler.start()
+sampler.join(2)
+warming.settle()  # nothing is under way
+before = imported(), sampler.is_alive()
+ended.set()
+sampler.join()
+warming.allow()
+warming.settle()
+print(*before, imported())
+"""
+
+
+def test_what_comes_after_a_search_is_imported_when_it_allows_that_and_waited_for_before_steps_are_timed() -> None:
+    done = subprocess.run([sys.executable, "-c", WAITING], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] True ['mlflow', 'torch.export._trace', 'matplotlib.figure']"

@@ -12,7 +12,7 @@ from batchlab.analysis.yardsticks import BOOSTING, LEAST_SQUARES
 from batchlab.engine.records import Curve
 from batchlab.report.brief import brief
 from batchlab.report.wording import against, beside, listed, number, verdict_text
-from batchlab.search.findings import Finding, Findings
+from batchlab.search.findings import Finding, Findings, on_its_way
 from batchlab.search.search import Search
 from tests.verdicts import again, changed, cheap, dear, departed, losing, missed, ruined, without
 
@@ -197,25 +197,29 @@ def test_who_does_better_on_the_test_rows_is_said_only_where_these_rows_agree(se
         assert any(f"on the test rows {other.label} does better: mean loss" in note for note in notes) == said
 
 
+def early(found: Findings, share: float = 0.1) -> Findings:
+    """Return the findings as if the recommended setting's training had been ended after this share of its budget."""
+    assert found.best is not None
+    return replace(found, budget_rows=round(found.race.entries[found.best.candidate.setting].rows / share))
+
+
 def test_a_training_that_time_ended_on_its_way_says_so_first_and_boasts_of_nothing(found: Findings) -> None:
     best = found.best
     assert best is not None
     assert not found.cut_short
-    rows = found.budget_rows / 10
     falling = [replace(result, curve=_halved(result.curve)) for result in best.results]
-    early = replace(best, results=falling, outcome=replace(best.outcome, budget_rows=rows))
-    short = changed(found, lambda item: early if item is best else item)
+    fallen = changed(found, lambda item: replace(item, results=falling) if item is best else item)
+    assert not fallen.cut_short, "one that saw its whole budget was not ended by time"
+    short = early(fallen)
     assert short.cut_short
     first, second, *_ = verdict_text(short).splitlines()
+    rows, steps = best.outcome.budget_rows, best.outcome.budget_steps
     assert first.endswith(
-        f"; but there was time for {rows:,.0f} rows ({number(rows / found.row_count)} epochs, {number(best.outcome.budget_steps)} steps) "
+        f"; but there was time for {rows:,.0f} rows ({number(rows / found.row_count)} epochs, {number(steps)} steps) "
         "only, and over their second half its loss still fell by 100%: a longer search finds a lower loss, and perhaps another setting."
     )
     assert second.startswith("Its validation loss is ")
     assert "does not matter" not in verdict_text(short)
-    done = replace(early, outcome=replace(best.outcome, budget_rows=float(found.budget_rows)))
-    whole = changed(found, lambda item: done if item is best else item)
-    assert not whole.cut_short, "one that saw its whole budget was not ended by time"
 
 
 def _halved(curve: Curve) -> Curve:
@@ -225,12 +229,23 @@ def _halved(curve: Curve) -> Curve:
 
 
 def test_a_verdict_on_what_nothing_has_confirmed_yet_says_that_it_is_the_best_so_far(found: Findings) -> None:
-    assert found.best is not None
-    outcome = replace(found.best.outcome, budget_rows=found.budget_rows / 10)
-    early = changed(found, lambda item: replace(item, outcome=outcome) if item is found.best else item)
-    first, second, *_ = verdict_text(replace(early, confirmed=False)).splitlines()
+    first, second, *_ = verdict_text(replace(early(found), confirmed=False)).splitlines()
     assert "; but there was time for " in first
     assert ", the lowest so far; " in second
+
+
+def test_a_loss_hardly_below_a_constants_after_few_rows_is_on_its_way_and_says_nothing_of_the_data(searched: Search) -> None:
+    best = searched.findings.best
+    assert best is not None
+    steady = [replace(result, curve=replace(_halved(result.curve), validation_loss=[1.0, 1.0, 1.0])) for result in best.results]
+    for raced, loss, way in ((0.001, 1.9, True), (0.001, 1.0, False), (0.5, 1.9, False), (0.9, 2.1, False)):
+        item = replace(best, results=steady, outcome=replace(best.outcome, losses=np.full(4, loss)))
+        assert on_its_way(item, raced, 2.0, confirmed=True) == way, (raced, loss)
+
+
+def test_where_time_was_short_a_better_yardstick_is_no_reason_for_another_model(found: Findings) -> None:
+    better = [item.model_copy(update={"beats": item.key == "boosting"}) for item in found.yardsticks]
+    assert ": use that, or give the search more time.\n" in verdict_text(replace(early(found), yardsticks=better, confirmed=False))
 
 
 def test_where_a_yardstick_is_better_the_setting_is_an_if_and_a_linear_model_is_no_last_word(found: Findings) -> None:

@@ -141,6 +141,7 @@ def _beaten(found: "Findings") -> list[str]:
     also = f" {sentence(listed(others))} {'is' if len(others) == 1 else 'are'} better too." if others else ""
     compared = f"{sentence(_named(item))} has a test loss of {_beside_test_loss(found, item)}, fitted in {seconds(item.seconds)}{some}"
     other = "compare a network with --set model.kind=mlp" if _model(found) == "linear model" else "compare another model"
+    other = "give the search more time" if found.cut_short else other
     return [f"{compared}: use that, or {other}.{also}"]
 
 
@@ -227,7 +228,7 @@ def _cost(found: "Findings") -> list[str]:
     if found.target_loss is None or found.cut_short:
         return []
     if choice.cheap and choice.objective in ("best", "loss"):
-        tied = f" No difference detectable from {listed(choice.ties)}." if choice.ties else ""
+        tied = f" No difference detectable from {_ties(found, choice.ties)}." if choice.ties else ""
         return [
             f"Every training takes this engine less than a second, so what one costs does not matter, and the lowest loss decides.{tied}"
         ]
@@ -258,8 +259,18 @@ def _compared(found: "Findings") -> str:
         pairs.append(choice.full_batch)
     parts = [against(pair, choice.objective) for pair in pairs if (pair.worse if choice.objective == "loss" else pair.detectable)]
     if choice.ties:
-        parts.append(f"no difference detectable from {listed(choice.ties)}")
+        parts.append(f"no difference detectable from {_ties(found, choice.ties)}")
     return ": " + "; ".join(parts) if parts else ""
+
+
+def _ties(found: "Findings", labels: Sequence[str]) -> str:
+    """Name settings; of those of the recommended one's strategy and batch size what tells them apart from it."""
+    best, full = found.best, {}
+    for item in found.settings:
+        own = item.candidate
+        if best is not None and (own.name, own.batch_rows) == (best.candidate.name, best.candidate.batch_rows):
+            full[own.label] = f"{own.name} {own.batch_rows} {optimizer_words(own.optimizer)} {own.learning_rate:g}"
+    return listed([full.get(label, label) for label in labels])
 
 
 def against(pair: Pair, objective: Objective = "time") -> str:

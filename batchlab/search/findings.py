@@ -22,8 +22,9 @@ from batchlab.strategies.mini_batch import MiniBatch
 Numbers = NDArray[np.float64]
 WHOLE = 1.2
 """A training that saw a whole budget but for such a factor was not cut short."""
-FALLING = 0.05
-"""A loss that fell by more than this share over the second half of its rows is not where it leads."""
+FALLING, EARLY, LEARNT = 0.05, 1 / 32, 0.9
+"""A loss that fell by more than this share over the second half of its rows is not where it leads; nor is one within the first 1/32 of a
+training that is hardly below that of the best constant: curves begin with plateaus."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,11 @@ class Findings:
 
     @property
     def cut_short(self) -> bool:
-        """Whether time ended the recommended setting's training while its loss was falling, or before anything was confirmed: a verdict on
-        its way, not on where it leads."""
-        best = self.best
-        if best is None or WHOLE * best.outcome.budget_rows >= self.budget_rows:
+        """Whether time ended the recommended setting's training on its way, so that the verdict is not one on where it leads."""
+        if self.best is None:
             return False
-        return best.falls or not self.confirmed
+        raced = self.race.raced(self.best.candidate.setting, self.budget_rows)
+        return on_its_way(self.best, raced, self.constant_loss, self.confirmed)
 
     @property
     def labels(self) -> list[str]:
@@ -165,3 +165,11 @@ class Findings:
         branch = self.of(label).candidate.setting.branch
         rows = sum(trial.rows_seen for entry in self.race.entries.values() if entry.setting.branch == branch for trial in entry.trials)
         return rows * self.race.row_seconds.get(branch, 0.0)
+
+
+def on_its_way(best: Finding, raced: float, constant_loss: float, confirmed: bool) -> bool:
+    """Whether time ended a training that has `raced` over this share of its budget: while its loss was falling, before it had learnt
+    anything, or before anything was confirmed."""
+    if WHOLE * raced >= 1:
+        return False
+    return best.falls or not confirmed or (raced < EARLY and best.outcome.loss > LEARNT * constant_loss)

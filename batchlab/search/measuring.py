@@ -66,7 +66,8 @@ class Measuring:
         if self.clock.left(DONE) >= 2 * APART_SECONDS:
             self.apart = Apart(self.experiment, candidates, self.plan)
             return known
-        return _without(known, ("peak memory", "loaders"), f"a limit of {limit:g} minutes leaves no time")
+        why = "the search was ended" if self.clock.stopping.is_set() else f"a limit of {limit:g} min leaves no time"
+        return _without(known, ("peak memory", "loaders"), why)
 
     def stop(self) -> None:
         """End the process that measures apart."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of the search: what it does, and how."""
+    """A stretch of the search: what it does, and how. Of one that is `timed` nothing should run beside it."""
 
     label: str
     run: Callable[[], None]
+    timed: bool = False

@@ -12,7 +12,7 @@ from batchlab.experiment import MOST_TESTED, Experiment
 from batchlab.mapped import gathered
 from batchlab.results import Period
 from batchlab.search import rates
-from batchlab.search.findings import WHOLE, Finding
+from batchlab.search.findings import WHOLE, Finding, on_its_way
 from batchlab.search.known import Known
 from batchlab.search.space import of_branches
 from batchlab.search.terms import Terms
@@ -52,7 +52,7 @@ def remarks_of(about: Remarked) -> list[str]:
 def _unconfirmed(about: Remarked) -> list[str]:
     """Say where the verdict rests on less than it should, and what more time would settle."""
     standings, said = about.known.standings, []
-    if not about.known.confirmed and standings.entries:
+    if not about.known.confirmed and standings.leader is not None:
         said.append("the search ended before anything was confirmed with fresh draws: this is the race's leader so far")
     cut = [entry for entry in standings.entries.values() if entry.left is not None and entry.left.why == "time"]
     waiting = [entry for entry in standings.running if not entry.trials]
@@ -93,6 +93,9 @@ def _nothing_learnt(about: Remarked) -> list[str]:
     """Say where the recommended setting predicts hardly better than a constant does, or worse, for so few test rows."""
     if about.best is None or not np.isfinite(about.best.outcome.test_loss).all():
         return []
+    raced = about.known.standings.raced(about.best.candidate.setting, about.terms.budget_rows)
+    if on_its_way(about.best, raced, about.experiment.constant_loss, bool(about.known.confirmed)):
+        return []  # it has not had the time
     own, constant = float(about.best.outcome.test_loss.mean()), about.experiment.constant_test_loss
     return against_constant(own, constant, about.experiment.split.sizes()["test"], bool(about.experiment.table.schema.target.classes))
 

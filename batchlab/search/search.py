@@ -188,7 +188,7 @@ class Search:
 
     def _measurements(self) -> Iterator[Part]:
         for label, measure in self.measuring.parts(self.ground, self.known, self.candidates).items():
-            yield Part(label, partial(self._measure, measure))
+            yield Part(label, partial(self._measure, measure), timed=label.startswith("timing"))
 
     def _measure(self, measure: Callable[[Known], Known]) -> None:
         self.known = measure(self.known)

@@ -151,6 +151,10 @@ class Standings:
             found[entry.setting] = entry.loss * (yardstick.loss / common if common > 0 else 1.0)
         return found
 
+    def raced(self, setting: Setting, budget_rows: int) -> float:
+        """Return over what share of the budget a setting has raced; all of it for one that has not."""
+        return self.entries[setting].rows / budget_rows if setting in self.entries else 1.0
+
     @property
     def leader(self) -> Entry | None:
         """The entry with the lowest loss; None while there is none."""
