@@ -17,12 +17,10 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Batchlab needs Python 3.11 or newer; {sys.executable} is {v.major}.{v.minor}. Try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	@echo "Compiling bytecode and, unless they are on disk already, the CPU kernels: about 40 s on two cores"
-	@$(BIN)/python -m compileall -qq -j 0 .venv/lib & \
-	  $(BIN)/python -c "from batchlab.engine.backends import numba_cpu; from batchlab.table import turning; numba_cpu.warm(); turning.warm()" && \
-	  { wait $$! || true; }  # some packages hold files of other Pythons
+	@echo "Compiling the CPU kernels, about 20 s, unless they are on disk already"
+	@$(BIN)/python -c "from batchlab.engine.backends import numba_cpu; from batchlab.table import turning; numba_cpu.warm(); turning.warm()"
 	@touch $@
 
 demo: $(READY) ## The verdict on the lesson's prices and on diabetes
