@@ -63,11 +63,6 @@ def amount(estimate: Estimate, objective: Objective) -> str:
     return f"{number(estimate.value)}{' rows' if objective == 'rows' else ''} (95% CI {interval(estimate)})"
 
 
-def loss(estimate: Estimate) -> str:
-    """Return a loss with its interval, in four digits."""
-    return f"{estimate.value:.4g} (95% CI {interval_of_loss(estimate)})"
-
-
 def interval_of_loss(estimate: Estimate) -> str:
     """Return low–high, in four digits."""
     return f"{estimate.low:.4g}–{estimate.high:.4g}" if math.isfinite(estimate.high) else f"{estimate.low:.4g}–∞"
