@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -553,8 +554,9 @@ def test_a_temporary_server_whose_command_was_killed_is_ended_by_the_next_comman
 def served_by(command: int) -> psutil.Process | None:
     """Return the Prefect server that a command has started for itself."""
     for child in psutil.Process(command).children(recursive=True):
-        if temporary_server.SERVER in child.cmdline():
-            return child
+        with suppress(psutil.NoSuchProcess):  # others of its children may just have ended
+            if temporary_server.SERVER in child.cmdline():
+                return child
     return None
 
 

@@ -218,6 +218,17 @@ def test_other_divisions_of_the_same_pool_are_evaluated_on_their_own_rows() -> N
     assert not torch.equal(first[1][0], turned[1][0])
 
 
+def test_thinned_divisions_are_evaluated_on_some_of_their_own_rows_evenly_spread_and_train_on_all() -> None:
+    few = divided().thinned(20, 10, seed=0)
+    assert few.divisions is not None
+    for division in range(3):
+        (train_rows, _), (held_out, _) = few.evaluated_in(division)
+        assert (len(train_rows), len(held_out)) == (20, 10)
+        assert torch.equal(held_out, POOL.features[torch.from_numpy(DIVISIONS.validation[division, ::4])])
+    np.testing.assert_array_equal(few.divisions.train, DIVISIONS.train)
+    assert len(few.thinned(5, 100, seed=0).evaluated_in(0)[1][0]) == 10
+
+
 def test_trials_of_one_seed_in_several_divisions_are_counted_with_an_order_each() -> None:
     arguments = (divided(), Linear(), MiniBatch(batch_rows=16))
     needed = footprint(*arguments, plan_of("kernels"), CPU).of(2, seeds=2)

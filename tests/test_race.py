@@ -13,8 +13,8 @@ import pytest
 from batchlab.engine.optimizers import Adam, AdamW, Optimizer, Sgd
 from batchlab.engine.records import Curve, Trial, TrialResult
 from batchlab.search import rates
-from batchlab.search.confirming import FEWEST_DRAWS, Aim, Confirmation, confirmations, stop_rows
-from batchlab.search.judging import ERROR, JUDGED_FROM, departures, left
+from batchlab.search.confirming import FEWEST_DRAWS, FEWEST_LOOKED_AT, Aim, Confirmation, confirmations, rows_looked_at, stop_rows
+from batchlab.search.judging import ERROR, JUDGED_ANYWAY, JUDGED_FROM, JUDGED_STEPS, TYPED_FROM, departures, left
 from batchlab.search.proposing import FINER_FROM, SIZES_FROM, proposals
 from batchlab.search.race import MOST_DRAWS, Goal, Rung, Seconds, ends_of, next_rung
 from batchlab.search.space import Branch, Line, Setting
@@ -115,6 +115,21 @@ def test_nobody_is_called_behind_before_a_64th_of_a_training() -> None:
     assert list(departures(standing(best, worse, share=JUDGED_FROM), terms(), whole)) == [worse.setting]
 
 
+def test_nobody_is_called_behind_after_few_steps_before_an_8th_of_a_training_nor_what_people_type_before_a_half() -> None:
+    best = entry(setting(rate=0.1), flat(1.0))
+    begun = entry(setting(512, 1.0), flat(5.0), rows=512 * (JUDGED_STEPS - 1))
+    typed = entry(setting(32, 0.001, typed=True), flat(5.0))
+    for share, gone in (
+        (JUDGED_FROM, []),
+        (JUDGED_ANYWAY, [begun.setting]),
+        (0.99 * TYPED_FROM, [begun.setting]),
+        (TYPED_FROM, [begun.setting, typed.setting]),
+    ):
+        assert list(departures(standing(best, begun, typed, share=share), terms(), whole)) == gone
+    enough = entry(setting(512, 1.0), flat(5.0), rows=512 * JUDGED_STEPS)
+    assert list(departures(standing(best, enough, share=JUDGED_FROM), terms(), whole)) == [enough.setting]
+
+
 def test_a_surely_worse_and_flat_curve_leaves_with_both_losses_on_record() -> None:
     best, worse = entry(setting(rate=0.1), flat(1.0)), entry(setting(rate=1.0), flat(1.2))
     gone = departures(standing(best, worse), terms(), whole)
@@ -202,6 +217,17 @@ def test_the_first_rung_takes_all_settings_that_can_make_a_step() -> None:
     assert rung.goals == {notebook: Goal(FIRST_ROWS, 2), small: Goal(FIRST_ROWS, 2)}
     assert rung.cut == ()
     assert 0 < rung.share < JUDGED_FROM
+
+
+def test_a_first_rung_of_fewer_settings_takes_what_people_type_and_the_others_begin_later_where_there_is_time() -> None:
+    settings = [*(setting(size, rate) for size in SIZES for rate in (0.01, 0.1, 1.0)), setting(10, 0.01, typed=True)]
+    goes_by = terms(first_settings=3)
+    standings = Standings().joined_by(settings)
+    rung = next_rung(standings, goes_by, Seconds(10.0, 5.0))
+    assert rung is not None
+    assert list(rung.goals) == [settings[-1], setting(32, 0.1), setting(8, 0.1)]
+    after = raced(World(lambda item: power(0.1)), settings, limit=100.0, confirming=50.0, first_settings=3)
+    assert all(item.trials for item in after.entries.values())
 
 
 @pytest.mark.parametrize("budget", [BUDGET, ROWS, 4])
@@ -509,6 +535,20 @@ def test_a_curve_past_its_best_is_trained_to_its_best_and_any_other_as_far_as_it
     assert stop_rows(falling, falling.rows) == 16_384
     assert stop_rows(falling, BUDGET) == BUDGET
     assert stop_rows(Entry(setting()), BUDGET) == BUDGET
+
+
+def test_looks_at_confirming_trainings_count_as_time() -> None:
+    entries = [reaching(8, 1.0, 8e5), reaching(32, 1.005, 8e5)]
+    free, dear = planned(entries, 9.7), planned(entries, 9.7, look_seconds=0.8)
+    assert [item.draws for item in free] == [6, 6]
+    assert [item.draws for item in dear] == [3, 3]
+
+
+def test_looks_go_by_fewer_rows_where_all_would_take_longer_than_half_a_training_but_not_by_too_few() -> None:
+    standings = standing(entry(setting(8), flat(1.0), rows=100_000), share=1.0, a_row=1e-5)  # a second a training
+    assert [rows_looked_at(standings, look, 25, 8192) for look in (0.0, 1e-6, 1e-5, 1e-4)] == [8192, 8192, 2000, FEWEST_LOOKED_AT]
+    assert rows_looked_at(standings, 1e-4, 25, 300) == 300
+    assert rows_looked_at(Standings(), 1e-4, 25, 300) == 300
 
 
 def test_where_all_diverged_nothing_is_confirmed() -> None:

@@ -16,15 +16,22 @@ if TYPE_CHECKING:
     LabelledRows = tuple[Tensor, Tensor]
 
 DIVISION_ROWS_EVALUATED = 2048
-"""Of a division's training rows at most about so many tell the training loss."""
 
 
 @dataclass(frozen=True)
 class Divisions:
-    """Ways to divide a pool of rows: places `[divisions, train rows]` and `[divisions, validation rows]` in it. All are of one size."""
+    """Ways to divide a pool of rows: places `[divisions, train rows]` and `[divisions, validation rows]` in it. All are of one size. Of a
+    division's training rows at most about `train_rows_evaluated` tell the training loss."""
 
     train: NDArray[np.int32]
     validation: NDArray[np.int32]
+    train_rows_evaluated: int = DIVISION_ROWS_EVALUATED
+
+    def thinned(self, train_rows: int, validation_rows: int) -> "Divisions":
+        """Return the same with evaluations of at most so many rows, evenly spread over each division's."""
+        count = self.validation.shape[1]
+        kept = np.arange(min(validation_rows, count)) * count // min(validation_rows, count)
+        return replace(self, validation=self.validation[:, kept], train_rows_evaluated=min(train_rows, self.train_rows_evaluated))
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ class TrainingData:
             import torch
 
             few = self.divisions.train[division]
-            few = few[:: max(1, -(-len(few) // DIVISION_ROWS_EVALUATED))]
+            few = few[:: max(1, -(-len(few) // self.divisions.train_rows_evaluated))]
             parts = [torch.from_numpy(places.astype(np.int64)) for places in (few, self.divisions.validation[division])]
             train, validation = ((self.features[places], self.target[places]) for places in parts)
             self._evaluated[division] = (train, validation)
@@ -101,6 +108,8 @@ class TrainingData:
         """Return the same with evaluations of at most so many rows, drawn once, so that they do not cost more than training."""
         import torch
 
+        if self.divisions is not None:
+            return replace(self, divisions=self.divisions.thinned(train_rows, validation_rows))
         rng = np.random.default_rng(seed)
 
         def some(most: int, features: "Tensor", target: "Tensor") -> "LabelledRows":

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from batchlab.analysis.curves import crossing
 from batchlab.search.judging import best_of
+from batchlab.search.rule import SearchRule
 from batchlab.search.space import Line, Setting
 from batchlab.search.standings import Entry, Standings
 from batchlab.search.terms import Terms
@@ -13,6 +14,8 @@ FEWEST_DRAWS = 3
 """With fewer fresh draws than this there is no interval worth the name."""
 PAST_ITS_BEST = 0.6
 """A curve whose lowest point lies before so much of the rows it has seen is past its best: the rest only costs."""
+SHARE_OF_LOOKS, FEWEST_LOOKED_AT = 0.5, 1024
+"""Looks at a confirming training take at most this part of it, but go by that many validation rows at least."""
 SPARE = 0.3
 """Lines that are surely behind are trained to the end all the same where that takes at most so much of the time left."""
 
@@ -29,12 +32,19 @@ class Confirmation:
 @dataclass(frozen=True)
 class Aim:
     """What a choice goes by: the margin that counts as as good, a target as training sees it (None: the best loss plus the margin),
-    whether cost decides among the good ones, and the most draws of a confirmation."""
+    whether cost decides among the good ones, the most draws of a confirmation, and the seconds that all looks at one training take."""
 
     margin: float
     target: float | None
     by_cost: bool
     draws: int
+    look_seconds: float = 0.0
+
+
+def aim_of(rule: SearchRule, loss_unit: float, terms: Terms, look_seconds: float) -> Aim:
+    """Return the aim of a search; its target is in the target's unit, training's in another (`loss_unit`)."""
+    target = None if rule.target_loss is None else rule.target_loss / loss_unit
+    return Aim(rule.margin, target, rule.objective != "loss", terms.fresh_draws, look_seconds)
 
 
 def confirmations(standings: Standings, terms: Terms, aim: Aim, seconds: float) -> list[Confirmation]:
@@ -44,7 +54,9 @@ def confirmations(standings: Standings, terms: Terms, aim: Aim, seconds: float) 
     lines at the end are left out; those that have left the race come only where there is time to spare.
     """
     chosen, spare = _ordered(standings, terms, aim)
-    costs = {setting: rows * standings.row_seconds.get(setting.branch, 0.0) for setting, rows in {**chosen, **spare}.items()}
+    costs = {
+        setting: rows * standings.row_seconds.get(setting.branch, 0.0) + aim.look_seconds for setting, rows in {**chosen, **spare}.items()
+    }
     while len(chosen) > 2 and FEWEST_DRAWS * sum(costs[setting] for setting in chosen) > seconds:
         chosen.pop(next(reversed(chosen)))
     whole = sum(costs[setting] for setting in chosen)
@@ -55,6 +67,16 @@ def confirmations(standings: Standings, terms: Terms, aim: Aim, seconds: float) 
             chosen[setting] = rows
             left -= draws * costs[setting]
     return [Confirmation(setting, rows, draws) for setting, rows in chosen.items()]
+
+
+def rows_looked_at(standings: Standings, look_seconds: float, looks: int, held_out: int) -> int:
+    """Return how many of the validation rows that are held out so many looks at a confirming training go by: all, or as many as keep
+    looking from taking longer than a part of a training like the leader's. Looking at one row takes so many seconds."""
+    leader = standings.leader
+    if leader is None or not look_seconds:
+        return held_out
+    training = leader.rows * standings.row_seconds.get(leader.setting.branch, 0.0)
+    return min(held_out, max(FEWEST_LOOKED_AT, int(SHARE_OF_LOOKS * training / (looks * look_seconds))))
 
 
 def _ordered(standings: Standings, terms: Terms, aim: Aim) -> tuple[dict[Setting, int], dict[Setting, int]]:

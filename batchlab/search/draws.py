@@ -1,6 +1,5 @@
 """What a draw is: a seed and, on small tables, a division of its own of the training and validation rows."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +13,9 @@ from batchlab.experiment import Experiment
 from batchlab.split import embargo_of, times_of
 from batchlab.strategies import Population, Strategy
 
-TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED, FEWEST_EVALUATED = 2048, 8192, 2048
-ALL_EVALUATED_FROM = 15.0
-"""Losses of curves are means over at most so many rows, so that evaluating does not cost more than training."""
+VALIDATION_ROWS_EVALUATED, TRAIN_SHARE = 8192, 4
+"""Losses of curves are means over at most so many validation rows, and a quarter as many training rows: evaluating should not cost more
+than training does."""
 DIVIDED_ROWS = 20_000
 """Up to so many training and validation rows, draws divide them anew; with more, the division hardly matters and the rows' share of the
 uncertainty is told from paired losses of portions of them."""
@@ -29,12 +28,14 @@ IN_TIME = ("chronological", "walk_forward")
 Places = NDArray[np.int32]
 
 
-def thinned(experiment: Experiment, seconds: float = math.inf) -> TrainingData:
-    """Return the experiment's data with evaluations of a sample of rows, where there are many: of a smaller one for a race of few seconds,
-    which would otherwise look more than train."""
-    share = min(1.0, max(seconds / ALL_EVALUATED_FROM, FEWEST_EVALUATED / VALIDATION_ROWS_EVALUATED))
-    rows = (int(TRAIN_ROWS_EVALUATED * share), int(VALIDATION_ROWS_EVALUATED * share))
-    return experiment.data.thinned(*rows, experiment.profile.seed)
+def thinned(experiment: Experiment) -> TrainingData:
+    """Return the experiment's data with evaluations of a sample of rows, where there are many."""
+    return sampled(experiment.data, VALIDATION_ROWS_EVALUATED, experiment.profile.seed)
+
+
+def sampled(data: TrainingData, validation_rows: int, seed: int) -> TrainingData:
+    """Return the data with evaluations of at most so many validation rows, and of a quarter as many training rows."""
+    return data.thinned(validation_rows // TRAIN_SHARE, validation_rows, seed)
 
 
 def budgeted(plan: Plan, row_count: int, fewest: int | None = None) -> Plan:
@@ -130,4 +131,5 @@ def _of_one_size(found: list[tuple[NDArray[np.int64], NDArray[np.int64]]], seed:
         kept = places if len(places) == size else np.sort(rng.choice(places, size, replace=False))
         return kept.astype(np.int32)
 
-    return Divisions(*(np.array([cut(division[part], size) for division in found]) for part, size in enumerate(sizes)))
+    train, validation = (np.array([cut(division[part], size) for division in found]) for part, size in enumerate(sizes))
+    return Divisions(train, validation)

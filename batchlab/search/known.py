@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from batchlab.analysis.yardsticks import Yardstick
 from batchlab.engine.records import TrialResult
 from batchlab.search.loaders import Delivery
+from batchlab.search.looking import Start
 from batchlab.search.noise import NoisePoint
 from batchlab.search.space import Candidate, Setting
 from batchlab.search.standings import Standings
@@ -21,6 +22,7 @@ Numbers = NDArray[np.float64]
 class Known:
     """What the race came to, and what was measured after it.
 
+    `start` is what the first look said that the race can begin with; None before it.
     `confirmed` holds the trainings with fresh draws of each setting and `test_losses` `[draws]` theirs, in the target's unit, with
     `test_portions` `[draws, portions]` those of equal portions of the test rows; `yardsticks` what cheap ways to predict come to; `models`
     one training on the split itself, for shipping, and `noise` the gradient noise scale along it; `timings` and `peaks` are of rows of the
@@ -29,6 +31,7 @@ class Known:
     """
 
     standings: Standings = field(default_factory=Standings)
+    start: Start | None = None
     confirmed: Mapping[Setting, Sequence[TrialResult]] = field(default_factory=dict)
     test_losses: Mapping[Setting, Numbers] = field(default_factory=dict)
     test_portions: Mapping[Setting, Numbers] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from batchlab.search.findings import Finding, Findings, RateSummary
 from batchlab.search.fitting import checked
 from batchlab.search.known import Known
 from batchlab.search.loaders import Delivery
+from batchlab.search.looking import Start
 from batchlab.search.noise import NoisePoint
 from batchlab.search.space import Candidate, Setting
 from batchlab.search.standings import Entry, Left, Standings
@@ -32,6 +33,7 @@ KINDS: dict[str, Any] = {
         *(
             Known,
             Halt,
+            Start,
             Standings,
             Entry,
             Left,

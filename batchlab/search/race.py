@@ -7,9 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from batchlab.search.judging import Ends, slowest
+from batchlab.search.judging import Ends, expected
 from batchlab.search.proposing import proposals
-from batchlab.search.space import Setting
+from batchlab.search.space import Setting, widely
 from batchlab.search.standings import Entry, Standings
 from batchlab.search.terms import Terms
 
@@ -81,8 +81,8 @@ def next_rung(standings: Standings, terms: Terms, seconds: Seconds) -> Rung | No
         rows = max(terms.first_rows, smallest)
         share = min(max(FIRST_SHARE, rows / terms.budget_rows) / GROWTH, 1.0)
         starting = _startable(standings, terms, lambda entry: rows)
-        stacked = [entry for entry in starting if not entry.setting.updates.adapts] or starting
-        return Rung(share, {entry.setting: Goal(rows, terms.draws) for entry in stacked})
+        stacked = [entry.setting for entry in starting if not entry.setting.updates.adapts] or [entry.setting for entry in starting]
+        return Rung(share, dict.fromkeys(widely(stacked, terms.row_count)[: terms.first_settings], Goal(rows, terms.draws)))
     if seconds.racing <= 0 or standings.leader is None:
         return None
     ends = ends_of(standings, terms, seconds)
@@ -104,7 +104,7 @@ def _further(standings: Standings, terms: Terms, ends: Ends, seconds: Seconds) -
     moving = [entry for entry in _startable(standings, terms, goal) if not entry.ended and _goes_on(entry, goal(entry), terms)]
     if not moving:
         return None if standings.share == share else Rung(share, {})
-    rungs_left = max(1, math.ceil(math.log2(1 / standings.share)))
+    rungs_left = 1 + max(0, math.ceil(math.log2(1 / share)))
     allowed = seconds.racing / rungs_left
     kept, cut = _afforded(standings, terms, moving, goal, ends, allowed)
     if not kept and standings.share == share:
@@ -160,7 +160,7 @@ def _by_promise(standings: Standings, moving: Sequence[Entry], ends: Ends) -> li
 
     def rank(entry: Entry) -> tuple[bool, bool, float]:
         found = entry.measured
-        loss = -math.inf if found is None else slowest(found, ends(entry))
+        loss = -math.inf if found is None else expected(found, ends(entry))
         return entry is not standings.leader, not entry.setting.typed, loss
 
     return sorted(moving, key=rank)

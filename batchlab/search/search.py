@@ -13,26 +13,25 @@ from batchlab.engine.records import Progress
 from batchlab.experiment import Experiment
 from batchlab.search.clock import Clock
 from batchlab.search.concluding import concluded
-from batchlab.search.confirming import Aim, Confirmation, confirmations
-from batchlab.search.draws import budgeted, divided, thinned
+from batchlab.search.confirming import Confirmation, aim_of, confirmations, rows_looked_at
+from batchlab.search.draws import budgeted, divided, sampled, thinned
 from batchlab.search.evidence import Ground
 from batchlab.search.findings import Findings
 from batchlab.search.judging import departures
 from batchlab.search.keeping import Kept
 from batchlab.search.known import Known
+from batchlab.search.looking import Start, first_look, started
 from batchlab.search.measuring import Measuring
 from batchlab.search.part import Part
-from batchlab.search.race import MOST_DRAWS, Goal, Rung, Seconds, ends_of, next_rung
-from batchlab.search.space import Candidate, first_settings, lines_for, rows_of_table
+from batchlab.search.race import MOST_DRAWS, Rung, Seconds, ends_of, next_rung
+from batchlab.search.space import Candidate, first_settings, lines_for, rows_of_table, widely
 from batchlab.search.standings import Standings
 from batchlab.search.terms import DRAWS_WHERE_DIVIDED, Terms, terms_of
 from batchlab.search.walking import walked
-from batchlab.search.work import Worker
+from batchlab.search.work import CONFIRMING_LOOKS, Worker
 
 RACED, CONFIRMED = 0.55, 0.8
 """By these shares of the limit the race and the confirmation are over."""
-FIRST_LOOK = 0.05
-"""The first rung has fewer rows where it would take more than this share of the limit."""
 ENOUGH = 0.5
 """A confirmation that time cut short counts where it saw so much of its rows: averages are good at any moment."""
 
@@ -56,22 +55,17 @@ class Search:
         limit = 60 * self.rule.max_minutes
         made_ready(experiment.model, self.profile.train, experiment.device)  # before the clock begins: a search is not the place for it
         self.clock = Clock(limit, time.perf_counter() - (0.0 if known is None else known.seconds))
-        divisions, whole = divided(experiment, MOST_DRAWS + DRAWS_WHERE_DIVIDED * self.rule.seeds), thinned(experiment)
-        self.plan = budgeted(self.profile.train, experiment.split.sizes()["train"], (divisions or whole).population.row_count)
-        terms = terms_of(experiment, divisions or whole, self.plan)
+        whole = thinned(experiment)
+        data = divided(experiment, MOST_DRAWS + DRAWS_WHERE_DIVIDED * self.rule.seeds) or whole
+        self.plan = budgeted(self.profile.train, experiment.split.sizes()["train"], data.population.row_count)
+        terms = terms_of(experiment, data, self.plan)
         self.share_allowed = RACED
-        self.worker = Worker(
-            experiment,
-            divisions or thinned(experiment, limit),
-            divisions or whole,
-            self.plan,
-            on_progress,
-            lambda: self.clock.is_over(self.share_allowed),
-            kept,
-        )
+        self.worker = Worker(experiment, data, data, self.plan, on_progress, lambda: self.clock.is_over(self.share_allowed), kept)
         self.measuring = Measuring(experiment, whole, self.plan, self.clock)
-        self.ground = Ground(experiment, divisions or whole, terms, int(joblib.cpu_count()), None if math.isinf(limit) else limit / 60)
+        self.ground = Ground(experiment, data, terms, int(joblib.cpu_count()), None if math.isinf(limit) else limit / 60)
         self.known = known or Known(standings=Standings().joined_by(first_settings(self.profile, terms.lines)))
+        if self.known.start is not None:
+            self._begin_with(self.known.start)
         self.candidates: tuple[Candidate, ...] = ()
         self._findings: Findings | None = None
 
@@ -126,7 +120,7 @@ class Search:
 
     def _race(self) -> Iterator[Part]:
         self.share_allowed = RACED
-        if self.known.standings.share == 0:
+        if self.known.start is None:
             yield Part("first look", self._look)
         while (rung := next_rung(self.known.standings, self.terms, self._left())) is not None:
             yield Part(f"race over {100 * rung.share:.3g}% of a training, {len(rung.goals)} settings", partial(self._run, rung))
@@ -139,17 +133,18 @@ class Search:
         return Seconds(racing, self.clock.left(CONFIRMED) - racing)
 
     def _look(self) -> None:
-        """Train one setting on a few rows: it loads the kernels, tells what a row costs, and so how many rows the first rung has."""
-        setting = next(iter(self.known.standings.entries))
-        rows = max(1, self.terms.first_rows // 4)
-        rung = Rung(1.0, {setting: Goal(rows, self.terms.draws)})
-        looked = Standings().joined_by([setting])
-        for _ in range(2):  # the first look loads the kernels
-            seen = self.worker.run(looked, rung)
-        whole = seen.row_seconds.get(setting.branch, 0.0) * self.terms.draws * len(self.known.standings.entries)
-        affordable = FIRST_LOOK * self.clock.limit_seconds / whole if whole else math.inf
-        fewest = max(setting.updates.rows_per_step(self.terms.row_count), int(min(self.terms.first_rows, affordable)))
-        self.ground = replace(self.ground, terms=replace(self.terms, first_rows=min(fewest, self.terms.first_rows)))
+        """Find out with what the race can begin."""
+        costs = first_look(self.worker, self.known.standings, self.terms)
+        settings = widely(self.known.standings.entries, self.terms.row_count)
+        self._begin_with(started(self.terms, settings, costs, self.clock.limit_seconds, self.worker.held_out))
+
+    def _begin_with(self, start: Start) -> None:
+        """Begin with what the first look said, now or before the search was killed."""
+        self.known = replace(self.known, start=start)
+        data = sampled(self.worker.fresh_data, start.rows_evaluated, self.profile.seed)
+        self.worker = replace(self.worker, data=data)
+        terms = replace(self.terms, first_rows=start.rows, draws=start.draws, first_settings=start.settings)
+        self.ground = replace(self.ground, terms=terms)
 
     def _run(self, rung: Rung) -> None:
         """Run a rung and see who leaves."""
@@ -161,13 +156,10 @@ class Search:
         self.share_allowed = CONFIRMED
         lines = lines_for(self.known.standings.entries, self.terms.lines)
         self.ground = replace(self.ground, terms=replace(self.terms, lines=lines))
-        rule, target = self.rule, self.rule.target_loss
-        aim = Aim(
-            margin=rule.margin,
-            target=None if target is None else target / self.experiment.loss_unit,
-            by_cost=rule.objective not in ("loss",),
-            draws=self.terms.fresh_draws,
-        )
+        look = 0.0 if self.known.start is None else self.known.start.look_seconds
+        looked_at = rows_looked_at(self.known.standings, look, CONFIRMING_LOOKS, self.worker.held_out)
+        self.worker = replace(self.worker, fresh_data=sampled(self.worker.fresh_data, looked_at, self.profile.seed))
+        aim = aim_of(self.rule, self.experiment.loss_unit, self.terms, CONFIRMING_LOOKS * looked_at * look)
         planned = confirmations(self.known.standings, self.terms, aim, self.clock.left(CONFIRMED))
         self.candidates = rows_of_table(lines, [item.setting for item in planned])
         self.known = self.measuring.begun_apart(self.known, self.candidates)

@@ -3,6 +3,7 @@
 Another kind of thing to try (a weight decay, say) is another optimizer in `optimizers_of`, or another field of `Setting`.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 SMALLEST, RATIO, RATIO_OF_MANY, MANY = 8, 4, 8, 65_536
 """The grid of batch sizes: 8, 32, 128, … up to half of the training rows; 8, 64, 512, … from 65,536 training rows on."""
+
+USUAL_SIZE = 32
+"""Where time affords few settings, batch sizes near this one begin first."""
 
 Branch = tuple[Strategy, Optimizer]
 
@@ -108,6 +112,24 @@ def first_settings(profile: "Profile", lines: Iterable[Line]) -> tuple[Setting, 
         for rate in given or rates.first(optimizer, count)
     ]
     return (*typed, *searched)
+
+
+def widely(settings: Iterable[Setting], row_count: int) -> list[Setting]:
+    """Return the settings so that any number of the first of them covers the space: what people type; then middle rates before outer ones
+    and those between, batch sizes near the usual one, optimizers that adapt and those with momentum first."""
+    settings = tuple(settings)
+    branches = of_branches(settings)
+
+    def rank(setting: Setting) -> tuple[object, ...]:
+        if setting.typed:
+            return (False,)
+        own, optimizer = branches[setting.branch], setting.optimizer
+        off = abs(own.index(setting) - len(own) // 2)
+        size = abs(math.log2(setting.updates.rows_per_step(row_count) / USUAL_SIZE))
+        momentum = optimizer.momentum if isinstance(optimizer, Sgd) else 1.0
+        return True, off and 1 + off % 2, size, -momentum
+
+    return sorted(settings, key=rank)
 
 
 def of_branches(settings: Iterable[Setting]) -> dict[Branch, list[Setting]]:

@@ -25,7 +25,7 @@ class Terms:
     """What a race goes by: training rows, rows that a whole training and the first rung see, draws of every setting in the race and (at
     most) in its confirmation, whether the validation rows are the same for all draws (so that they share in the uncertainty), whether
     they are windows in time that overlap, validation rows over training rows where draws divide them at random (`overlap`), the lines of
-    the table, and what may be proposed."""
+    the table, what may be proposed, and how many settings the first rung has (None: all)."""
 
     row_count: int
     budget_rows: int
@@ -38,6 +38,7 @@ class Terms:
     overlap: float = 0.0
     new_rates: bool = True
     new_sizes: bool = True
+    first_settings: int | None = None
 
     def shared(self, portions: NDArray[np.float64], divisions: Sequence[int]) -> NDArray[np.float64] | None:
         """Return losses of portions of the validation rows `[draws, portions]` so that a column stands for the same rows in all draws, NaN

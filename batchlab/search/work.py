@@ -23,6 +23,7 @@ FIRST_MARKS, MOST_MARKS = 3, 12
 than training, three times."""
 LATE_MARKS_A_DOUBLING, LATE_DOUBLINGS, EARLY_DOUBLINGS = 4, 4, 8
 """Those of a confirmation more often over the last four doublings, from which the time to the target is read."""
+CONFIRMING_LOOKS = 1 + LATE_MARKS_A_DOUBLING * LATE_DOUBLINGS + EARLY_DOUBLINGS
 FRESH = 1_000_003
 """Seeds of the confirmation are so far from those of the race."""
 
@@ -50,6 +51,11 @@ class Worker:
     tell: Tell
     should_stop: Callable[[], bool]
     keeper: Keeper | None = None
+
+    @property
+    def held_out(self) -> int:
+        """How many validation rows a confirmation looks at."""
+        return len(self.fresh_data.evaluated_in(0)[1][1])
 
     def race_trial(self, setting: Setting, draw: int) -> Trial:
         """Return the trial of a race's draw: a seed, and a division where there are any."""

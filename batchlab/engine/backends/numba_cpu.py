@@ -25,8 +25,8 @@ from batchlab.strategies import Population
 BLOCK_ROWS, SMALLEST_BLOCK, LARGEST_PRODUCT = 192, 96, 1_000_000
 """Rows a block: what the nearest caches hold, and fewer (but not under SMALLEST_BLOCK) where rows × width × width passes what BLAS's
 small-matrix paths take."""
-SHARED_WORK = 40_000
-"""Rows × parameters from which a step, or a call, is worth waking the other cores for."""
+SHARED_WORK, SHARED_CALL = 40_000, 4_000_000
+"""Rows × parameters from which a step, and a call, are worth sharing with other cores: these come late where others use them, too."""
 
 
 class NumbaCpu(Backend):
@@ -107,7 +107,7 @@ class NumbaCpu(Backend):
 
     def _threads(self, replica_rows: int) -> int:
         """Return how many cores a call is worth waking: one where it is over before the others have come."""
-        return self.threads if replica_rows * self.task.parameters >= SHARED_WORK else 1
+        return self.threads if replica_rows * self.task.parameters >= SHARED_CALL else 1
 
     def _had_better_share(self, replicas: int, lanes: int, step_rows: int) -> bool:
         """Whether replicas alone would leave a fifth of the cores idle while a step is long enough to be shared."""

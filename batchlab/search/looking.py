@@ -1,0 +1,86 @@
+"""The first look: one setting trained for a moment tells what rows and looks cost, and so with what a race can begin."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from batchlab.search.draws import sampled
+from batchlab.search.race import Goal, Rung
+from batchlab.search.space import Setting
+from batchlab.search.standings import Standings
+from batchlab.search.terms import Terms
+from batchlab.search.work import FIRST_MARKS, Worker
+
+SHARE = 0.1
+"""The first rung takes at most about this share of the limit."""
+FEWEST_EVALUATED, FEWEST_DRAWS, FEWEST_ROWS, FEWEST_SETTINGS = 256, 2, 512, 4
+"""With less than this of each, settings could not be told apart: validation rows looked at, draws, rows on the first rung; and a race of
+fewer settings is none."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """With what a race begins: rows of its first rung, draws of every setting, the settings of the first rung (the others begin later, if
+    there is time), and how many validation rows it looks at; `look_seconds` is what looking at one of these takes."""
+
+    rows: int
+    draws: int
+    settings: int
+    rows_evaluated: int
+    look_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one replica's row takes to train on, and to look at once, and what a stack takes whatever it trains; seconds."""
+
+    row: float
+    look: float
+    stack: float
+
+    def of(self, start: Start, settings: Sequence[Setting]) -> float:
+        """Return the seconds of a first rung, whose settings begin in this order."""
+        stacks = len({setting.branch for setting in settings[: start.settings]})
+        looks = (1 + FIRST_MARKS) * start.rows_evaluated * self.look
+        return stacks * self.stack + start.settings * start.draws * (start.rows * self.row + looks)
+
+
+def started(terms: Terms, settings: Sequence[Setting], costs: Costs, seconds: float, held_out: int) -> Start:
+    """Return with what a race of so many seconds begins: as much as the terms say where that takes a small share of them; else it looks at
+    fewer rows, then makes fewer draws, trains on fewer rows, and begins with fewer settings, each as far as still tells settings apart."""
+    allowed, chosen = SHARE * seconds, Start(terms.first_rows, terms.draws, len(settings), held_out, costs.look)
+    if costs.of(chosen, settings) > allowed:
+        looks = costs.of(chosen, settings) - costs.of(replace(chosen, rows_evaluated=0), settings)
+        fewer = int(held_out * min(1.0, 0.5 * allowed / looks)) if looks else held_out
+        chosen = replace(chosen, rows_evaluated=min(held_out, max(FEWEST_EVALUATED, fewer)))
+    if costs.of(chosen, settings) > allowed:
+        chosen = replace(chosen, draws=min(chosen.draws, FEWEST_DRAWS))
+    if costs.of(chosen, settings) > allowed:
+        chosen = replace(chosen, rows=_afforded_rows(chosen, settings, costs, allowed, FEWEST_ROWS))
+    while costs.of(chosen, settings) > allowed and chosen.settings > FEWEST_SETTINGS:
+        chosen = replace(chosen, settings=chosen.settings - 1)
+    return replace(chosen, rows=_afforded_rows(chosen, settings, costs, allowed, 1))
+
+
+def _afforded_rows(start: Start, settings: Sequence[Setting], costs: Costs, allowed: float, fewest: int) -> int:
+    """Return the rows of a first rung that takes no longer than allowed; not fewer than these, nor more than it has."""
+    all_rows = costs.of(start, settings)
+    others = costs.of(replace(start, rows=0), settings)
+    if all_rows <= allowed or all_rows <= others:
+        return start.rows
+    return min(start.rows, max(fewest, int(start.rows * (allowed - others) / (all_rows - others))))
+
+
+def first_look(worker: Worker, standings: Standings, terms: Terms) -> Costs:
+    """Train one setting for a moment: first for a step, which loads the kernels, then to tell what it costs."""
+    setting = next(iter(standings.entries))
+    few = replace(worker, data=sampled(worker.data, FEWEST_EVALUATED, worker.experiment.profile.seed))
+    step = setting.updates.rows_per_step(terms.row_count)
+    for rows in (step, max(step, min(terms.first_rows, FEWEST_ROWS))):
+        seen = few.run(Standings().joined_by([setting]), Rung(1.0, {setting: Goal(rows, FEWEST_DRAWS)}))
+    trials = seen.entries[setting].trials
+    looked = trials[0].evaluation_seconds / len(trials[0].curve.step)
+    return Costs(
+        row=seen.row_seconds.get(setting.branch, 0.0),
+        look=looked / len(trials) / len(few.data.evaluated_in(0)[1][1]),
+        stack=max(0.0, seen.seconds - trials[0].train_seconds - trials[0].evaluation_seconds),
+    )

@@ -1,0 +1,140 @@
+"""The first look on constructed costs: with what a race of so many seconds begins."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchlab.engine.optimizers import AdamW, Sgd
+from batchlab.experiment import Experiment
+from batchlab.search import rates
+from batchlab.search.known import Known
+from batchlab.search.looking import (
+    FEWEST_DRAWS,
+    FEWEST_EVALUATED,
+    FEWEST_ROWS,
+    FEWEST_SETTINGS,
+    SHARE,
+    Costs,
+    Start,
+    first_look,
+    started,
+)
+from batchlab.search.search import Search
+from batchlab.search.space import USUAL_SIZE, Setting, widely
+from batchlab.strategies.full_batch import FullBatch
+from batchlab.strategies.mini_batch import MiniBatch
+from tests.test_race import terms
+
+SIZES, OPTIMIZERS = (1, 8, 32, 128, 512, 2048), (Sgd(), Sgd(momentum=0.9), AdamW())
+TYPED = (Setting(MiniBatch(batch_rows=32), AdamW(), 0.001, typed=True), Setting(MiniBatch(batch_rows=10), Sgd(), 0.01, typed=True))
+SEARCHED = tuple(
+    Setting(MiniBatch(batch_rows=size), optimizer, rate) for size in SIZES for optimizer in OPTIMIZERS for rate in rates.first(optimizer, 5)
+)
+ALL = widely((*SEARCHED, *TYPED), 10_000)
+HELD_OUT = 4000
+SMALL_NETWORK, WIDE_NETWORK = Costs(row=2e-6, look=2e-6, stack=0.01), Costs(row=2e-4, look=3e-5, stack=0.05)
+
+
+def begins(costs: Costs, seconds: float, **fields: int) -> Start:
+    """Return how a race of all settings begins, its cost for looking left out."""
+    return replace(started(terms(**{"draws": 4, **fields}), ALL, costs, seconds, HELD_OUT), look_seconds=0.0)
+
+
+def test_where_there_is_time_a_race_begins_with_all_that_there_is() -> None:
+    assert begins(SMALL_NETWORK, 600.0) == begins(SMALL_NETWORK, float("inf")) == Start(2048, 4, len(ALL), HELD_OUT)
+
+
+def test_where_time_is_short_it_looks_at_less_then_draws_less_then_trains_less_then_begins_with_fewer_settings() -> None:
+    chosen = [begins(WIDE_NETWORK, seconds) for seconds in (10_000.0, 5000.0, 2000.0, 1000.0, 500.0, 60.0, 6.0)]
+    assert chosen[0] == Start(2048, 4, len(ALL), HELD_OUT)
+    assert all(later.rows_evaluated <= sooner.rows_evaluated and later.settings <= sooner.settings for sooner, later in pairwise(chosen))
+    for start in chosen:
+        if start.draws < 4:
+            assert start.rows_evaluated < HELD_OUT
+        if start.rows < 2048:
+            assert start.draws == FEWEST_DRAWS
+        if start.settings < len(ALL):
+            assert start.rows <= FEWEST_ROWS
+        if start.rows < FEWEST_ROWS:
+            assert start.settings == FEWEST_SETTINGS
+    assert (chosen[-1].settings, chosen[-1].draws, chosen[-1].rows_evaluated) == (FEWEST_SETTINGS, FEWEST_DRAWS, FEWEST_EVALUATED)
+
+
+def test_a_minute_for_a_wide_network_begins_with_some_settings_that_see_rows_enough_to_tell_them_apart() -> None:
+    start = begins(WIDE_NETWORK, 60.0)
+    assert start.rows >= FEWEST_ROWS
+    assert FEWEST_SETTINGS <= start.settings < 40
+    assert WIDE_NETWORK.of(start, ALL) <= SHARE * 60.0
+
+
+@given(
+    costs=st.builds(Costs, *[st.floats(0, 1e-2)] * 2, st.floats(0, 1)),
+    seconds=st.floats(0.01, 1e6),
+    draws=st.integers(1, 8),
+    rows=st.integers(1, 2048),
+    held_out=st.integers(1, 8192),
+    count=st.integers(1, len(ALL)),
+)
+def test_a_first_rung_takes_its_share_of_the_time_unless_there_is_no_less_to_begin_with(
+    costs: Costs, seconds: float, draws: int, rows: int, held_out: int, count: int
+) -> None:
+    settings = ALL[:count]
+    start = started(terms(draws=draws, first_rows=rows), settings, costs, seconds, held_out)
+    assert 1 <= start.rows <= rows
+    assert min(draws, FEWEST_DRAWS) <= start.draws <= draws
+    assert min(count, FEWEST_SETTINGS) <= start.settings <= count
+    assert min(held_out, FEWEST_EVALUATED) <= start.rows_evaluated <= held_out
+    fewest = Start(1, min(draws, FEWEST_DRAWS), min(count, FEWEST_SETTINGS), start.rows_evaluated, costs.look)
+    assert costs.of(start, settings) <= max(SHARE * seconds * 1.000001, costs.of(fewest, settings))
+
+
+def test_the_first_few_settings_are_what_people_type_and_middle_rates_at_usual_sizes_of_every_optimizer() -> None:
+    assert set(ALL[:2]) == set(TYPED)
+    usual = ALL[2:5]
+    assert {item.optimizer for item in usual} == set(OPTIMIZERS)
+    assert {item.updates for item in usual} == {MiniBatch(batch_rows=USUAL_SIZE)}
+    for item in usual:
+        assert item.learning_rate == sorted(rates.first(item.optimizer, 5))[2]
+    assert {item.updates for item in ALL[2 : 2 + len(SIZES) * len(OPTIMIZERS)]} == {item.updates for item in SEARCHED}
+    assert sorted(map(repr, ALL)) == sorted(map(repr, (*SEARCHED, *TYPED)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_settings_are_put_in_order_whatever_rates_and_strategies_a_user_names(count: int) -> None:
+    given_rates = [0.1 * 3**place for place in range(count)]
+    settings = [Setting(FullBatch(), Sgd(), rate) for rate in given_rates]
+    assert sorted(item.learning_rate for item in widely(settings, 500)) == given_rates
+    assert widely([], 500) == []
+
+
+def test_a_first_look_tells_what_a_row_a_look_and_a_stack_take(experiment: Callable[..., Experiment]) -> None:
+    search = Search(experiment("quick"))
+    costs = first_look(search.worker, search.known.standings, search.terms)
+    assert 0 < costs.row < 1
+    assert 0 < costs.look < 1
+    assert 0 <= costs.stack < 60
+
+
+def test_a_search_that_is_taken_up_begins_as_it_had_begun(experiment: Callable[..., Experiment]) -> None:
+    start = Start(rows=40, draws=2, settings=3, rows_evaluated=30)
+    made = experiment("quick", overrides=["search.max_minutes=1"])
+    standings = Search(made).known.standings
+    search = Search(made, known=Known(standings=standings, start=start))
+    part = next(search.parts())
+    assert part.label.startswith("race")  # it has looked before
+    part.run()
+    trained = [entry for entry in search.known.standings.entries.values() if entry.trials]
+    assert len(trained) == 3
+    assert {len(entry.trials) for entry in trained} == {2}
+    assert sum(entry.setting.typed for entry in trained) == 2
+    assert len(search.worker.data.evaluated_in(0)[1][1]) == 30
+    assert search.worker.held_out > 30
+
+
+def test_no_time_at_all_still_begins_with_something() -> None:
+    start = started(terms(), ALL, WIDE_NETWORK, 1e-9, HELD_OUT)
+    assert (start.rows, start.settings) == (1, FEWEST_SETTINGS)
