@@ -93,7 +93,7 @@ class YardstickResult(Result):
     of `of_rows` training rows. `key` is `constant`, `last_known`, `linear` or `boosting`.
 
     `difference` is its test loss over the mean one of the recommended setting, less 1, with its 95% interval over draws and test rows; None
-    where they cannot be compared. `beats` says that it is detectably lower.
+    where they cannot be compared. `beats` says that it is lower, detectably and by more than the margin.
     """
 
     key: str

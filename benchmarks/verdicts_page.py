@@ -99,8 +99,8 @@ def _yardsticks(records: Records, measured: Mapping[str, Any]) -> str:
     rows = [[key.split()[0], _loss(item["test_loss"]), *(_yardstick(item, kind) for kind in YARDSTICKS)] for key, item in beside.items()]
     words = (
         "Test losses of what always predicting the mean or the class shares, a linear model (least squares, logistic regression), the last "
-        "known value and scikit-learn's gradient boosting with defaults come to. **Bold** where one is detectably better: then the "
-        "verdict's second line says so."
+        "known value and scikit-learn's gradient boosting with defaults come to. **Bold** where one is better, "
+        "detectably and by more than the margin: then the verdict's second line says so."
     )
     return f"{words}\n\n{_table(['data', 'recommended', *YARDSTICKS.values()], rows)}"
 

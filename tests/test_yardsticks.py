@@ -19,6 +19,7 @@ from batchlab.report.page_tables import yardsticks_table
 from batchlab.report.wording import verdict_text
 from batchlab.results import Comparison
 from batchlab.search import yardsticks
+from batchlab.search.beside import beside
 from batchlab.search.findings import Findings
 from batchlab.search.known import Known
 from batchlab.search.records import verdict_of
@@ -330,6 +331,22 @@ def test_where_no_yardstick_is_better_the_best_one_is_named_near_the_end(found: 
     assert "better</span>" not in table
     whole = page(found, title="t", unit="target²", facts={}, tracking_seconds={}, links={})
     assert f"<h2>Yardsticks</h2>{table}" in whole
+
+
+@pytest.mark.parametrize(("lower", "beats"), [(0.5, True), (0.005, False)])
+def test_a_yardstick_that_is_surely_lower_by_less_than_the_margin_is_not_better(searched: Search, lower: float, beats: bool) -> None:
+    known, best = searched.known, searched.findings.best
+    assert best is not None
+    losses, portions = known.test_losses[best.candidate.setting], known.test_portions[best.candidate.setting]
+    surely = replace(known.yardsticks[0], test_loss=float(losses.mean()) * (1 - lower), portions=portions.mean(0) * (1 - lower))
+    steady = {best.candidate.setting: np.full(len(losses), losses.mean())}
+    alike = {best.candidate.setting: np.tile(portions.mean(0), (len(losses), 1))}
+    (result,) = beside(searched.ground, replace(known, yardsticks=[surely], test_losses=steady, test_portions=alike), best)
+    assert result.difference_ci is not None
+    assert result.difference_ci[1] < 0
+    assert result.beats == beats
+    said = verdict_text(replace(searched.findings, yardsticks=[result]))
+    assert (" better by more than the margin of 1.0%; the best one, " in said) != beats
 
 
 def test_of_several_better_ones_the_best_has_the_line_and_the_others_are_named(found: Findings) -> None:

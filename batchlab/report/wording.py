@@ -127,7 +127,7 @@ def _model(found: "Findings") -> str:
 
 
 def _beaten(found: "Findings") -> list[str]:
-    """Say which yardstick is detectably better than the recommended setting, the best where several are."""
+    """Say which yardstick is better than the recommended setting, the best where several are."""
     better = sorted((item for item in found.yardsticks if item.beats), key=lambda item: item.difference or 0.0)
     if not better:
         return []
@@ -141,14 +141,16 @@ def _beaten(found: "Findings") -> list[str]:
 
 
 def _unbeaten(found: "Findings") -> list[str]:
-    """Say what the best yardstick comes to, where none is detectably better than the recommended setting."""
+    """Say what the best yardstick comes to, where none is better than the recommended setting."""
     compared = sorted((item for item in found.yardsticks if item.difference is not None), key=lambda item: item.difference or 0.0)
     if found.best is None or not compared or any(item.beats for item in compared):
         return []
     best = compared[0]
     missed = [name for name in (LEAST_SQUARES, LOGISTIC, BOOSTING) if name in found.left_out]
     some = f" of those that there was time for (not {listed(missed)})" if missed else ""
-    return [f"No yardstick{some} is detectably better; the best one, {_named(best)}, has a test loss of {_beside_test_loss(found, best)}."]
+    lower = best.difference_ci is not None and best.difference_ci[1] < 0
+    better = f"better by more than the margin of {found.margin:.1%}" if lower else "detectably better"
+    return [f"No yardstick{some} is {better}; the best one, {_named(best)}, has a test loss of {_beside_test_loss(found, best)}."]
 
 
 def _named(item: "YardstickResult") -> str:

@@ -1,4 +1,4 @@
-"""Yardsticks beside the recommended setting: which of them have a lower test loss, and how surely. Pure."""
+"""Yardsticks beside the recommended setting: which of them have a lower test loss, by how much, and how surely. Pure."""
 
 import math
 
@@ -13,7 +13,8 @@ from batchlab.search.known import Known
 
 def beside(ground: Ground, known: Known, best: Finding | None) -> tuple[YardstickResult, ...]:
     """Return each yardstick with how its test loss compares with the mean over draws of the recommended setting's."""
-    return tuple(_result(item, _difference(ground, known, best, item)) for item in known.yardsticks)
+    margin = ground.experiment.profile.search.margin
+    return tuple(_result(item, _difference(ground, known, best, item), margin) for item in known.yardsticks)
 
 
 def _difference(ground: Ground, known: Known, best: Finding | None, item: Yardstick) -> Difference | None:
@@ -24,7 +25,7 @@ def _difference(ground: Ground, known: Known, best: Finding | None, item: Yardst
     return difference(item, losses, portions, ground.data.divisions is not None)
 
 
-def _result(item: Yardstick, found: Difference | None) -> YardstickResult:
+def _result(item: Yardstick, found: Difference | None, margin: float) -> YardstickResult:
     known = found is not None and math.isfinite(found.value)
     error = (1 - CONFIDENCE) / 2
     ends = (found.low(error), found.high(error)) if found is not None and known and math.isfinite(found.variance) else None
@@ -35,7 +36,7 @@ def _result(item: Yardstick, found: Difference | None) -> YardstickResult:
         test_loss=_finite(item.test_loss),
         difference=found.value if found is not None and known else None,
         difference_ci=ends,
-        beats=ends is not None and ends[1] < 0,
+        beats=found is not None and ends is not None and ends[1] < 0 and found.value < -margin,
         seconds=item.seconds,
         rows=item.rows,
         of_rows=item.of_rows,
