@@ -346,7 +346,7 @@ def test_a_yardstick_that_is_surely_lower_by_less_than_the_margin_is_not_better(
     assert result.difference_ci[1] < 0
     assert result.beats == beats
     said = verdict_text(replace(searched.findings, yardsticks=[result]))
-    assert (" better by more than the margin of 1.0%; the best one, " in said) != beats
+    assert (f" better by more than the margin of {searched.findings.margin:.1%}; the best one, " in said) != beats
 
 
 def test_of_several_better_ones_the_best_has_the_line_and_the_others_are_named(found: Findings) -> None:
