@@ -40,6 +40,14 @@ def heavy_tailed(seed: int) -> pd.DataFrame:
     return _frame(features, signal + 0.5 * rng.standard_t(3, 50_000))
 
 
+def fifteen_thousand(seed: int) -> pd.DataFrame:
+    """15,000 rows of thirty features, five of which count, four of them not linearly; the noise alone costs 100."""
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((15_000, 30))
+    signal = 3 * np.sin(2 * features[:, 0]) + 2 * features[:, 1] * features[:, 2] + 4 * np.abs(features[:, 3]) + features[:, 4]
+    return _frame(features, 10 * (signal + rng.standard_normal(15_000)) + 300)
+
+
 def imbalanced(seed: int) -> pd.DataFrame:
     """50,000 rows of two classes, one of them about a fortieth, told apart by products of features."""
     rng = np.random.default_rng(seed)
@@ -100,6 +108,8 @@ TABLES: dict[str, tuple[Maker, str, tuple[str, ...]]] = {
     "sines": (two_hundred_thousand, "y", MLP),
     "sines_2m": (two_million, "y", MLP),
     "heavy": (heavy_tailed, "y", MLP),
+    "dear": (fifteen_thousand, "y", MLP),
+    "dearer": (fifteen_thousand, "y", (*MLP, "model.widths=[512, 512]")),
     "rare": (imbalanced, "y", MLP),
     "wide": (wide, "y", ()),
     "tickers": (tickers, "next_close", ("columns.time=Date", 'columns.categorical=["Ticker"]', "split.kind=chronological")),

@@ -3,7 +3,7 @@
 Stages: `limits` (twelve data sets within several limits, every setting of each table trained afresh), `seeds` (the 200,000 rows made anew
 five times, and two million), `peer` (Optuna on a plain PyTorch loop, the same space and wall time), `truth` (intervals, differences and
 planted ones), `new_rows` (small tables, split in time and at random, against rows that nobody has seen), `short` (limits kept, from 0.1
-minutes on).
+minutes on, with networks that are dear to train, too).
 """
 
 import argparse
@@ -99,7 +99,7 @@ def new_rows(folder: Path, sets: Sequence[str], minutes: Sequence[float]) -> Any
 
 
 def short(folder: Path, sets: Sequence[str], minutes: Sequence[float]) -> Any:
-    """Search four data sets within two limits each, from 0.1 to 3 minutes, and say what they took."""
+    """Search four data sets within two limits each, from 0.1 to 3 minutes, and rows that are dear to train on; say what they took."""
     pairs = (
         ("diabetes", 0.1),
         ("diabetes", 0.5),
@@ -109,6 +109,11 @@ def short(folder: Path, sets: Sequence[str], minutes: Sequence[float]) -> Any:
         ("sines", 0.5),
         ("friedman", 0.3),
         ("friedman", 3),
+        ("dear", 0.1),
+        ("dear", 0.3),
+        ("dearer", 0.5),
+        ("dearer", 1),
+        ("dearer", 3),
     )
     for name, limit in pairs:
         experiment = experiment_of(profile_of(name, folder, limit), folder)
