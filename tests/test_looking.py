@@ -1,5 +1,6 @@
 """The first look on constructed costs: with what a race of so many seconds begins."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from batchlab.engine.optimizers import AdamW, Sgd
 from batchlab.experiment import Experiment
 from batchlab.search import rates
+from batchlab.search.confirming import rows_looked_at
 from batchlab.search.known import Known
 from batchlab.search.looking import (
     FEWEST_DRAWS,
@@ -27,7 +29,7 @@ from batchlab.search.search import Search
 from batchlab.search.space import USUAL_SIZE, Setting, widely
 from batchlab.strategies.full_batch import FullBatch
 from batchlab.strategies.mini_batch import MiniBatch
-from tests.test_race import terms
+from tests.test_race import entry, flat, standing, terms
 
 SIZES, OPTIMIZERS = (1, 8, 32, 128, 512, 2048), (Sgd(), Sgd(momentum=0.9), AdamW())
 TYPED = (Setting(MiniBatch(batch_rows=32), AdamW(), 0.001, typed=True), Setting(MiniBatch(batch_rows=10), Sgd(), 0.01, typed=True))
@@ -45,7 +47,13 @@ def begins(costs: Costs, seconds: float, **fields: int) -> Start:
 
 
 def test_where_there_is_time_a_race_begins_with_all_that_there_is() -> None:
-    assert begins(SMALL_NETWORK, 600.0) == begins(SMALL_NETWORK, float("inf")) == Start(2048, 4, len(ALL), HELD_OUT)
+    assert begins(SMALL_NETWORK, 600.0) == Start(2048, 4, len(ALL), HELD_OUT)
+
+
+def test_without_a_limit_nothing_depends_on_what_was_measured() -> None:
+    whole = Start(2048, 2, len(ALL), HELD_OUT)
+    assert started(terms(), ALL, WIDE_NETWORK, math.inf, HELD_OUT) == started(terms(), ALL, SMALL_NETWORK, math.inf, HELD_OUT) == whole
+    assert rows_looked_at(standing(entry(ALL[0], flat(1.0))), whole.look_seconds, 25, HELD_OUT) == HELD_OUT
 
 
 def test_where_time_is_short_it_looks_at_less_then_draws_less_then_trains_less_then_begins_with_fewer_settings() -> None:

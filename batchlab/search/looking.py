@@ -1,5 +1,6 @@
 """The first look: one setting trained for a moment tells what rows and looks cost, and so with what a race can begin."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,9 @@ from batchlab.search.work import FIRST_MARKS, Worker
 
 SHARE = 0.1
 """The first rung takes at most about this share of the limit."""
-FEWEST_EVALUATED, FEWEST_DRAWS, FEWEST_ROWS, FEWEST_SETTINGS = 256, 2, 512, 4
+LOOKED_AT = 1024
+"""The first look itself looks at so many rows."""
+FEWEST_EVALUATED, FEWEST_DRAWS, FEWEST_ROWS, FEWEST_SETTINGS = 512, 2, 512, 4
 """With less than this of each, settings could not be told apart: validation rows looked at, draws, rows on the first rung; and a race of
 fewer settings is none."""
 
@@ -46,11 +49,15 @@ class Costs:
 
 def started(terms: Terms, settings: Sequence[Setting], costs: Costs, seconds: float, held_out: int) -> Start:
     """Return with what a race of so many seconds begins: as much as the terms say where that takes a small share of them; else it looks at
-    fewer rows, then makes fewer draws, trains on fewer rows, and begins with fewer settings, each as far as still tells settings apart."""
+    fewer rows, then makes fewer draws, trains on fewer rows, and begins with fewer settings, each as far as still tells settings apart.
+    Without a limit nothing depends on what was measured."""
+    if math.isinf(seconds):
+        return Start(terms.first_rows, terms.draws, len(settings), held_out)
     allowed, chosen = SHARE * seconds, Start(terms.first_rows, terms.draws, len(settings), held_out, costs.look)
     if costs.of(chosen, settings) > allowed:
-        looks = costs.of(chosen, settings) - costs.of(replace(chosen, rows_evaluated=0), settings)
-        fewer = int(held_out * min(1.0, 0.5 * allowed / looks)) if looks else held_out
+        others = costs.of(replace(chosen, rows_evaluated=0), settings)
+        looks = costs.of(chosen, settings) - others
+        fewer = int(held_out * min(1.0, max(allowed - others, allowed / 2) / looks)) if looks else held_out
         chosen = replace(chosen, rows_evaluated=min(held_out, max(FEWEST_EVALUATED, fewer)))
     if costs.of(chosen, settings) > allowed:
         chosen = replace(chosen, draws=min(chosen.draws, FEWEST_DRAWS))
@@ -73,7 +80,7 @@ def _afforded_rows(start: Start, settings: Sequence[Setting], costs: Costs, allo
 def first_look(worker: Worker, standings: Standings, terms: Terms) -> Costs:
     """Train one setting for a moment: first for a step, which loads the kernels, then to tell what it costs."""
     setting = next(iter(standings.entries))
-    few = replace(worker, data=sampled(worker.data, FEWEST_EVALUATED, worker.experiment.profile.seed))
+    few = replace(worker, data=sampled(worker.data, LOOKED_AT, worker.experiment.profile.seed))
     step = setting.updates.rows_per_step(terms.row_count)
     for rows in (step, max(step, min(terms.first_rows, FEWEST_ROWS))):
         seen = few.run(Standings().joined_by([setting]), Rung(1.0, {setting: Goal(rows, FEWEST_DRAWS)}))

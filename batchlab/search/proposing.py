@@ -1,4 +1,4 @@
-"""What joins a race, pure: settings that were not tried, where the curves point."""
+"""What joins a race, pure: those that begin it, and later settings that were not tried, where the curves point."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from dataclasses import replace
 from batchlab.analysis.paired import differences
 from batchlab.search import rates
 from batchlab.search.judging import ERROR, best_of, sample_of
-from batchlab.search.space import Branch, Line, Setting, of_branches
+from batchlab.search.space import Branch, Line, Setting, of_branches, widely
 from batchlab.search.standings import NEAR_LOWEST, Standings
 from batchlab.search.terms import Terms
 from batchlab.strategies.mini_batch import MiniBatch
@@ -16,6 +16,15 @@ FINER_FROM, SIZES_FROM = 1 / 8, 1 / 16
 """Finer rates are proposed from an 8th of a whole training on, batch sizes from a 16th."""
 CLOSE_SIZES = 2.5
 """Batch sizes within such a factor of each other have no further one tried between them."""
+
+
+def beginners(standings: Standings, terms: Terms) -> tuple[int, list[Setting]]:
+    """Return the rows of the first rung, and the settings that make a step in these, those first that cover the space: all of them stacked
+    where some can be."""
+    steps = {entry.setting: entry.setting.updates.rows_per_step(terms.row_count) for entry in standings.running}
+    rows = max(terms.first_rows, min(steps.values(), default=0))
+    starting = [setting for setting, step in steps.items() if step <= rows]
+    return rows, widely([setting for setting in starting if not setting.updates.adapts] or starting, terms.row_count)
 
 
 def proposals(standings: Standings, terms: Terms) -> list[Setting]:

@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 
 from batchlab.search.judging import Ends, expected
-from batchlab.search.proposing import proposals
-from batchlab.search.space import Setting, widely
+from batchlab.search.proposing import beginners, proposals
+from batchlab.search.space import Setting
 from batchlab.search.standings import Entry, Standings
 from batchlab.search.terms import Terms
 
@@ -77,12 +77,9 @@ def _end(standings: Standings, terms: Terms, seconds: Seconds, entry: Entry) -> 
 def next_rung(standings: Standings, terms: Terms, seconds: Seconds) -> Rung | None:
     """Return the next stretch of work that fits into the time left; None when the race is over."""
     if standings.share == 0:
-        smallest = min((entry.setting.updates.rows_per_step(terms.row_count) for entry in standings.running), default=0)
-        rows = max(terms.first_rows, smallest)
+        rows, settings = beginners(standings, terms)
         share = min(max(FIRST_SHARE, rows / terms.budget_rows) / GROWTH, 1.0)
-        starting = _startable(standings, terms, lambda entry: rows)
-        stacked = [entry.setting for entry in starting if not entry.setting.updates.adapts] or [entry.setting for entry in starting]
-        return Rung(share, dict.fromkeys(widely(stacked, terms.row_count)[: terms.first_settings], Goal(rows, terms.draws)))
+        return Rung(share, dict.fromkeys(settings[: terms.first_settings], Goal(rows, terms.draws)))
     if seconds.racing <= 0 or standings.leader is None:
         return None
     ends = ends_of(standings, terms, seconds)

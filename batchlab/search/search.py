@@ -23,8 +23,9 @@ from batchlab.search.known import Known
 from batchlab.search.looking import Start, first_look, started
 from batchlab.search.measuring import Measuring
 from batchlab.search.part import Part
+from batchlab.search.proposing import beginners
 from batchlab.search.race import MOST_DRAWS, Rung, Seconds, ends_of, next_rung
-from batchlab.search.space import Candidate, first_settings, lines_for, rows_of_table, widely
+from batchlab.search.space import Candidate, first_settings, lines_for, rows_of_table
 from batchlab.search.standings import Standings
 from batchlab.search.terms import DRAWS_WHERE_DIVIDED, Terms, terms_of
 from batchlab.search.walking import walked
@@ -135,7 +136,7 @@ class Search:
     def _look(self) -> None:
         """Find out with what the race can begin."""
         costs = first_look(self.worker, self.known.standings, self.terms)
-        settings = widely(self.known.standings.entries, self.terms.row_count)
+        _, settings = beginners(self.known.standings, self.terms)
         self._begin_with(started(self.terms, settings, costs, self.clock.limit_seconds, self.worker.held_out))
 
     def _begin_with(self, start: Start) -> None:
