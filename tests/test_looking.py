@@ -27,9 +27,10 @@ from batchlab.search.looking import (
 )
 from batchlab.search.search import Search
 from batchlab.search.space import USUAL_SIZE, Setting, widely
+from batchlab.search.work import FIRST_MARKS
 from batchlab.strategies.full_batch import FullBatch
 from batchlab.strategies.mini_batch import MiniBatch
-from tests.test_race import entry, flat, standing, terms
+from tests.test_race import Law, World, entry, flat, raced, standing, terms
 
 SIZES, OPTIMIZERS = (1, 8, 32, 128, 512, 2048), (Sgd(), Sgd(momentum=0.9), AdamW())
 TYPED = (Setting(MiniBatch(batch_rows=32), AdamW(), 0.001, typed=True), Setting(MiniBatch(batch_rows=10), Sgd(), 0.01, typed=True))
@@ -146,3 +147,28 @@ def test_a_search_that_is_taken_up_begins_as_it_had_begun(experiment: Callable[.
 def test_no_time_at_all_still_begins_with_something() -> None:
     start = started(terms(), ALL, WIDE_NETWORK, 1e-9, HELD_OUT)
     assert (start.rows, start.settings) == (1, FEWEST_SETTINGS)
+
+
+@pytest.mark.parametrize("seconds", [6.0, 30.0, 60.0, 120.0])
+def test_where_rows_are_dear_several_settings_still_race_and_none_that_begins_with_a_plateau_is_lost(seconds: float) -> None:
+    """Every curve is flat for 40 steps, when the usual size at a middle rate of the optimizer that adapts is the best."""
+
+    def law(item: Setting) -> Law:
+        size = item.updates.rows_per_step(10_000)
+        middle = sorted(rates.first(item.optimizer, 5))[2]
+        away = abs(math.log10(item.learning_rate / middle)) + 0.1 * abs(math.log2(size / USUAL_SIZE)) + (item.optimizer != AdamW())
+        return lambda rows: 1.0 if rows < 40 * size else 0.1 + 0.9 * (rows / (40 * size)) ** (-1 / (1 + away))
+
+    costs = Costs(row=1e-4, look=2e-6, stack=0.02)
+    settings = [item for item in ALL if item.updates.rows_per_step(10_000) <= 2048]
+    start = started(terms(draws=4), settings, costs, seconds, HELD_OUT)
+    world = World(law, a_row=lambda branch: costs.row, a_look=(1 + FIRST_MARKS) * start.rows_evaluated * costs.look, scatter=0.02)
+    limits = {"limit": 0.55 * seconds, "confirming": 0.25 * seconds}
+    after = raced(world, settings, first_rows=start.rows, draws=start.draws, first_settings=start.settings, **limits)
+    leader = after.leader
+    assert leader is not None
+    assert sum(len(entry.trials) > 0 and entry.rows >= leader.rows / 8 for entry in after.entries.values()) >= 4
+    typed = [after.entries[item] for item in TYPED]
+    assert all(entry.rows >= leader.rows / 4 for entry in typed)
+    if seconds >= 30:
+        assert leader.loss <= 1.02 * min(law(item)(leader.rows) for item in (*TYPED, *ALL[2:5]))

@@ -295,6 +295,16 @@ def test_rungs_that_would_cost_less_to_train_than_to_look_at_are_skipped() -> No
     assert jump.share == 1
 
 
+def test_a_rung_that_skips_others_has_their_part_of_the_time() -> None:
+    racers = [entry(setting(8, rate), power(0.1, 1, 0.5), rows=2048) for rate in np.geomspace(0.001, 1, 20)]
+    standings, seconds = standing(*racers, share=1 / 512, look_seconds=0.1), Seconds(12.0)
+    rung = next_rung(standings, terms(new_rates=False, new_sizes=False), seconds)
+    assert rung is not None
+    assert 1 / 16 < rung.share <= 1 / 8  # four more rungs follow
+    cost = sum(goal.draws * ((goal.rows - 2048) * 1e-6 + 0.1) for goal in rung.goals.values())
+    assert 0.8 * seconds.racing / 5 < cost <= seconds.racing / 5
+
+
 def test_where_time_is_short_the_least_promising_leave_and_never_the_leader_or_what_people_type_before_them() -> None:
     leader, notebook = entry(setting(8), flat(1.0), rows=125_000), entry(setting(10, typed=True), flat(9.0), rows=125_000)
     others = [entry(setting(size), flat(1.1 + size / 1000), rows=125_000) for size in (32, 64, 128, 256, 512)]
