@@ -16,7 +16,7 @@ from batchlab.analysis.yardsticks import Yardstick, after_each, difference, last
 from batchlab.experiment import Experiment
 from batchlab.report.page import page
 from batchlab.report.page_tables import yardsticks_table
-from batchlab.report.wording import verdict_text
+from batchlab.report.wording import beside_it_in_loss, verdict_text
 from batchlab.results import Comparison
 from batchlab.search import yardsticks
 from batchlab.search.beside import beside
@@ -364,6 +364,22 @@ def test_what_is_particular_of_a_yardstick_is_said_with_it(found: Findings) -> N
     assert second.startswith("Scikit-learn's gradient boosting with defaults (30 of its 100 rounds) has a test loss of ")
     assert ", 50% lower (95% CI 25 to 75%), fitted in " in second
     assert " on 100 of 265 rows: use that, or compare a network" in second
+
+
+@pytest.mark.parametrize(
+    ("difference", "ends", "words"),
+    [
+        (-0.045, (-0.148, 0.0707), "4.5% lower (95% CI 7.07% higher to 14.8% lower)"),
+        (0.045, (-0.01, 0.1), "4.5% higher (95% CI 1% lower to 10% higher)"),
+        (0.045, (0.01, 0.1), "4.5% higher (95% CI 1 to 10%)"),
+        (-0.045, (-0.1, -0.01), "4.5% lower (95% CI 1 to 10%)"),
+        (-0.045, None, "4.5% lower"),
+    ],
+)
+def test_an_interval_that_reaches_both_ways_says_which_way_each_end_lies(
+    found: Findings, difference: float, ends: tuple[float, float] | None, words: str
+) -> None:
+    assert beside_it_in_loss(found.yardsticks[0].model_copy(update={"difference": difference, "difference_ci": ends})) == words
 
 
 def test_a_retraining_whose_comparison_a_yardstick_beats_says_so(found: Findings) -> None:

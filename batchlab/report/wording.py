@@ -173,6 +173,9 @@ def beside_it_in_loss(item: "YardstickResult") -> str:
     if item.difference_ci is None:
         return said
     low, high = sorted(100 * sign * end for end in item.difference_ci)
+    ways = ("lower", "higher") if sign < 0 else ("higher", "lower")
+    if low < 0 < high:
+        return f"{said} (95% CI {number(-low)}% {ways[1]} to {number(high)}% {ways[0]})"
     return f"{said} (95% CI {number(low)} to {number(high)}%)"
 
 
