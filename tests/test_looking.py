@@ -62,8 +62,6 @@ def test_where_time_is_short_it_looks_at_less_then_draws_less_then_trains_less_t
     assert chosen[0] == Start(2048, 4, len(ALL), HELD_OUT)
     assert all(later.rows_evaluated <= sooner.rows_evaluated and later.settings <= sooner.settings for sooner, later in pairwise(chosen))
     for start in chosen:
-        if start.draws < 4:
-            assert start.rows_evaluated < HELD_OUT
         if start.rows < 2048:
             assert start.draws == FEWEST_DRAWS
         if start.settings < len(ALL):

@@ -11,8 +11,8 @@ from batchlab.search.standings import Standings
 from batchlab.search.terms import Terms
 from batchlab.search.work import FIRST_MARKS, Worker
 
-SHARE = 0.1
-"""The first rung takes at most about this share of the limit."""
+SHARE, OF_LOOKS = 0.12, 0.6
+"""The first rung takes at most about this share of the limit, of which looking at losses may always take the second."""
 LOOKED_AT = 1024
 """The first look itself looks at so many rows."""
 FEWEST_EVALUATED, FEWEST_DRAWS, FEWEST_ROWS, FEWEST_SETTINGS = 512, 2, 512, 4
@@ -57,7 +57,7 @@ def started(terms: Terms, settings: Sequence[Setting], costs: Costs, seconds: fl
     if costs.of(chosen, settings) > allowed:
         others = costs.of(replace(chosen, rows_evaluated=0), settings)
         looks = costs.of(chosen, settings) - others
-        fewer = int(held_out * min(1.0, max(allowed - others, allowed / 2) / looks)) if looks else held_out
+        fewer = int(held_out * min(1.0, max(allowed - others, OF_LOOKS * allowed) / looks)) if looks else held_out
         chosen = replace(chosen, rows_evaluated=min(held_out, max(FEWEST_EVALUATED, fewer)))
     if costs.of(chosen, settings) > allowed:
         chosen = replace(chosen, draws=min(chosen.draws, FEWEST_DRAWS))
