@@ -14,9 +14,8 @@ ERROR = 0.05
 """The chance, over all looks, that a setting is called behind which is not."""
 JUDGED_FROM = 1 / 32
 """Nobody is called behind before so much of a whole training: curves begin with plateaus that say nothing about their end."""
-JUDGED_STEPS, JUDGED_ANYWAY, TYPED_FROM = 64, 1 / 8, 1 / 2
-"""Nor before so many steps, up to so much of one: where time affords few rows, a plateau takes a good part of them. What people type is
-called behind near its end only."""
+JUDGED_ROWS, JUDGED_ANYWAY = 4096, 1 / 4
+"""Nor before so many rows, up to so much of one: where time affords few rows, a plateau takes a good part of them."""
 EARLY_STEPS = 8
 """With fewer steps than this the slope of a curve says little yet; it may then go on twice as fast as it began."""
 OPTIMISM, CAUTION = 1.25, 0.5
@@ -43,16 +42,10 @@ def departures(standings: Standings, terms: Terms, ends: Ends) -> dict[Setting, 
     look = max(standings.looks, 1)
     bar, error = slowest(lead, ends(leader)), ERROR / (look * (look + 1)) / max(len(still), 1)
     for (entry, found), difference in zip(still, compared, strict=True):
-        if standings.share >= _judged_from(entry) and difference.low(error) > 0 and projected(found, entry.steps, ends(entry)) > bar:
+        judged = standings.share >= (JUDGED_FROM if entry.rows >= JUDGED_ROWS else JUDGED_ANYWAY)
+        if judged and difference.low(error) > 0 and projected(found, entry.steps, ends(entry)) > bar:
             gone[entry.setting] = left("behind", entry, leader)
     return gone
-
-
-def _judged_from(entry: Entry) -> float:
-    """Return from what share of a whole training an entry may be called behind."""
-    if entry.setting.typed:
-        return TYPED_FROM
-    return JUDGED_FROM if entry.steps >= JUDGED_STEPS else JUDGED_ANYWAY
 
 
 def left(why: Why, entry: Entry, leader: Entry) -> Left:
@@ -84,13 +77,8 @@ def projected(found: Measured, steps: int, until: int) -> float:
 
 def slowest(found: Measured, until: int) -> float:
     """Return a loss that the leader will at least come to."""
-    return expected(found, until, CAUTION)
-
-
-def expected(found: Measured, until: int, steepness: float = 1.0) -> float:
-    """Return the loss that the curve comes to when it goes on falling as steeply as over its last doubling, or so many times that."""
     last = float(found.rows[-1])
-    return found.loss if until <= last or last <= 0 else found.loss * (until / last) ** (-steepness * _slope(found))
+    return found.loss if until <= last or last <= 0 else found.loss * (until / last) ** (-CAUTION * _slope(found))
 
 
 def _slope(found: Measured) -> float:

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from batchlab.search.judging import Ends, expected
+from batchlab.search.judging import Ends, slowest
 from batchlab.search.proposing import beginners, proposals
 from batchlab.search.space import Setting
 from batchlab.search.standings import Entry, Standings
@@ -101,9 +101,9 @@ def _further(standings: Standings, terms: Terms, ends: Ends, seconds: Seconds) -
     moving = [entry for entry in _startable(standings, terms, goal) if not entry.ended and _goes_on(entry, goal(entry), terms)]
     if not moving:
         return None if standings.share == share else Rung(share, {})
-    rungs_left = 1 + max(0, math.ceil(math.log2(1 / share)))
+    rungs_left = max(1, math.ceil(math.log2(1 / standings.share)))
     allowed = seconds.racing / rungs_left
-    kept, cut = _afforded(standings, terms, moving, goal, ends, allowed)
+    kept, cut = _afforded(standings, terms, moving, goal, ends, allowed, SHARE_OF_A_LEAP * seconds.racing)
     if not kept and standings.share == share:
         return None
     goals = {entry.setting: Goal(goal(entry), len(entry.trials) or terms.draws) for entry in kept}
@@ -134,9 +134,10 @@ def _goes_on(entry: Entry, goal: int, terms: Terms) -> bool:
 
 
 def _afforded(
-    standings: Standings, terms: Terms, moving: Sequence[Entry], goal: Ends, ends: Ends, seconds: float
+    standings: Standings, terms: Terms, moving: Sequence[Entry], goal: Ends, ends: Ends, seconds: float, most: float
 ) -> tuple[list[Entry], tuple[Setting, ...]]:
-    """Return which entries so many seconds bring to their goals, and who leaves for lack of them; entries that begin may begin later."""
+    """Return which entries so many seconds bring to their goals, and who leaves for lack of them; a few go on while that takes no more
+    than the `most`, where a rung is a leap, and entries that begin may begin later."""
     kept: list[Entry] = []
     cut: list[Entry] = []
     spent = began = 0.0
@@ -148,7 +149,8 @@ def _afforded(
                 kept.append(entry)
             continue
         spent += cost
-        (kept if spent <= seconds or not kept else cut).append(entry)
+        few = not kept or (len(kept) < FINALISTS and spent <= most)
+        (kept if spent <= seconds or few else cut).append(entry)
     return kept, tuple(entry.setting for entry in cut)
 
 
@@ -157,7 +159,7 @@ def _by_promise(standings: Standings, moving: Sequence[Entry], ends: Ends) -> li
 
     def rank(entry: Entry) -> tuple[bool, bool, float]:
         found = entry.measured
-        loss = -math.inf if found is None else expected(found, ends(entry))
+        loss = -math.inf if found is None else slowest(found, ends(entry))
         return entry is not standings.leader, not entry.setting.typed, loss
 
     return sorted(moving, key=rank)

@@ -18,9 +18,9 @@ from batchlab.search.race import MOST_DRAWS, Rung
 from batchlab.search.space import Setting
 from batchlab.search.standings import Standings
 
-FIRST_MARKS, MOST_MARKS = 2, 12
+FIRST_MARKS, MOST_MARKS = 3, 12
 """Losses of a race are looked at where it halts and after a half, a quarter, … of these rows; on the first rung, where looking costs more
-than training, at its end and its half."""
+than training, three times."""
 LATE_MARKS_A_DOUBLING, LATE_DOUBLINGS, EARLY_DOUBLINGS = 4, 4, 8
 """Those of a confirmation more often over the last four doublings, from which the time to the target is read."""
 CONFIRMING_LOOKS = 1 + LATE_MARKS_A_DOUBLING * LATE_DOUBLINGS + EARLY_DOUBLINGS
