@@ -162,7 +162,7 @@ def test_a_killed_retraining_at_the_command_line_is_crashed_by_the_next(siege: S
 
 @SQLITE
 def test_runs_that_were_late_retrain_once(siege: Siege) -> None:
-    worker, versions = siege.process("worker"), siege.versions()
+    worker, versions, before = siege.process("worker"), siege.versions(), siege.champion()
     worker.terminate()
     psutil.wait_procs([worker], timeout=30)
     siege.grow()
@@ -179,8 +179,9 @@ def test_runs_that_were_late_retrain_once(siege: Siege) -> None:
     siege.start()
     ends = [siege.ended(run) for run in missed]
     print(DEPLOYMENT, *(end["state"]["message"] for end in ends), sep="\n")
-    assert siege.versions() == versions + 1 == siege.champion()
-    assert {end["state_type"] for end in ends} <= {"COMPLETED", "CANCELLED"}
+    assert siege.versions() == versions + 1
+    assert siege.champion() in (before, versions + 1)  # the gate may want more rows than there are
+    assert {"COMPLETED"} <= {end["state_type"] for end in ends} <= {"COMPLETED", "CANCELLED"}
     assert (siege.taken_slots(), siege.running()) == (0, [])
 
 
