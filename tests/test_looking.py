@@ -13,6 +13,7 @@ from batchlab.engine.optimizers import AdamW, Sgd
 from batchlab.experiment import Experiment
 from batchlab.search import rates
 from batchlab.search.confirming import rows_looked_at
+from batchlab.search.draws import sampled
 from batchlab.search.known import Known
 from batchlab.search.looking import (
     FEWEST_DRAWS,
@@ -162,7 +163,7 @@ def test_where_rows_are_dear_several_settings_still_race_and_none_that_begins_wi
     start = started(terms(draws=4), settings, costs, seconds, HELD_OUT)
     world = World(law, a_row=lambda branch: costs.row, a_look=(1 + FIRST_MARKS) * start.rows_evaluated * costs.look, scatter=0.02)
     limits = {"limit": 0.55 * seconds, "confirming": 0.25 * seconds}
-    after = raced(world, settings, first_rows=start.rows, draws=start.draws, first_settings=start.settings, **limits)
+    after = raced(world, settings, first_rows=start.rows, draws=start.draws, beginners=start.settings, **limits)
     leader = after.leader
     assert leader is not None
     assert sum(len(entry.trials) > 0 and entry.rows >= leader.rows / 8 for entry in after.entries.values()) >= 4
@@ -170,3 +171,14 @@ def test_where_rows_are_dear_several_settings_still_race_and_none_that_begins_wi
     assert all(entry.rows >= leader.rows / 4 for entry in typed)
     if seconds >= 30:
         assert leader.loss <= 1.02 * min(law(item)(leader.rows) for item in (*TYPED, *ALL[2:5]))
+
+
+def test_looking_at_all_rows_leaves_the_data_as_they_are_and_at_fewer_takes_as_small_a_part_of_the_training_rows(
+    experiment: Callable[..., Experiment],
+) -> None:
+    data = Search(experiment("quick", data="diabetes")).worker.data
+    (_, train), (_, held_out) = data.evaluated_in(0)
+    assert sampled(data, len(held_out), 0) is data
+    (_, fewer_train), (_, fewer) = sampled(data, len(held_out) // 4, 0).evaluated_in(0)
+    assert len(fewer) == len(held_out) // 4
+    assert 0.15 * len(train) < len(fewer_train) <= len(train) / 4 + 1

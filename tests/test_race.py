@@ -215,12 +215,12 @@ def test_the_first_rung_takes_all_settings_that_can_make_a_step() -> None:
 
 def test_a_first_rung_of_fewer_settings_takes_what_people_type_and_the_others_begin_later_where_there_is_time() -> None:
     settings = [*(setting(size, rate) for size in SIZES for rate in (0.01, 0.1, 1.0)), setting(10, 0.01, typed=True)]
-    goes_by = terms(first_settings=3)
+    goes_by = terms(beginners=3)
     standings = Standings().joined_by(settings)
     rung = next_rung(standings, goes_by, Seconds(10.0, 5.0))
     assert rung is not None
     assert list(rung.goals) == [settings[-1], setting(32, 0.1), setting(8, 0.1)]
-    after = raced(World(lambda item: power(0.1)), settings, limit=100.0, confirming=50.0, first_settings=3)
+    after = raced(World(lambda item: power(0.1)), settings, limit=100.0, confirming=50.0, beginners=3)
     assert all(item.trials for item in after.entries.values())
 
 

@@ -13,9 +13,8 @@ from batchlab.experiment import Experiment
 from batchlab.split import embargo_of, times_of
 from batchlab.strategies import Population, Strategy
 
-VALIDATION_ROWS_EVALUATED, TRAIN_SHARE = 8192, 4
-"""Losses of curves are means over at most so many validation rows, and a quarter as many training rows: evaluating should not cost more
-than training does."""
+TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED = 2048, 8192
+"""Losses of curves are means over at most so many rows, so that evaluating does not cost more than training."""
 DIVIDED_ROWS = 20_000
 """Up to so many training and validation rows, draws divide them anew; with more, the division hardly matters and the rows' share of the
 uncertainty is told from paired losses of portions of them."""
@@ -30,12 +29,16 @@ Places = NDArray[np.int32]
 
 def thinned(experiment: Experiment) -> TrainingData:
     """Return the experiment's data with evaluations of a sample of rows, where there are many."""
-    return sampled(experiment.data, VALIDATION_ROWS_EVALUATED, experiment.profile.seed)
+    return experiment.data.thinned(TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED, experiment.profile.seed)
 
 
 def sampled(data: TrainingData, validation_rows: int, seed: int) -> TrainingData:
-    """Return the data with evaluations of at most so many validation rows, and of a quarter as many training rows."""
-    return data.thinned(validation_rows // TRAIN_SHARE, validation_rows, seed)
+    """Return the data with evaluations of at most so many validation rows, and of as small a part of the training rows that are looked at;
+    the data themselves where there are no more."""
+    (_, train), (_, held_out) = data.evaluated_in(0)
+    if validation_rows >= len(held_out):
+        return data
+    return data.thinned(max(1, len(train) * validation_rows // len(held_out)), validation_rows, seed)
 
 
 def budgeted(plan: Plan, row_count: int, fewest: int | None = None) -> Plan:

@@ -12,7 +12,7 @@ from batchlab.search.terms import Terms
 from batchlab.search.work import FIRST_MARKS, Worker
 
 SHARE, OF_LOOKS = 0.12, 0.6
-"""The first rung takes at most about this share of the limit, of which looking at losses may always take the second."""
+"""The first rung takes at most about this share of the limit; looking at losses may take so much of it though training takes the rest."""
 LOOKED_AT = 1024
 """The first look itself looks at so many rows."""
 FEWEST_EVALUATED, FEWEST_DRAWS, FEWEST_ROWS, FEWEST_SETTINGS = 512, 2, 512, 4

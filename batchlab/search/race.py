@@ -79,7 +79,7 @@ def next_rung(standings: Standings, terms: Terms, seconds: Seconds) -> Rung | No
     if standings.share == 0:
         rows, settings = beginners(standings, terms)
         share = min(max(FIRST_SHARE, rows / terms.budget_rows) / GROWTH, 1.0)
-        return Rung(share, dict.fromkeys(settings[: terms.first_settings], Goal(rows, terms.draws)))
+        return Rung(share, dict.fromkeys(settings[: terms.beginners], Goal(rows, terms.draws)))
     if seconds.racing <= 0 or standings.leader is None:
         return None
     ends = ends_of(standings, terms, seconds)

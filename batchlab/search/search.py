@@ -144,7 +144,7 @@ class Search:
         self.known = replace(self.known, start=start)
         data = sampled(self.worker.fresh_data, start.rows_evaluated, self.profile.seed)
         self.worker = replace(self.worker, data=data)
-        terms = replace(self.terms, first_rows=start.rows, draws=start.draws, first_settings=start.settings)
+        terms = replace(self.terms, first_rows=start.rows, draws=start.draws, beginners=start.settings)
         self.ground = replace(self.ground, terms=terms)
 
     def _run(self, rung: Rung) -> None:

@@ -38,7 +38,7 @@ class Terms:
     overlap: float = 0.0
     new_rates: bool = True
     new_sizes: bool = True
-    first_settings: int | None = None
+    beginners: int | None = None
 
     def shared(self, portions: NDArray[np.float64], divisions: Sequence[int]) -> NDArray[np.float64] | None:
         """Return losses of portions of the validation rows `[draws, portions]` so that a column stands for the same rows in all draws, NaN
