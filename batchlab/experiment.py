@@ -127,9 +127,9 @@ class Experiment:
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the network's weights, by name."""
         from batchlab.engine.backends.base import seeded_network
+        from batchlab.engine.layout import Layout
 
-        network = seeded_network(self.model, self.shape, self.profile.seed)
-        return {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+        return Layout.of(seeded_network(self.model, self.shape, self.profile.seed)).shapes
 
     @property
     def loss_unit(self) -> float:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from batchlab.config import Profile, load_profile
 from batchlab.experiment import Experiment
 from batchlab.intake import Held, taken
+from batchlab.models.session import named
 from batchlab.report.wording import verdict_text
 from batchlab.results import Verdict
 from batchlab.search.records import to_target, trials_frame, verdict_of
@@ -120,6 +121,7 @@ def compare(
     frame: Any,
     target: Any,
     *,
+    model: Any = None,
     profile: str = "quick",
     task: str | None = None,
     strategies: Sequence[str] | None = None,
@@ -134,6 +136,9 @@ def compare(
     array `[rows, features]`, and `target` the values `[rows]`. A frame's index of dates becomes the time column, and its rows are then
     split by time, unless the settings say otherwise; another index that has a name is a column.
 
+    `model` is `"linear"`, `"mlp"`, or a network of your own: an nn.Module, what makes one of (features, outputs), or the name of that,
+    `"package.module:function"`. A module's layers draw their weights anew for every training.
+
     `overrides` are settings as `key=value`, for example `"model.kind=mlp"`; `max_minutes` bounds the search. `progress` shows a bar in the
     cell or the terminal; left out, it does where there is one. An interruption ends the search with the verdict of what is known. Raises
     BadInput for a column, task or setting that does not fit.
@@ -141,6 +146,7 @@ def compare(
     held = taken(frame, target)
     with tempfile.TemporaryDirectory(prefix="batchlab-") as folder:
         path, given = Path(folder) / "frame.parquet", [overrides] if isinstance(overrides, str) else list(overrides)
+        given += _model_settings(model)
         given += [] if max_minutes is None else [f"search.max_minutes={max_minutes}"]
         choices: dict[str, Any] = {"data": str(path), "target": held.target, "task": task, "strategies": strategies, "seed": seed}
         settings = load_profile(profile, overrides=given, **choices)
@@ -153,6 +159,13 @@ def compare(
         # what is memory-mapped stays readable when the folder is gone; what is read from its files is read now
         _ = table.features, table.target, experiment.data, experiment.leaks, experiment.portrait
         return Comparison(_searched(experiment, progress), (*said, *held.notes))
+
+
+def _model_settings(model: Any) -> list[str]:
+    """Return the settings that name a model."""
+    if model is None or (isinstance(model, str) and ":" not in model):
+        return [] if model is None else [f"model.kind={model}"]
+    return ["model.kind=custom", f"model.factory={json.dumps(named(model))}"]
 
 
 def _packed(settings: Profile, tables: Path) -> PackedTable:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from batchlab.engine.backends.base import seeded_network
+from batchlab.engine.layout import Layout, tensors
 from batchlab.inputs import Inputs
 from batchlab.mapped import gathered
 from batchlab.models import Model
@@ -64,8 +65,9 @@ def shipped(
     """Return the model of (inputs, outputs) `shape` with trained `weights`, ready to predict."""
     network = seeded_network(model, shape, seed=0).double()
     with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.copy_(torch.tensor(weights[name]))
+        own = tensors(network)
+        for name in Layout.of(network).shapes:
+            own[name].copy_(torch.tensor(weights[name]))
     return ShippedModel(network, preparation, classification).eval()
 
 

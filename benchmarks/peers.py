@@ -23,11 +23,12 @@ Outcome = tuple[float, list[float]]
 
 
 def batchlab(work: Work, backend: str = "auto") -> Outcome:
-    """This engine: all replicas at once. Its seconds are those of training, as everybody's: what looks at losses is apart."""
+    """This engine: all replicas at once. Its seconds are those of training, as everybody's: what looks at losses is apart.
+    Nobody averages weights."""
     full = work.batch_rows == work.row_count
     strategy: Strategy = FullBatch() if full else MiniBatch(batch_rows=work.batch_rows)
     trials = [Trial(RATE, work.first_seed + replica) for replica in range(work.replicas)]
-    plan = Plan(epochs=work.epochs, evaluations=1, backend=backend)  # type: ignore[arg-type]
+    plan = Plan(epochs=work.epochs, evaluations=1, averaging=False, backend=backend)  # type: ignore[arg-type]
     results = train(work.data, work.model, strategy, trials, plan, Loss("mse"), torch.device("cpu"))
     return results[0].train_seconds, [result.curve.train_loss[-1] for result in results]
 

@@ -73,7 +73,7 @@ class Work:
         """Return the mean squared error on all rows."""
         features, target = self.rows
         with torch.no_grad():
-            return float(nn.functional.mse_loss(network(features)[:, 0], target))
+            return float(nn.functional.mse_loss(network.eval()(features)[:, 0], target))
 
     @property
     def widest(self) -> int:

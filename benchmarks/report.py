@@ -54,8 +54,26 @@ def page(results: Results) -> Iterator[str]:
     engine = lesson["measured"]["batchlab"]["seconds"]
     yield f"The notebook's own problem (a line, 100 rows, batches of 10, 1,000 epochs), {engine * 1e3:.0f} ms here: {ratios}."
     yield ""
+    yield from _own_modules(results["own_modules"])
     yield from _sweep(results["sweep"])
     yield from _growth(results["growth"], machine["gflops"])
+
+
+def _own_modules(found: Results) -> Iterator[str]:
+    yield "## Modules of one's own beside their owner's loop"
+    yield ""
+    yield f"Measured on {found['date']}: {found['machine']['processor']}, {found['machine']['cores']} cores. How many times longer a plain"
+    yield "loop (index, forward, backward, step) takes for as many replicas, one after the other."
+    yield ""
+    cells = found["cells"]
+    columns = list(dict.fromkeys((cell["replicas"], cell["batch_rows"]) for cell in cells))
+    yield "| module | " + " | ".join(f"{replicas} at batch {batch}" for replicas, batch in columns) + " |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for name in dict.fromkeys(cell["module"] for cell in cells):
+        by_column = {(cell["replicas"], cell["batch_rows"]): cell for cell in cells if cell["module"] == name}
+        shown = (_times(by_column[column]["ratio"]) for column in columns)
+        yield f"| {name} | " + " | ".join(shown) + " |"
+    yield ""
 
 
 def _sweep(sweep: Results) -> Iterator[str]:

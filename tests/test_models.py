@@ -33,14 +33,6 @@ def residual(features: int, outputs: int) -> nn.Module:
     return Residual()
 
 
-def forgetful(features: int, outputs: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(features, outputs), nn.Dropout(0.5))
-
-
-def normalising(features: int, outputs: int) -> nn.Module:
-    return nn.Sequential(nn.BatchNorm1d(features), nn.Linear(features, outputs))
-
-
 def narrow(features: int, outputs: int) -> nn.Module:
     return nn.Linear(features, outputs + 1)
 
@@ -50,7 +42,7 @@ def raising(features: int, outputs: int) -> nn.Module:
 
 
 def frozen(features: int, outputs: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(features, 4).requires_grad_(False), nn.Linear(4, outputs))
+    return nn.Linear(features, outputs).requires_grad_(False)
 
 
 class Mixing(nn.Linear):
@@ -58,9 +50,29 @@ class Mixing(nn.Linear):
         return super().forward(rows - rows.mean(0))
 
 
-class Dropping(nn.Linear):
+class Detached(nn.Linear):
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return nn.functional.dropout(super().forward(rows), 0.5, self.training)
+        return super().forward(rows).detach()
+
+
+class Numbered(nn.Linear):
+    def __init__(self, features: int, outputs: int) -> None:
+        super().__init__(features, outputs)
+        self.register_buffer("seen", torch.zeros(2, dtype=torch.int64))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen += 1
+        return super().forward(rows)
+
+
+class Shuffled(nn.Linear):
+    def __init__(self, features: int, outputs: int) -> None:
+        super().__init__(features, outputs)
+        self.register_buffer("order", torch.randperm(features))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return super().forward(rows[..., self.order])
 
 
 def no_network(features: int, outputs: int) -> int:
@@ -108,12 +120,12 @@ def test_an_exported_model_predicts_any_number_of_rows_as_the_original(model: Mo
         ("residual", "write it as 'package.module:function'"),
         ("no.such.module:residual", "cannot be imported"),
         (f"{HERE}:residul", "did you mean 'residual'?"),
-        (f"{HERE}:forgetful", "uses '1' (Dropout)"),
-        (f"{HERE}:normalising", "buffer '0.running_mean'"),
+        (f"{HERE}:Numbered", "buffer 'seen' holds whole numbers and training changes it"),
+        (f"{HERE}:Shuffled", "buffer 'order' holds whole numbers that differ from seed to seed"),
         (f"{HERE}:narrow", "maps (3, 6) to (3, 3); it must map it to (3, 2)"),
-        (f"{HERE}:frozen", "frozen parameter '0.weight'"),
+        (f"{HERE}:frozen", "without parameters to train"),
         (f"{HERE}:Mixing", "rows must not mix"),
-        (f"{HERE}:Dropping", "vmap: called random operation"),
+        (f"{HERE}:Detached", "cannot train on 3 rows of 6 features"),
         (f"{HERE}:raising", f"'{HERE}:raising' raised RuntimeError: boom"),
         (f"{HERE}:no_network", "returned int; it must return a torch.nn.Module"),
     ],

@@ -17,7 +17,8 @@ LossChoice = Literal["auto", "mse", "huber", "cross_entropy"]
 
 
 class LossKind(NamedTuple):
-    """`per_row(outputs [replicas, rows, outputs], target [replicas, rows], delta)` returns `[replicas, rows]`.
+    """`per_row(outputs [replicas, rows, outputs], target [replicas, rows], delta)` returns `[replicas, rows]`; of one replica all without
+    the first dimension.
 
     `value_and_slope(outputs [rows, outputs], row, target, delta)` returns the row's loss and overwrites its outputs with the loss's
     slopes in them; it is compiled into the kernels. `curvature` bounds the loss's second derivative in its outputs.

@@ -108,7 +108,7 @@ def saved_bytes_per_row(network: torch.nn.Module, rows: Tensor) -> int:
             sizes[tensor.data_ptr()] = tensor.nbytes
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(seen, lambda tensor: tensor):
+    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(seen, lambda tensor: tensor):
         network(rows).sum()
     return sum(sizes.values()) // len(rows)
 

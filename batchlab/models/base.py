@@ -2,12 +2,25 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchlab.records import Record
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a network is like. `unstackable` says why several replicas cannot train at once; None where they can. `predicts_alone`: they
+    cannot predict at once. `draws`: it draws random numbers in training (dropout). `needs_rows`: it cannot train on one row alone (batch
+    norm); such a step goes by its running statistics."""
+
+    unstackable: str | None = None
+    predicts_alone: bool = False
+    draws: bool = False
+    needs_rows: bool = False
 
 
 class Model(Record, ABC):
@@ -24,17 +37,21 @@ class Model(Record, ABC):
     def network(self, features: int, outputs: int) -> "nn.Module":
         """Return one freshly initialised network; its initial weights come from torch's global generator."""
 
+    @property
+    def code(self) -> object:
+        """What else than the model's fields says what its network is: a function of the user's."""
+        return None
+
+    def traits(self, features: int, outputs: int) -> Traits:
+        """Return what the network's forward pass is like."""
+        return Traits()
+
     def stacked(self, network: "nn.Module", weights: "Mapping[str, Tensor]", rows: "Tensor") -> "Tensor":
         """Return the outputs `[replicas, rows, outputs]` of all replicas for `rows` `[replicas, rows, features]`.
 
-        `weights` maps each parameter's name to `[replicas, *shape]`. This default serves any network, through torch.func;
-        a model that knows its own arithmetic may override it with a faster way to the same numbers.
+        `weights` maps the name of each parameter, and of each buffer that is a replica's own, to `[replicas, *shape]`. This default serves
+        any network, through torch.func; a model that knows its own arithmetic may override it with a faster way to the same numbers.
         """
-        from torch.func import functional_call, vmap
+        from batchlab.engine.stacking import stacked_forward
 
-        def of_one(own: "dict[str, Tensor]", inputs: "Tensor") -> "Tensor":
-            outputs: Tensor = functional_call(network, own, (inputs,))
-            return outputs
-
-        outputs: Tensor = vmap(of_one)(dict(weights), rows)
-        return outputs
+        return stacked_forward(network, weights, rows)

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from batchlab.engine.activations import ACTIVATIONS
 from batchlab.engine.optimizers import Adam, AdamW, AnyOptimizer, Optimizer, Sgd
 from batchlab.errors import BadInput
+from batchlab.models.session import SESSION
 from batchlab.strategies import STRATEGIES, Strategy
 from batchlab.strategies.accumulated import Accumulated
 from batchlab.strategies.data_loader import DataLoader
@@ -97,7 +98,10 @@ def network(facts: "TrainingFacts") -> str:
     """Return the network in torch."""
     model = facts.model
     if model["kind"] == "custom":
-        return f"{model['factory'].partition(':')[2]}({facts.inputs}, {facts.outputs})"
+        name = model["factory"].partition(":")[2]
+        if name.endswith("()"):
+            return f"your_network  # the {name[:-2]} that was given, with fresh weights"
+        return f"{name.rpartition('.')[2]}({facts.inputs}, {facts.outputs})"
     if model["kind"] == "linear":
         return f"nn.Linear({facts.inputs}, {facts.outputs})"
     if model["kind"] != "mlp":
@@ -109,9 +113,9 @@ def network(facts: "TrainingFacts") -> str:
 
 
 def factory_import(facts: "TrainingFacts") -> str:
-    """Return the line that imports the user's own network; nothing for others."""
+    """Return the line that imports the user's own network; nothing for others, and for one that only a session knows."""
     place, _, name = facts.model.get("factory", "").partition(":")
-    return f"from {place} import {name}" if name else ""
+    return f"from {place} import {name}" if name and place != SESSION else ""
 
 
 def loss(facts: "TrainingFacts", outputs: str, target: str) -> str:

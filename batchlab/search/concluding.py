@@ -43,7 +43,7 @@ def concluded(ground: Ground, known: Known) -> Findings:
     candidates = rows_of_table(lines, _shown(lines, known, evidence))
     goal = goal_of(evidence, rule.margin, None if rule.target_loss is None else rule.target_loss / experiment.loss_unit)
     found = [_finding(ground, known, candidate, evidence, goal, lines) for candidate in candidates]
-    notes, objective = list(known.notes), rule.objective
+    notes, objective = [*known.notes, *_one_after_the_other(experiment)], rule.objective
     if objective == "memory" and not known.peaks:
         notes.append("memory could not decide, because it was not measured; loss and time do")
         objective = "best"
@@ -84,6 +84,12 @@ def concluded(ground: Ground, known: Known) -> Findings:
         training=training_facts(experiment, terms.row_count),
         confirmed=bool(known.confirmed),
     )
+
+
+def _one_after_the_other(experiment: Experiment) -> list[str]:
+    """Say where replicas cannot train at once."""
+    why = experiment.model.traits(*experiment.shape).unstackable
+    return [f"this module's replicas trained one after the other, which takes longer, because they cannot at once: {why}"] if why else []
 
 
 def _shown(lines: Sequence[Line], known: Known, evidence: Mapping[Setting, object]) -> list[Setting]:

@@ -15,6 +15,7 @@ from batchlab.analysis.estimates import Estimate
 from batchlab.analysis.noise import noise_scale
 from batchlab.engine.data import TrainingData
 from batchlab.engine.gradients import small_gradients
+from batchlab.engine.layout import Layout, tensors
 from batchlab.engine.losses import Loss
 from batchlab.engine.records import Plan, Trial, TrialState
 from batchlab.engine.runs import Run, Window
@@ -44,13 +45,13 @@ class Losses:
 
 class Backend(ABC):
     """Trains replicas side by side. A replica whose loss or weights stop being finite has diverged: it keeps its last finite weights
-    and leaves, the others go on. Weights are flat, `[replicas, parameters]`, in the order of the network's parameters."""
+    and leaves, the others go on. Weights are flat, `[replicas, numbers]`, as `layout` says; the optimizer remembers of those that are
+    trained."""
 
     def __init__(self, model: Model, shape: tuple[int, int], trials: Sequence[Trial], loss: Loss, data: TrainingData, plan: Plan) -> None:
         self.model, self.loss, self.rows, self.plan = model, loss, data, plan
-        self.network = seeded_network(model, shape, trials[0].seed)
-        self.shapes = {name: tuple(parameter.shape) for name, parameter in self.network.named_parameters()}
-        self.sizes = [parameter.numel() for parameter in self.network.parameters()]
+        self.network = seeded_network(model, shape, trials[0].seed).eval()
+        self.layout = Layout.of(self.network)
         self.initial = _initial(model, shape, trials)
         draws = {(trial.seed, trial.division): None for trial in trials}
         place = {draw: number for number, draw in enumerate(draws)}
@@ -73,22 +74,22 @@ class Backend(ABC):
 
     @abstractmethod
     def last_weights(self) -> NDArray[np.floating]:
-        """Return a copy of all weights `[replicas, parameters]` as the last step left them."""
+        """Return a copy of all weights `[replicas, numbers]` as the last step left them."""
 
     @abstractmethod
     def averages(self) -> NDArray[np.floating]:
-        """Return a copy of the running averages `[replicas, parameters]`."""
+        """Return a copy of the running averages `[replicas, numbers]`."""
 
     @abstractmethod
     def memory_of(self) -> NDArray[np.floating]:
-        """Return a copy of the optimizer's memory `[slots, replicas, parameters]`."""
+        """Return a copy of the optimizer's memory `[slots, replicas, trained numbers]`."""
 
     @abstractmethod
     def take_up(self, weights: NDArray[Any], averages: NDArray[Any], memory: NDArray[Any]) -> None:
         """Go on from these weights, averages and memories, in the shapes that they are returned in."""
 
     def weights(self) -> NDArray[np.floating]:
-        """Return a copy of the weights `[replicas, parameters]` that are judged and kept: the averages, where training averages."""
+        """Return a copy of the weights `[replicas, numbers]` that are judged and kept: the averages, where training averages."""
         return self.averages() if self.plan.averaging else self.last_weights()
 
     def go_on(self, states: Sequence[TrialState]) -> None:
@@ -140,7 +141,7 @@ class Backend(ABC):
         if data.population.row_count < FEWEST_ROWS:
             return Estimate(value=math.inf, low=0.0, high=math.inf)
         own = None if data.divisions is None else data.divisions.train[self.divisions[self.seed_of_replica[replica]]]
-        gradients, batch_rows = small_gradients(self.model, self.network, self.shapes, weights, data, self.loss, batches, own)
+        gradients, batch_rows = small_gradients(self.model, self.network, weights, data, self.loss, batches, own)
         return noise_scale(gradients, batch_rows)
 
     def stop(self, replicas: Flags) -> None:
@@ -153,9 +154,10 @@ class Backend(ABC):
         self.active &= ~replicas
 
     def named(self, weights: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
-        """Return flat weights `[parameters]` of one replica by parameter name, in their shapes."""
-        parts = np.split(weights.astype(np.float64), np.cumsum(self.sizes)[:-1])
-        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        """Return flat weights `[numbers]` of one replica by name, in their shapes."""
+        shapes = self.layout.shapes
+        parts = np.split(weights.astype(np.float64), np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1])
+        return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
     def _count(self, run: Run, made: NDArray[np.int64], diverged: Flags) -> None:
         """Note for every replica how many steps it has `made` in all and whether it `diverged` in this run."""
@@ -167,25 +169,23 @@ class Backend(ABC):
 
 
 def _initial(model: Model, shape: tuple[int, int], trials: Sequence[Trial]) -> Tensor:
-    """Return the weights `[replicas, parameters]` that the trials start from: given ones, or those of their seeds."""
+    """Return the weights `[replicas, numbers]` that the trials start from: given ones, or those of their seeds."""
     of_seed: dict[int, Tensor] = {}
     rows = []
     for trial in trials:
         if trial.seed not in of_seed or trial.start is not None:
             network = seeded_network(model, shape, trial.seed)
-            of_seed.setdefault(trial.seed, _flat(network).clone())
+            layout = Layout.of(network)
+            of_seed.setdefault(trial.seed, layout.flat(network))
         if trial.start is None:
             rows.append(of_seed[trial.seed])
             continue
         with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                parameter.copy_(torch.from_numpy(np.asarray(trial.start[name])))
-        rows.append(_flat(network))
+            own = tensors(network)
+            for name in layout.shapes:
+                own[name].copy_(torch.from_numpy(np.asarray(trial.start[name])))
+        rows.append(layout.flat(network))
     return torch.stack(rows)
-
-
-def _flat(network: nn.Module) -> Tensor:
-    return torch.cat([weight.detach().flatten() for weight in network.parameters()])
 
 
 def seeded_network(model: Model, shape: tuple[int, int], seed: int) -> nn.Module:

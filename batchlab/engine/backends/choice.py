@@ -9,7 +9,6 @@ from batchlab.engine.backends.base import Backend
 from batchlab.engine.embedding import EmbeddedMlp
 from batchlab.engine.losses import Loss
 from batchlab.engine.records import Plan, Trial
-from batchlab.engine.schedule import planned_rows
 from batchlab.errors import BadInput
 from batchlab.models import Model
 from batchlab.models.linear import Linear
@@ -56,6 +55,4 @@ def chosen_backend(
         return NumbaCpu(model, shape, loss, plan, trials, data)
     from batchlab.engine.backends.torch_stacked import TorchStacked
 
-    row_count = data.population.row_count
-    steps = planned_rows(strategy, row_count, plan) // strategy.rows_per_step(row_count)
-    return TorchStacked(model, shape, loss, plan, trials, data, device, steps)
+    return TorchStacked(model, shape, loss, plan, trials, data, device)

@@ -169,8 +169,8 @@ class NumbaCpu(Backend):
 
     def _kernel_order(self) -> NDArray[np.int64]:
         """Return where each of the kernels' weights stands in torch's order: matrices are [inputs, outputs] here, the reverse there."""
-        places = np.split(np.arange(sum(self.sizes)), np.cumsum(self.sizes)[:-1])
-        turned = [place.reshape(shape).T.ravel() for place, shape in zip(places, self.shapes.values(), strict=True)]
+        places = self.named(np.arange(self.initial.shape[1], dtype=np.float64))
+        turned = [place.astype(np.int64).T.ravel() for place in places.values()]
         return np.concatenate(turned)
 
 

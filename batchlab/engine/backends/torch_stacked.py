@@ -1,6 +1,6 @@
-"""The torch backend: all replicas in one launch, for a GPU, for your own modules, and for very wide networks on a CPU."""
+"""The torch backend: for a GPU, for your own modules, and for very wide networks on a CPU."""
 
-import warnings
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
@@ -14,19 +14,18 @@ from torch import Tensor
 
 from batchlab.engine.averaging import average_share
 from batchlab.engine.backends.base import PORTIONS, Backend, Batch, Flags
+from batchlab.engine.backends.slopes import Slopes
 from batchlab.engine.data import TrainingData
 from batchlab.engine.delivery import batches_of
-from batchlab.engine.gradients import views
 from batchlab.engine.losses import Loss
 from batchlab.engine.records import Plan, Trial
 from batchlab.engine.runs import Run, Window
 from batchlab.models import Model
 
+SEEDS_APART = 1_000_003
+"""A network that draws random numbers does so by step + this × (seed + this × micro-batch)."""
 EVALUATED_AT_ONCE = 2**14
 """Rows × replicas evaluated at once, so that evaluation's memory does not grow with the data."""
-
-COMPILING_STEPS = 100_000
-"""Steps from which torch.compile is earned back: it takes 2–20 s and saves 0.4–1 ms of a step of 0.6–2.5 ms (2 cores, own modules)."""
 
 
 class TorchStacked(Backend):
@@ -44,7 +43,6 @@ class TorchStacked(Backend):
         trials: Sequence[Trial],
         data: TrainingData,
         device: torch.device,
-        steps_planned: int,
     ) -> None:
         super().__init__(model, shape, trials, loss, data, plan)
         self.optimizer, self.device, self.precision = plan.rule, device, plan.precision
@@ -54,16 +52,20 @@ class TorchStacked(Backend):
         self.left = self.initial.to(device, real)
         self.current = self.left.clone()
         self.average, self.left_average = self.current.clone(), self.current.clone()
-        self.memory = torch.zeros((self.optimizer.slots, *self.current.shape), device=device, dtype=real)
+        trained = (len(trials), self.layout.trained_size)
+        self.memory = torch.zeros((self.optimizer.slots, *trained), device=device, dtype=real)
         self.left_memory = self.memory.clone()
+        self.number, self.averaged, self.share_now = 0, True, 1.0  # the step, whether its weights count for the average, and how much
         self.factor, self.share = (torch.ones((), device=device, dtype=real) for _ in range(2))
         self.rates = torch.tensor([[trial.learning_rate] for trial in trials], device=device, dtype=real)
         self.moving = torch.ones(len(trials), dtype=torch.bool, device=device)
         self.made = torch.zeros(len(trials), dtype=torch.int64, device=device)
+        self._note_who_moves()
         self.step = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
         self.graph: _Graph | None = None
-        pays = device.type != "cuda" and steps_planned >= COMPILING_STEPS  # on CUDA a graph does more
-        self.compiled: Callable[[Tensor, Tensor, Tensor], Tensor] | None = torch.compile(self._plain_losses) if pays else None
+        self.slopes = Slopes(model, shape, loss, real, device, self._rounding)
+        self.trained = self.layout.trained_size
+        self._sit()
 
     @cached_property
     def data(self) -> Batch:
@@ -73,7 +75,7 @@ class TorchStacked(Backend):
 
     def train(self, run: Run, rows: Iterator[Batch] | Window | None) -> None:
         before = self.moving.clone()
-        with _tf32_products(self.precision == "tf32"):
+        with _tf32_products(self.precision == "tf32"), self._own_chance():
             self._make_steps(run, batches_of(rows, run, self.device) if isinstance(rows, Window) else rows)
         made, diverged = self.steps.copy(), np.zeros_like(self.active)
         made[self.carried] = self.made.cpu().numpy()
@@ -93,7 +95,17 @@ class TorchStacked(Backend):
             if len(spans) == 1 and (graph := self._graph_of(rows)) is not None:
                 graph.replay(order[:, spans[0]])
             else:
-                self._step(((features[order[:, span]].to(self.device), target[order[:, span]].to(self.device)) for span in spans), rows)
+                self._step((self._gathered(features, target, order[:, span]) for span in spans), rows)
+
+    def _gathered(self, features: Tensor, target: Tensor, places: Tensor) -> Batch:
+        """Return the rows at places `[seeds, rows]`, on the device."""
+        flat = places.reshape(-1)
+        rows = features.index_select(0, flat).view(*places.shape, *features.shape[1:]), target.index_select(0, flat).view(places.shape)
+        return rows if self.device.type == "cpu" else (rows[0].to(self.device), rows[1].to(self.device))
+
+    def _own_chance(self) -> AbstractContextManager[object]:
+        """Leave torch's generator to others as it was, where the network draws from it."""
+        return torch.random.fork_rng() if self.slopes.traits.draws else nullcontext()
 
     def _pace(self, run: Run) -> Iterator[None]:
         """Set, step by step, the factor on the rate and the share that the step's weights have in the average: on the device, where a
@@ -102,51 +114,71 @@ class TorchStacked(Backend):
         factors = np.broadcast_to(self.factors(run), len(shares))
         table = torch.from_numpy(np.stack([factors, shares])).to(self.device, self.current.dtype)
         for number, share in enumerate(shares):
-            self.averaged = share > 0
+            self.number, self.averaged, self.share_now = run.first_step + number, share > 0, share
             if not self.plan.schedule.is_constant:
                 self.factor.copy_(table[0, number])
-            if self.plan.averaging:
+            if self.plan.averaging and self.device.type == "cuda":
                 self.share.copy_(table[1, number])
             yield
 
     def _step(self, batches: Iterator[Batch], rows: int) -> None:
         """Make one update with the gradient of `rows` rows, summed over micro-batches; all state is changed in place."""
-        gradient = torch.zeros_like(self.current)
-        loss = torch.zeros_like(self.current[:, 0])
-        for features, target in batches:
-            leaf = self.current.detach().requires_grad_()
-            share = self._summed_losses(leaf, self._spread(features), self._spread(target)) / rows
-            (part,) = torch.autograd.grad(share.sum(), leaf)
-            gradient += part
-            loss += share.detach()
+        self.gradient.zero_()
+        carried = self.current[:, self.trained :].clone() if self.layout.carried else None
+        losses = [
+            self.slopes.add(self.current, self.gradient, (self._spread(features), self._spread(target)), rows, self._draws(number))
+            for number, (features, target) in enumerate(batches)
+        ]
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum(0)
         with torch.no_grad():
             self.step += 1
-            updated = self.optimizer.updated(self.current, gradient, self.rates * self.factor, self.memory, self.step)
-            self.moving &= torch.isfinite(loss) & torch.isfinite(updated).all(1)
-            self.current.copy_(torch.where(self.moving[:, None], updated, self.current))
-            self.made += self.moving
-            if self.plan.averaging and (self.averaged or self.device.type == "cuda"):  # a captured step cannot be asked
-                self.average += (self.share * self.moving)[:, None] * (self.current - self.average)
+            rates = self.rates if self.plan.schedule.is_constant else self.rates * self.factor
+            updated = self.optimizer.updated(self.weights_now, self.gradient, rates, self.memory, self.step)
+            if self.all_move and math.isfinite(updated.sum() + loss.sum()):
+                self._move_all(updated)
+            else:
+                self._move(updated, loss, carried)
 
-    def _summed_losses(self, weights: Tensor, features: Tensor, target: Tensor) -> Tensor:
-        """Return the summed loss `[replicas]` of rows `[replicas, rows, features]`, compiled where that pays and can be done."""
-        if self.compiled is not None:
-            try:
-                return self.compiled(weights, features, target)
-            except Exception as error:  # no C++ compiler here, or a module that cannot be traced
-                warnings.warn(f"torch.compile failed, so the steps run without it: {type(error).__name__}: {error}", stacklevel=2)
-                self.compiled = None
-        return self._plain_losses(weights, features, target)
+    def _draws(self, micro_batch: int) -> list[int]:
+        """Return what each replica that is carried along draws its random numbers by."""
+        if not self.slopes.traits.draws:
+            return []
+        return [SEEDS_APART * (self.seeds[place] + SEEDS_APART * micro_batch) + self.number for place in self.seed_of_replica[self.carried]]
 
-    def _plain_losses(self, weights: Tensor, features: Tensor, target: Tensor) -> Tensor:
-        with self._rounding():
-            outputs = self.model.stacked(self.network, views(weights, self.shapes), features)
-        return self.loss.per_row(outputs.to(weights.dtype), target).sum(1)
+    def _move_all(self, updated: Tensor) -> None:
+        """Move every replica: all that on a CPU nearly every step comes to."""
+        self.weights_now.copy_(updated)
+        self.made += 1
+        if self.averaged:
+            self.average.lerp_(self.current, self.share_now)
+
+    def _move(self, updated: Tensor, loss: Tensor, carried: Tensor | None) -> None:
+        """Move the replicas whose loss and weights are finite; the others stay as they were before the step."""
+        self.moving &= torch.isfinite(loss) & torch.isfinite(updated).all(1)
+        move = self.moving[:, None]
+        self.weights_now.copy_(torch.where(move, updated, self.weights_now))
+        if carried is not None:
+            self.current[:, self.trained :] = torch.where(move, self.current[:, self.trained :], carried)
+        self.made += self.moving
+        if self.plan.averaging and (self.averaged or self.device.type == "cuda"):  # a captured step cannot be asked
+            share = self.share if self.device.type == "cuda" else self.share_now
+            self.average += (share * self.moving)[:, None] * (self.current - self.average)
+        self._note_who_moves()
+
+    def _sit(self) -> None:
+        """Note where the weights are that are trained, once they have moved to other memory."""
+        self.weights_now = self.current[:, : self.trained]
+        self.gradient = torch.zeros_like(self.weights_now)
+        self.slopes.unbind()
+
+    def _note_who_moves(self) -> None:
+        """Note whether all replicas move; only on a CPU is it no waiting to ask."""
+        self.all_move = self.device.type == "cpu" and bool(self.moving.all())
 
     def _graph_of(self, rows: int) -> "_Graph | None":
         """Return the graph of a step of `rows` rows; None off CUDA, for rows on the host, and for a size other than the first."""
         features, target = self.data
-        if features.device.type != "cuda":
+        if features.device.type != "cuda" or self.slopes.traits.unstackable is not None:
             return None
         if self.graph is None:
             state = (self.current, self.average, self.memory, self.moving, self.made, self.step)
@@ -174,15 +206,8 @@ class TorchStacked(Backend):
             for number, (begin, end) in enumerate(pairwise(bounds)):
                 for start in range(begin, end, most):
                     part = slice(start, min(start + most, end))
-                    sums[:, number] += self._row_losses(chosen, features[part], target[part]).sum(1)
+                    sums[:, number] += self.slopes.row_losses(chosen, features[part].to(self.device), target[part].to(self.device)).sum(1)
         return sums.double().cpu().numpy()
-
-    def _row_losses(self, chosen: Tensor, features: Tensor, target: Tensor) -> Tensor:
-        """Return the losses `[replicas, rows]` of rows that all share."""
-        count = len(chosen)
-        with self._rounding():
-            outputs = self.model.stacked(self.network, views(chosen, self.shapes), features.to(self.device).expand(count, -1, -1))
-        return self.loss.per_row(outputs.to(chosen.dtype), target.to(self.device).expand(count, -1))
 
     def last_weights(self) -> NDArray[np.floating]:
         self._put_down()
@@ -221,6 +246,7 @@ class TorchStacked(Backend):
         """Freeze those who have left; once they are half of those carried along, carry only the others."""
         staying = self.active[self.carried]
         self.moving &= torch.from_numpy(staying).to(self.device)
+        self._note_who_moves()
         if not 0 < staying.sum() <= len(staying) / 2:
             return
         self._put_down()
@@ -228,7 +254,9 @@ class TorchStacked(Backend):
         self.carried, self.graph = self.carried[staying], None
         self.current, self.memory, self.rates = self.current[kept], self.memory[:, kept], self.rates[kept]
         self.average = self.average[kept]
+        self._sit()
         self.moving, self.made, self.seed_of_carried = self.moving[kept], self.made[kept], self.seed_of_carried[kept]
+        self._note_who_moves()
 
 
 class _Graph:

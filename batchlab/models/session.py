@@ -1,0 +1,56 @@
+"""Networks that exist in this session only: a module, or what makes one, given in Python; others find them by a name of this process."""
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from batchlab.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Factory = Callable[[int, int], object]
+GIVEN: dict[str, Factory] = {}
+"""The factories of this session by name."""
+SESSION = "session"
+"""What stands before the name of such a factory, or of a module `Net()`, in place of a package."""
+
+
+def named(given: object) -> str:
+    """Return the name by which a network is found: `package.module:function` where it can be imported, else one that only this process
+    knows. `given` is such a name, a function or class that is called with (features, outputs), or an nn.Module; raises BadInput for others.
+    """
+    if isinstance(given, str):
+        return given
+    factory = _copies(given) if _is_module(given) else given
+    if not callable(factory):
+        raise BadInput(
+            f"model is {type(given).__name__}; give an nn.Module, a function of (features, outputs), or 'package.module:function'."
+        )
+    name = getattr(factory, "__qualname__", type(factory).__name__)
+    if (place := getattr(factory, "__module__", None)) != "__main__" and getattr(sys.modules.get(str(place)), name, None) is factory:
+        return f"{place}:{name}"
+    GIVEN[f"{SESSION}:{name}"] = factory
+    return f"{SESSION}:{name}"
+
+
+def _is_module(given: object) -> bool:
+    """Whether this is a network; without torch nobody has one."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(given, torch.nn.Module)
+
+
+def _copies(network: Any) -> Factory:
+    """Return what makes copies of a network. Layers that can draw their weights anew do; other parameters begin as they are."""
+
+    def copy(features: int, outputs: int) -> "nn.Module":
+        from copy import deepcopy
+
+        made: nn.Module = deepcopy(network)
+        for layer in made.modules():
+            if callable(draw := getattr(layer, "reset_parameters", None)):
+                draw()
+        return made
+
+    copy.__qualname__ = f"{type(network).__name__}()"
+    return copy
