@@ -12,20 +12,26 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-TAKEN = "a pandas DataFrame, a polars or Arrow table, or arrays X [rows, features] and y [rows]"
+TAKEN = "a pandas DataFrame, a polars or Arrow table, or arrays X [rows, …] and y [rows]"
 MOST_SHOWN = 10
+MOST_NUMBERS = 2**14
+"""An array's numbers are columns of a table, whose files and facts are made for thousands of them, not for millions."""
+INTEGER_BYTES = 4
 
 
 @dataclass
 class Held:
     """A table from memory: its columns by name, in order and with repeated names, its `target`, the `time` column that its index gave, what
-    people should know of it, and by name what is wrong with columns that cannot be taken (they hold nothing)."""
+    people should know of it, and by name what is wrong with columns that cannot be taken (they hold nothing). Of an array, the `shape` of a
+    row, and whether it holds `integers` (of 32 or 64 bits: tokens; bytes are pictures)."""
 
     target: str
     columns: "list[tuple[str, pa.Array | pa.ChunkedArray]]" = field(default_factory=list)
     time: str | None = None
     notes: list[str] = field(default_factory=list)
     wrong: dict[str, str] = field(default_factory=dict)
+    shape: tuple[int, ...] | None = None
+    integers: bool = False
 
     def add(self, name: str, values: "pa.Array | pa.ChunkedArray | Unusable") -> None:
         """Take in one column."""
@@ -113,11 +119,15 @@ def _features(frame: Any) -> Held:
         raise BadInput(f"X cannot be read as an array [rows, features]: {error}") from error
     if values.dtype.names:
         return _of_frame(pd.DataFrame(values), "")
-    if values.ndim != 2:
-        shape = ", ".join(f"{size:,}" for size in values.shape)
-        right = "X.reshape(-1, 1)" if values.ndim == 1 else "X.reshape(len(X), -1)"
-        raise BadInput(f"X has the shape ({shape}), but must be [rows, features]: {right}.")
-    return _of_frame(pd.DataFrame(values, columns=[f"x{place}" for place in range(values.shape[1])]), "")
+    if values.ndim < 2:
+        right = "X.reshape(-1, 1)" if values.ndim else "one row each: X[None]"
+        raise BadInput(f"X has the shape {values.shape}, but must be [rows, …]: {right}.")
+    flat = values.reshape(len(values), -1)
+    if flat.shape[1] > MOST_NUMBERS:
+        raise BadInput(f"a row of X has {flat.shape[1]:,} numbers {values.shape[1:]}; at most {MOST_NUMBERS:,} can be columns of a table.")
+    held = _of_frame(pd.DataFrame(flat, columns=[f"x{place}" for place in range(flat.shape[1])]), "")
+    held.shape, held.integers = values.shape[1:], values.dtype.kind in "iu" and values.dtype.itemsize >= INTEGER_BYTES
+    return held
 
 
 def _target(target: Any, taken_names: Sequence[str]) -> "tuple[str, pa.Array | pa.ChunkedArray | Unusable, int]":

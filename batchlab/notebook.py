@@ -133,11 +133,12 @@ def compare(
     """Find the strategy, batch size and learning rate to train with on the rows of `frame`, and return the evidence.
 
     `frame` is a pandas DataFrame, a polars or Arrow table (or what speaks Arrow's protocol), with the name of its `target`; or it is an
-    array `[rows, features]`, and `target` the values `[rows]`. A frame's index of dates becomes the time column, and its rows are then
-    split by time, unless the settings say otherwise; another index that has a name is a column.
+    array `[rows, …]` of numpy or torch, and `target` the values `[rows]`. A frame's index of dates becomes the time column, and its rows
+    are then split by time, unless the settings say otherwise; another index that has a name is a column.
 
     `model` is `"linear"`, `"mlp"`, or a network of your own: an nn.Module, what makes one of (features, outputs), or the name of that,
-    `"package.module:function"`. A module's layers draw their weights anew for every training.
+    `"package.module:function"`. A module's layers draw their weights anew for every training. It takes an array's rows in their shape,
+    which stands in place of features where it is made, and integers as such (tokens); other models take them flat.
 
     `overrides` are settings as `key=value`, for example `"model.kind=mlp"`; `max_minutes` bounds the search. `progress` shows a bar in the
     cell or the terminal; left out, it does where there is one. An interruption ends the search with the verdict of what is known. Raises
@@ -146,7 +147,7 @@ def compare(
     held = taken(frame, target)
     with tempfile.TemporaryDirectory(prefix="batchlab-") as folder:
         path, given = Path(folder) / "frame.parquet", [overrides] if isinstance(overrides, str) else list(overrides)
-        given += _model_settings(model)
+        given = [*_model_settings(model, held), *given]
         given += [] if max_minutes is None else [f"search.max_minutes={max_minutes}"]
         choices: dict[str, Any] = {"data": str(path), "target": held.target, "task": task, "strategies": strategies, "seed": seed}
         settings = load_profile(profile, overrides=given, **choices)
@@ -161,11 +162,14 @@ def compare(
         return Comparison(_searched(experiment, progress), (*said, *held.notes))
 
 
-def _model_settings(model: Any) -> list[str]:
-    """Return the settings that name a model."""
+def _model_settings(model: Any, held: Held) -> list[str]:
+    """Return the settings that name a model; one of the user's own takes an array's rows in their shape, and integers as such."""
     if model is None or (isinstance(model, str) and ":" not in model):
         return [] if model is None else [f"model.kind={model}"]
-    return ["model.kind=custom", f"model.factory={json.dumps(named(model))}"]
+    shape = held.shape if held.shape is not None and (len(held.shape) > 1 or held.integers) else None
+    of_rows = [] if shape is None else [f"model.shape={list(shape)}"]
+    tokens = ["model.integers=true", "scale=false"] if held.integers else []
+    return ["model.kind=custom", f"model.factory={json.dumps(named(model))}", *of_rows, *tokens]
 
 
 def _packed(settings: Profile, tables: Path) -> PackedTable:

@@ -272,11 +272,11 @@ def test_an_arrow_type_that_no_file_takes_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "target", "expected"),
     [
-        (3, "y", "takes a pandas DataFrame, a polars or Arrow table, or arrays X [rows, features] and y [rows], not int"),
+        (3, "y", "takes a pandas DataFrame, a polars or Arrow table, or arrays X [rows, …] and y [rows], not int"),
         (np.ones((3, 2)), "y", "an array has no column names, so target must be the values to predict"),
         (pd.DataFrame({"a": [1, 2]}), None, "target is missing: name the column to predict"),
-        (np.ones(3), np.ones(3), "X has the shape (3), but must be [rows, features]: X.reshape(-1, 1)"),
-        (np.ones((3, 2, 2)), np.ones(3), "X has the shape (3, 2, 2), but must be [rows, features]: X.reshape(len(X), -1)"),
+        (np.ones(3), np.ones(3), "X has the shape (3,), but must be [rows, …]: X.reshape(-1, 1)"),
+        (np.ones((3, 200, 200)), np.ones(3), "a row of X has 40,000 numbers (200, 200); at most 16,384 can be columns of a table"),
         (np.ones((3, 2)), np.ones(4), "X has 3 rows but y has 4"),
         (np.ones((3, 2)), np.ones((3, 2)), "y has the shape (3, 2), but must be [rows]"),
         (pd.DataFrame({"a": [1, 2]}), pd.Series([1, 2], [1, 2]), "X and y have different indexes"),

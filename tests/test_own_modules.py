@@ -351,3 +351,55 @@ def test_replicas_that_cannot_train_at_once_are_said_once() -> None:
 def test_what_is_no_network_is_refused(model: Any) -> None:
     with pytest.raises(BadInput, match="give an nn"):
         batchlab.compare(small_frame(), "y", model=model)
+
+
+def pictures(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    assert shape == (1, 4, 4)
+    return nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(48, outputs))
+
+
+class Words(nn.Module):
+    def __init__(self, length: tuple[int, ...], outputs: int) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(20, 3), nn.Linear(3 * length[0], outputs)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        assert tokens.dtype == torch.int64
+        return self.head(self.embedding(tokens).flatten(1))
+
+
+def array_of(model: Any) -> Any:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(150, 1, 4, 4)) if model is pictures else torch.from_numpy(rng.integers(0, 20, (150, 5)))
+
+
+@pytest.mark.parametrize("model", [pictures, Words], ids=["pictures", "tokens"])
+def test_an_arrays_rows_reach_a_module_in_their_shape_and_integers_as_such(model: Any) -> None:
+    array = array_of(model)
+    target = np.asarray(array.reshape(150, -1)[:, 0], np.float64) + 0.5
+    found = batchlab.compare(array, target, model=model, strategies=["mini_batch"], max_minutes=0.05, progress=False)
+    experiment = found.search.experiment
+    assert experiment.model == Custom(factory=f"{HERE}:{model.__name__}", shape=tuple(array.shape[1:]), integers=model is Words)
+    assert experiment.profile.scale is (model is pictures)
+    best = found.search.findings.best
+    assert best is not None
+    packed = torch.from_numpy(np.asarray(array.reshape(150, -1)[:7], np.float32))
+    shipped_alone = experiment.ship(best.shown)
+    network = shipped_alone.network.network
+    inputs = shipped_alone.inputs(packed).reshape(7, *array.shape[1:])
+    scaled = network(inputs.long() if model is Words else inputs)
+    expected = scaled * experiment.preparation.target_scale + experiment.preparation.target_mean
+    torch.testing.assert_close(shipped_alone(packed), expected)
+
+
+def test_a_linear_model_takes_an_array_flat() -> None:
+    array = array_of(pictures)
+    found = batchlab.compare(array, array[:, 0, 0, 0], model="linear", strategies=["full_batch"], max_minutes=0.05, progress=False)
+    assert found.search.experiment.shape == (16, 1)
+
+
+def test_gaps_in_an_array_of_pictures_are_said_with_what_to_do() -> None:
+    array = array_of(pictures)
+    array[3, 0, 1, 1] = np.nan
+    with pytest.raises(BadInput, match=r"a row of shape \(1, 4, 4\) has 16 numbers, but this table's rows give 17.*Fill missing values"):
+        batchlab.compare(array, array[:, 0, 0, 0], model=pictures, max_minutes=0.05)

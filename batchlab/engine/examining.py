@@ -16,7 +16,7 @@ CLOSE = 1e-4
 """In float32 an output that is the same differs by no more, of outputs around 1."""
 
 
-def examined(name: str, make: Callable[[], nn.Module], features: int, outputs: int) -> Traits:
+def examined(name: str, make: Callable[[], nn.Module], features: int, outputs: int, integers: bool = False) -> Traits:
     """Return the traits of the network that `make` returns, by which it is known as `name`; raises BadInput for one that cannot be trained.
 
     torch's generator is left as it was.
@@ -27,7 +27,8 @@ def examined(name: str, make: Callable[[], nn.Module], features: int, outputs: i
         if not Layout.of(network).trained:
             raise BadInput(f"{name} returned a network without parameters to train; there is nothing to learn.")
         _refuse_shared_chance(name, network, other)
-        rows = torch.randn(ROWS, features, generator=torch.Generator().manual_seed(0))
+        draw = torch.Generator().manual_seed(0)
+        rows = torch.randint(2, (ROWS, features), generator=draw).float() if integers else torch.randn(ROWS, features, generator=draw)
         _check_predictions(name, network.eval(), rows, outputs)
         _check_training(name, network.train(), rows)
         return Traits(_why_not_stacked(network, rows), _predicts_alone(network, rows), _draws(network, rows), _needs_rows(network, rows))

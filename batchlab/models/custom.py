@@ -2,13 +2,15 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable
 from functools import lru_cache
+from math import prod
 from typing import TYPE_CHECKING, Literal, cast
+
+from pydantic import PositiveInt
 
 from batchlab.errors import BadInput, UnknownName
 from batchlab.models.base import Model, Traits
-from batchlab.models.session import GIVEN
+from batchlab.models.session import GIVEN, Factory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,10 +22,15 @@ class Custom(Model):
     The module maps `[rows, features]` to `[rows, outputs]`. Batch norm, dropout, shared and frozen parameters are what they are in a loop
     of one's own; where a module cannot serve several replicas at once, they train one after the other. Refused by name are modules whose
     prediction for a row depends on the rows beside it, and buffers of whole numbers that training changes.
+
+    With a `shape` a row's numbers are given to the module as `[rows, *shape]`, and the factory is called with that in place of features;
+    `integers` says that they are whole numbers (tokens), given as such.
     """
 
     kind: Literal["custom"] = "custom"
     factory: str
+    shape: tuple[PositiveInt, ...] | None = None
+    integers: bool = False
 
     def network(self, features: int, outputs: int) -> "nn.Module":
         """Return the user's network; raises BadInput when the factory cannot be found or used."""
@@ -42,17 +49,24 @@ class Custom(Model):
     def _made(self, features: int, outputs: int) -> "nn.Module":
         from torch import nn
 
+        from batchlab.engine.shaping import Shaped
+
+        if self.shape is not None and prod(self.shape) != features:
+            raise BadInput(
+                f"a row of shape {self.shape} has {prod(self.shape):,} numbers, but this table's rows give {features:,}: every input must "
+                "be a number of its own, without gaps (a gap adds one that says so). Fill missing values, or leave model.shape out."
+            )
         try:
-            network = self._factory()(features, outputs)
+            network = self._factory()(features if self.shape is None else self.shape, outputs)
         except BadInput:
             raise
         except Exception as error:
             raise BadInput(f"model.factory '{self.factory}' raised {type(error).__name__}: {error}") from error
         if not isinstance(network, nn.Module):
             raise BadInput(f"{self.factory} returned {type(network).__name__}; it must return a torch.nn.Module.")
-        return network
+        return Shaped(network, self.shape, self.integers) if self.shape or self.integers else network
 
-    def _factory(self) -> "Callable[[int, int], object]":
+    def _factory(self) -> Factory:
         if self.factory in GIVEN:
             return GIVEN[self.factory]
         module_name, _, name = self.factory.partition(":")
@@ -71,12 +85,12 @@ class Custom(Model):
         if not callable(factory):
             functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
             raise UnknownName(f"function in {module_name}", name, functions)
-        return cast("Callable[[int, int], object]", factory)
+        return cast(Factory, factory)
 
 
 @lru_cache(maxsize=64)
-def _examined(model: Custom, factory: "Callable[[int, int], object]", features: int, outputs: int) -> Traits:
+def _examined(model: Custom, factory: Factory, features: int, outputs: int) -> Traits:
     """Return what the factory's network is like; raises BadInput for one that cannot be trained."""
     from batchlab.engine.examining import examined
 
-    return examined(model.factory, lambda: model._made(features, outputs), features, outputs)
+    return examined(model.factory, lambda: model._made(features, outputs), features, outputs, model.integers)

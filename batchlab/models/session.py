@@ -9,7 +9,8 @@ from batchlab.errors import BadInput
 if TYPE_CHECKING:
     from torch import nn
 
-Factory = Callable[[int, int], object]
+Factory = Callable[[Any, int], object]
+"""Called with the number of features, or a row's shape, and the number of outputs; returns an nn.Module."""
 GIVEN: dict[str, Factory] = {}
 """The factories of this session by name."""
 SESSION = "session"
@@ -43,7 +44,7 @@ def _is_module(given: object) -> bool:
 def _copies(network: Any) -> Factory:
     """Return what makes copies of a network. Layers that can draw their weights anew do; other parameters begin as they are."""
 
-    def copy(features: int, outputs: int) -> "nn.Module":
+    def copy(features: object, outputs: int) -> "nn.Module":
         from copy import deepcopy
 
         made: nn.Module = deepcopy(network)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -199,14 +198,15 @@ class TorchStacked(Backend):
         chosen = chosen if len(replicas) == len(self.carried) else chosen[places]
         count, rows = len(replicas), len(target)
         portions = min(PORTIONS, rows)
-        bounds = [place * rows // portions for place in range(portions + 1)]
-        sums = torch.zeros((count, portions), device=self.device, dtype=chosen.dtype)
+        bounds = torch.arange(portions + 1, device=self.device) * rows // portions
+        portion = torch.repeat_interleave(torch.arange(portions, device=self.device), bounds.diff())
+        sums = torch.zeros((count, portions), device=self.device, dtype=self.step.dtype)
         most = max(EVALUATED_AT_ONCE // count, 1)
         with _tf32_products(self.precision == "tf32"):
-            for number, (begin, end) in enumerate(pairwise(bounds)):
-                for start in range(begin, end, most):
-                    part = slice(start, min(start + most, end))
-                    sums[:, number] += self.slopes.row_losses(chosen, features[part].to(self.device), target[part].to(self.device)).sum(1)
+            for start in range(0, rows, most):
+                part = slice(start, start + most)
+                losses = self.slopes.row_losses(chosen, features[part].to(self.device), target[part].to(self.device))
+                sums.index_add_(1, portion[part], losses.to(sums.dtype))
         return sums.double().cpu().numpy()
 
     def last_weights(self) -> NDArray[np.floating]:
