@@ -85,7 +85,10 @@ class Experiment:
         """How packed columns become inputs, with statistics of the training rows."""
         if self.given_preparation is not None:
             return self.given_preparation
-        return measured_preparation(self.table, self.split, self.profile.scale, self.profile.encoding, self.profile.target_scale)
+        profile = self.profile
+        return measured_preparation(
+            self.table, self.split, profile.scale, profile.encoding, profile.target_scale, features_as_they_are=profile.model.takes_integers
+        )
 
     @cached_property
     def model(self) -> Model:

@@ -168,7 +168,7 @@ def _model_settings(model: Any, held: Held) -> list[str]:
         return [] if model is None else [f"model.kind={model}"]
     shape = held.shape if held.shape is not None and (len(held.shape) > 1 or held.integers) else None
     of_rows = [] if shape is None else [f"model.shape={list(shape)}"]
-    tokens = ["model.integers=true", "scale=false"] if held.integers else []
+    tokens = ["model.integers=true"] if held.integers else []
     return ["model.kind=custom", f"model.factory={json.dumps(named(model))}", *of_rows, *tokens]
 
 

@@ -91,12 +91,17 @@ def identity(mean: Numbers, scale: Numbers, target_mean: float = 0.0, target_sca
 
 
 def measured_preparation(
-    table: PackedTable, split: Split, scale: bool, encoding: EncodingRule, target_scale: TargetScale = "linear"
+    table: PackedTable,
+    split: Split,
+    scale: bool,
+    encoding: EncodingRule,
+    target_scale: TargetScale = "linear",
+    features_as_they_are: bool = False,
 ) -> Preparation:
     """Return mean and standard deviation of the training rows (population form; a constant column scales by 1), and their categories.
 
-    The target is scaled only in regression; with `scale` false nothing is. One pass over the table, in bounded memory. Raises BadInput
-    for a target that has no logarithm where one is asked for.
+    The target is scaled only in regression; with `scale` false nothing is, with `features_as_they_are` the target alone. One pass over the
+    table, in bounded memory. Raises BadInput for a target that has no logarithm where one is asked for.
     """
     log_target = target_scale == "log"
     if log_target:
@@ -120,7 +125,7 @@ def measured_preparation(
     mean, spread = mean[places], spread[places]
     zeros, ones = np.zeros(len(places)), np.ones(len(places))
     target_mean, target_spread = _centre(target)
-    scaled_target = scale and table.schema.target.task == "regression"
+    scaled, scaled_target = scale and not features_as_they_are, scale and table.schema.target.task == "regression"
     names += [f"{names[number]} is missing" for number in flagged]
     names += (
         [category.name for category in categories]
@@ -129,9 +134,9 @@ def measured_preparation(
     )
     return Preparation(
         places=places,
-        mean=mean if scale else zeros,
-        scale=spread if scale else ones,
-        fill=zeros if scale else mean,
+        mean=mean if scaled else zeros,
+        scale=spread if scaled else ones,
+        fill=zeros if scaled else mean,
         flagged=np.array(flagged, np.int64),
         categories=tuple(categories),
         embedded=embedded,

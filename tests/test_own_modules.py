@@ -380,7 +380,8 @@ def test_an_arrays_rows_reach_a_module_in_their_shape_and_integers_as_such(model
     found = batchlab.compare(array, target, model=model, strategies=["mini_batch"], max_minutes=0.05, progress=False)
     experiment = found.search.experiment
     assert experiment.model == Custom(factory=f"{HERE}:{model.__name__}", shape=tuple(array.shape[1:]), integers=model is Words)
-    assert experiment.profile.scale is (model is pictures)
+    assert (experiment.preparation.scale == 1).all() == (model is Words)
+    assert experiment.preparation.target_scale != 1
     best = found.search.findings.best
     assert best is not None
     packed = torch.from_numpy(np.asarray(array.reshape(150, -1)[:7], np.float32))

@@ -38,6 +38,11 @@ class Model(Record, ABC):
         """Return one freshly initialised network; its initial weights come from torch's global generator."""
 
     @property
+    def takes_integers(self) -> bool:
+        """Whether features reach the network as they are in the table: whole numbers, which stand for something."""
+        return False
+
+    @property
     def code(self) -> object:
         """What else than the model's fields says what its network is: a function of the user's."""
         return None

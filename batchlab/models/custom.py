@@ -39,6 +39,10 @@ class Custom(Model):
         return network
 
     @property
+    def takes_integers(self) -> bool:
+        return self.integers
+
+    @property
     def code(self) -> object:
         return self._factory()
 
