@@ -142,7 +142,7 @@ class TorchStacked(Backend):
         """Return what each replica that is carried along draws its random numbers by."""
         if not self.slopes.traits.draws:
             return []
-        return [SEEDS_APART * (self.seeds[place] + SEEDS_APART * micro_batch) + self.number for place in self.seed_of_replica[self.carried]]
+        return [SEEDS_APART * (seed + SEEDS_APART * micro_batch) + self.number for seed in self.seeds_carried]
 
     def _move_all(self, updated: Tensor) -> None:
         """Move every replica: all that on a CPU nearly every step comes to."""
@@ -167,6 +167,7 @@ class TorchStacked(Backend):
     def _sit(self) -> None:
         """Note where the weights are that are trained, once they have moved to other memory."""
         self.weights_now = self.current[:, : self.trained]
+        self.seeds_carried = [self.seeds[place] for place in self.seed_of_replica[self.carried]]
         self.gradient = torch.zeros_like(self.weights_now)
         self.slopes.unbind()
 
@@ -186,7 +187,9 @@ class TorchStacked(Backend):
 
     def _spread(self, rows: Tensor) -> Tensor:
         """Give each replica the rows of its seed: `[seeds, …]` → `[replicas, …]`, without a copy when all share one seed."""
-        return rows.expand(len(self.carried), *rows.shape[1:]) if len(rows) == 1 else rows[self.seed_of_carried]
+        if len(rows) == 1:
+            return rows if len(self.carried) == 1 else rows.expand(len(self.carried), *rows.shape[1:])
+        return rows[self.seed_of_carried]
 
     def _rounding(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
