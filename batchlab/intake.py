@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchlab.errors import BadInput
 from batchlab.frames import Unusable, array_of, index_of, plain
+from batchlab.sources.arrays import MOST_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 TAKEN = "a pandas DataFrame, a polars or Arrow table, or arrays X [rows, …] and y [rows]"
 MOST_SHOWN = 10
-MOST_NUMBERS = 2**14
-"""An array's numbers are columns of a table, whose files and facts are made for thousands of them, not for millions."""
 INTEGER_BYTES = 4
 
 
@@ -123,8 +122,8 @@ def _features(frame: Any) -> Held:
         right = "X.reshape(-1, 1)" if values.ndim else "one row each: X[None]"
         raise BadInput(f"X has the shape {values.shape}, but must be [rows, …]: {right}.")
     flat = values.reshape(len(values), -1)
-    if flat.shape[1] > MOST_NUMBERS:
-        raise BadInput(f"a row of X has {flat.shape[1]:,} numbers {values.shape[1:]}; at most {MOST_NUMBERS:,} can be columns of a table.")
+    if flat.shape[1] > MOST_COLUMNS:
+        raise BadInput(f"a row of X has {flat.shape[1]:,} numbers {values.shape[1:]}; at most {MOST_COLUMNS:,} can be columns of a table.")
     held = _of_frame(pd.DataFrame(flat, columns=[f"x{place}" for place in range(flat.shape[1])]), "")
     held.shape, held.integers = values.shape[1:], values.dtype.kind in "iu" and values.dtype.itemsize >= INTEGER_BYTES
     return held

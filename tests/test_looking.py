@@ -72,6 +72,19 @@ def test_where_time_is_short_it_looks_at_less_then_draws_less_then_trains_less_t
     assert (chosen[-1].settings, chosen[-1].draws, chosen[-1].rows_evaluated) == (FEWEST_SETTINGS, FEWEST_DRAWS, FEWEST_EVALUATED)
 
 
+def test_steps_that_cost_beside_their_rows_make_small_batches_dear_and_leave_the_others_their_rows() -> None:
+    own = Costs(row=1e-6, look=1e-6, stack=0.01, step=1e-3, row_count=10_000)
+    start = begins(own, 60.0)
+    sizes = [setting.updates.rows_per_step(10_000) for setting in ALL[: start.settings]]
+    assert start.rows >= FEWEST_ROWS
+    assert own.of(start, ALL) <= SHARE * 60.0
+    assert own.of(start, ALL) == pytest.approx(
+        replace(own, step=0.0).of(start, ALL) + start.draws * sum(start.rows / size for size in sizes) * own.step
+    )
+    as_dear_as_the_smallest = begins(Costs(row=1e-3, look=1e-6, stack=0.01), 60.0)
+    assert as_dear_as_the_smallest.settings < start.settings
+
+
 def test_a_minute_for_a_wide_network_begins_with_some_settings_that_see_rows_enough_to_tell_them_apart() -> None:
     start = begins(WIDE_NETWORK, 60.0)
     assert start.rows >= FEWEST_ROWS

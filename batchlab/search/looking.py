@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from batchlab.search.draws import sampled
 from batchlab.search.race import Goal, Rung
-from batchlab.search.space import Setting
+from batchlab.search.space import USUAL_SIZE, Setting
 from batchlab.search.standings import Standings
 from batchlab.search.terms import Terms
 from batchlab.search.work import FIRST_MARKS, Worker
@@ -18,6 +18,10 @@ LOOKED_AT = 1024
 FEWEST_EVALUATED, FEWEST_DRAWS, FEWEST_ROWS, FEWEST_SETTINGS = 512, 2, 512, 4
 """With less than this of each, settings could not be told apart: validation rows looked at, draws, rows on the first rung; and a race of
 fewer settings is none."""
+
+
+FEW_STEPS = 32
+"""So many steps of the smallest batch tell what a step costs."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,23 @@ class Start:
 
 @dataclass(frozen=True)
 class Costs:
-    """What one replica's row takes to train on, and to look at once, and what a stack takes whatever it trains; seconds."""
+    """What one replica's row takes to train on, and to look at once, and what a stack takes whatever it trains; seconds. `step`: what a
+    replica's step takes beside its rows, where that was found out; and how many rows there are."""
 
     row: float
     look: float
     stack: float
+    step: float = 0.0
+    row_count: int = 1
 
     def of(self, start: Start, settings: Sequence[Setting]) -> float:
         """Return the seconds of a first rung, whose settings begin in this order."""
         stacks = len({setting.branch for setting in settings[: start.settings]})
         looks = (1 + FIRST_MARKS) * start.rows_evaluated * self.look
-        return stacks * self.stack + start.settings * start.draws * (start.rows * self.row + looks)
+        steps = (
+            sum(start.rows / setting.updates.rows_per_step(self.row_count) for setting in settings[: start.settings]) if self.step else 0.0
+        )
+        return stacks * self.stack + start.draws * (steps * self.step + start.settings * (start.rows * self.row + looks))
 
 
 def started(terms: Terms, settings: Sequence[Setting], costs: Costs, seconds: float, held_out: int) -> Start:
@@ -78,16 +88,32 @@ def _afforded_rows(start: Start, settings: Sequence[Setting], costs: Costs, allo
 
 
 def first_look(worker: Worker, standings: Standings, terms: Terms) -> Costs:
-    """Train one setting for a moment: first for a step, which loads the kernels, then to tell what it costs."""
-    setting = next(iter(standings.entries))
+    """Train one setting for a moment: first for a step, which loads the kernels, then to tell what it costs. A network of one's own, whose
+    rows take many times as long in small batches, is trained with the smallest batch, too."""
+    settings, count = list(standings.entries), terms.row_count
     few = replace(worker, data=sampled(worker.data, LOOKED_AT, worker.experiment.profile.seed))
-    step = setting.updates.rows_per_step(terms.row_count)
-    for rows in (step, max(step, min(terms.first_rows, FEWEST_ROWS))):
-        seen = few.run(Standings().joined_by([setting]), Rung(1.0, {setting: Goal(rows, FEWEST_DRAWS)}))
+    if worker.experiment.model.code is None:
+        return _costs(few, settings[0], count, terms.first_rows)
+    smallest = min(settings, key=lambda setting: setting.updates.rows_per_step(count))
+    usual = min(settings, key=lambda setting: abs(math.log2(setting.updates.rows_per_step(count) / USUAL_SIZE)))
+    costs = _costs(few, usual, count, terms.first_rows)
+    small, size = smallest.updates.rows_per_step(count), usual.updates.rows_per_step(count)
+    if small >= size:
+        return costs
+    dearer = _costs(few, smallest, count, FEW_STEPS * small)
+    step = max(0.0, dearer.row - costs.row) / (1 / small - 1 / size)
+    return replace(costs, row=max(0.0, costs.row - step / size), step=step, row_count=count)
+
+
+def _costs(worker: Worker, setting: Setting, row_count: int, most_rows: int) -> Costs:
+    """Return what a setting costs, trained on a few rows."""
+    step = setting.updates.rows_per_step(row_count)
+    for rows in (step, max(step, min(most_rows, FEWEST_ROWS))):
+        seen = worker.run(Standings().joined_by([setting]), Rung(1.0, {setting: Goal(rows, FEWEST_DRAWS)}))
     trials = seen.entries[setting].trials
     looked = trials[0].evaluation_seconds / len(trials[0].curve.step)
     return Costs(
         row=seen.row_seconds.get(setting.branch, 0.0),
-        look=looked / len(trials) / len(few.data.evaluated_in(0)[1][1]),
+        look=looked / len(trials) / len(worker.data.evaluated_in(0)[1][1]),
         stack=max(0.0, seen.seconds - trials[0].train_seconds - trials[0].evaluation_seconds),
     )

@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 from batchlab.errors import BadInput, nearest
 from batchlab.records import discover
+from batchlab.sources.arrays import Arrays
 from batchlab.sources.arrow import Arrow
 from batchlab.sources.base import Source
 from batchlab.sources.bundled import Name
@@ -13,7 +14,7 @@ from batchlab.sources.parquet import Parquet
 from batchlab.sources.places import FILE_SCHEMES, Place, scheme, without_password
 
 SOURCES = discover(__name__, Source)
-FILES: tuple[type[FileSource], ...] = (Parquet, Arrow, Csv)
+FILES: tuple[type[FileSource], ...] = (Parquet, Arrow, Csv, Arrays)
 
 
 def located(data: str) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def _kind_of(data: str, names: list[str]) -> str:
         if scheme(data) is None and "does not exist" in str(error):
             raise BadInput(f"'{data}' is no file, no folder and no bundled data set{nearest(data, names)}") from error
         raise
-    kinds = {kind: sum(_by_ending(file.path) == kind for file in found) for kind in ("parquet", "arrow", "csv")}
+    kinds = {kind: sum(_by_ending(file.path) == kind for file in found) for kind in ("parquet", "arrow", "csv", "arrays")}
     held = [kind for kind, count in kinds.items() if count]
     if "csv" in held and len(held) > 1 and all(file.path.lower().endswith(".txt") for file in found if _by_ending(file.path) == "csv"):
         held.remove("csv")  # notes beside the data

@@ -8,6 +8,7 @@ from batchlab.sources.places import FoundFile, Place
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 COMPRESSIONS: dict[str, bytes] = {".gz": GZIP, ".zst": ZSTD}
 _STREAM = b"\xff\xff\xff\xff"
+_ZIP = b"PK\x03\x04"
 _MAGIC = (
     (b"PAR1", "Parquet", "parquet"),
     (b"PARE", "encrypted Parquet", ""),
@@ -16,7 +17,8 @@ _MAGIC = (
     (b"FEA1", "Feather version 1", ""),
     (GZIP, "gzip", "gzip"),
     (ZSTD, "zstd", "zstd"),
-    (b"PK\x03\x04", "zip or Excel", ""),
+    (b"\x93NUMPY", "NumPy array", "arrays"),
+    (_ZIP, "zip or Excel", ""),
     (b"\xd0\xcf\x11\xe0", "Excel", ""),
     (b"SQLite format 3\0", "SQLite", "sql"),
 )
@@ -38,10 +40,12 @@ def check_beginning(place: Place, file: FoundFile, kind: str) -> None:
     """Raise BadInput when the file begins as a file of another format does, saying which."""
     first, shown = beginning(place, file), place.shown_path(file.path)
     wanted = compression(file.path) if kind == "csv" else None
+    if kind == "arrays" and file.path.lower().endswith(".npz") and first.startswith(_ZIP):
+        return
     held = next(((name, of_kind) for magic, name, of_kind in _MAGIC if first.startswith(magic)), None)
     if held is not None and held[1] != (wanted or kind):
         raise BadInput(f"'{shown}' is a {held[0]} file by its first bytes, not {wanted or kind}; {_remedy(*held)}.")
-    if held is None and (wanted or kind in {"parquet", "arrow"}):
+    if held is None and (wanted or kind in {"parquet", "arrow"} or (kind == "arrays" and file.path.lower().endswith((".npy", ".npz")))):
         expected = wanted or kind
         looks = "text" if first.isascii() and b"\0" not in first else "of no known format"
         raise BadInput(f"'{shown}' is no {expected} file: it begins with {first[:8]!r}, which looks {_like(looks)}.")
