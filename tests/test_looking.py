@@ -110,7 +110,9 @@ def test_a_first_rung_takes_its_share_of_the_time_unless_there_is_no_less_to_beg
     assert min(count, FEWEST_SETTINGS) <= start.settings <= count
     assert min(held_out, FEWEST_EVALUATED) <= start.rows_evaluated <= held_out
     fewest = Start(1, min(draws, FEWEST_DRAWS), min(count, FEWEST_SETTINGS), start.rows_evaluated, costs.look)
-    assert costs.of(start, settings) <= max(SHARE * seconds * 1.000001, costs.of(fewest, settings))
+    assert costs.of(start, settings) <= 1.000001 * max(
+        SHARE * seconds, 2 * costs.of(fewest, settings)
+    )  # never more for looks than for rows
 
 
 def test_the_first_few_settings_are_what_people_type_and_middle_rates_at_usual_sizes_of_every_optimizer() -> None:
@@ -156,9 +158,12 @@ def test_a_search_that_is_taken_up_begins_as_it_had_begun(experiment: Callable[.
     assert search.worker.held_out > 30
 
 
-def test_no_time_at_all_still_begins_with_something() -> None:
+def test_no_time_at_all_still_begins_with_something_and_trains_for_as_long_as_it_looks() -> None:
     start = started(terms(), ALL, WIDE_NETWORK, 1e-9, HELD_OUT)
-    assert (start.rows, start.settings) == (1, FEWEST_SETTINGS)
+    looks = (1 + FIRST_MARKS) * start.rows_evaluated * WIDE_NETWORK.look
+    assert start.settings == FEWEST_SETTINGS
+    assert 0.9 * looks <= start.rows * WIDE_NETWORK.row <= looks
+    assert started(terms(), ALL, replace(WIDE_NETWORK, look=0.0), 1e-9, HELD_OUT).rows == 1
 
 
 @pytest.mark.parametrize("seconds", [6.0, 30.0, 60.0, 120.0])

@@ -75,7 +75,14 @@ def started(terms: Terms, settings: Sequence[Setting], costs: Costs, seconds: fl
         chosen = replace(chosen, rows=_afforded_rows(chosen, settings, costs, allowed, FEWEST_ROWS))
     while costs.of(chosen, settings) > allowed and chosen.settings > FEWEST_SETTINGS:
         chosen = replace(chosen, settings=chosen.settings - 1)
-    return replace(chosen, rows=_afforded_rows(chosen, settings, costs, allowed, 1))
+    return replace(chosen, rows=_afforded_rows(chosen, settings, costs, allowed, _as_dear_as_looks(chosen, settings, costs)))
+
+
+def _as_dear_as_looks(start: Start, settings: Sequence[Setting], costs: Costs) -> int:
+    """Return the rows that take as long to train on as looking at their losses does: fewer would spend the time on looking."""
+    looks = start.settings * start.draws * (1 + FIRST_MARKS) * start.rows_evaluated * costs.look
+    training = costs.of(start, settings) - costs.of(replace(start, rows=0), settings)
+    return max(1, min(start.rows, int(start.rows * looks / training))) if training else start.rows
 
 
 def _afforded_rows(start: Start, settings: Sequence[Setting], costs: Costs, allowed: float, fewest: int) -> int:

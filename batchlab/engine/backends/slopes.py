@@ -4,7 +4,7 @@ owner's loop would; all at once; or several at once through a graph of plain ope
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
@@ -23,6 +23,8 @@ GROUPS = (16, 8, 4)
 """So many replicas share a traced graph: of more the numbers leave the cache, of fewer the gain is small."""
 TRACING_STEPS = 150
 """Tracing a step takes about as long as so many of them; it begins when as much time has been spent without."""
+WORTH_THREADS = 0.9
+"""More threads are worth it where a step takes at most this share of its time with one."""
 SURE = 3
 """A way's cost is the lowest of so many measurements."""
 REMEMBERED = 4
@@ -41,6 +43,28 @@ class Costs:
     seconds: dict[tuple[Way, int, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     spent: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     graphs: dict[tuple[int, int], Program] = field(default_factory=dict)
+    by_threads: dict[tuple[int, int, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    @contextmanager
+    def threaded(self, rows: int, replicas: int, most: int) -> Iterator[None]:
+        """Compute with one thread or with the most, whichever is quicker. Small operations gain nothing by a second thread, and where the
+        machine is busy each waits for it."""
+        threads = self._threads(rows, replicas, most)
+        torch.set_num_threads(threads)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            torch.set_num_threads(most)
+            found = self.by_threads[rows, replicas, threads]
+            if len(found) < SURE:
+                found.append(time.perf_counter() - began)
+
+    def _threads(self, rows: int, replicas: int, most: int) -> int:
+        one, all_of_them = (self.by_threads[rows, replicas, threads] for threads in (1, most))
+        if len(one) < SURE or len(all_of_them) < SURE:
+            return most if len(one) > len(all_of_them) else 1
+        return most if min(all_of_them) < WORTH_THREADS * min(one) else 1
 
     def note(self, way: Way, rows: int, replicas: int, part: slice, seconds: float) -> None:
         """Note the seconds that a part of so many replicas took."""
@@ -101,6 +125,15 @@ class Slopes:
         """Add to `gradient` `[replicas, trained numbers]` that of the rows' summed losses over `rows`, change what `weights`
         `[replicas, numbers]` carry, and return these losses `[replicas]`. `batch` are features and target `[replicas, rows, …]`; a network
         that draws does so by `draws`, a number for each replica."""
+        with self._threaded(self.steps, batch[1].shape[1], len(weights)):
+            return self._add(weights, gradient, batch, rows, draws)
+
+    def _threaded(self, costs: Costs, rows: int, replicas: int) -> AbstractContextManager[None]:
+        """Compute with as many threads as are quickest, where torch has several."""
+        most = torch.get_num_threads()
+        return costs.threaded(rows, replicas, most) if self.device.type == "cpu" and most > 1 else nullcontext()
+
+    def _add(self, weights: Tensor, gradient: Tensor, batch: Batch, rows: int, draws: Sequence[int]) -> Tensor:
         replicas, length = batch[1].shape
         if self._apart(replicas, self.traits.unstackable is not None or (self.traits.needs_rows and length == 1)):
             alone = [self._alone(weights, gradient, batch, rows, place, draws) for place in range(replicas)]
@@ -120,6 +153,10 @@ class Slopes:
 
     def row_losses(self, weights: Tensor, features: Tensor, target: Tensor) -> Tensor:
         """Return the losses `[replicas, rows]` of rows `[rows, …]` that all replicas share, as when they predict."""
+        with self._threaded(self.looks, len(target), len(weights)):
+            return self._row_losses(weights, features, target)
+
+    def _row_losses(self, weights: Tensor, features: Tensor, target: Tensor) -> Tensor:
         named = views(weights, self.layout.shapes)
         losses = torch.empty((len(weights), len(target)), dtype=weights.dtype, device=self.device)
         apart = self._apart(len(weights), self.traits.predicts_alone)
