@@ -32,6 +32,7 @@ from batchlab.strategies import Population, Strategy
 from batchlab.strategies.accumulated import Accumulated
 from batchlab.strategies.mini_batch import MiniBatch
 from batchlab.strategies.stochastic import Stochastic
+from tests.conftest import SMALL
 
 HERE, CPU, FEATURES = __name__, torch.device("cpu"), 16
 RATE, EPOCHS = 0.01, 3
@@ -305,6 +306,14 @@ def test_a_traced_graph_is_plain_operations_only() -> None:
         torch.testing.assert_close(found, expected)
 
 
+LITTLE: dict[str, Any] = {
+    "overrides": [*SMALL, "train.epochs=2", "train.learning_rate=[0.01]", "train.optimizer.kind=sgd", "search.batch_rows=[16]"],
+    "max_minutes": 0.45,
+    "progress": False,
+}
+"""So little that it ends long before a limit that leaves no time for processes of their own, which measure memory."""
+
+
 def small_frame() -> pd.DataFrame:
     values = np.random.default_rng(0).normal(size=(200, 4))
     return pd.DataFrame(values, columns=list("abcd")).assign(y=values[:, 0] * values[:, 1] + 0.1 * values[:, 2])
@@ -320,7 +329,7 @@ def small_frame() -> pd.DataFrame:
 )
 def test_a_frame_is_compared_with_a_network_of_ones_own(model: Any, factory: str) -> None:
     before = [value.clone() for value in model.state_dict().values()] if isinstance(model, nn.Module) else []
-    found = batchlab.compare(small_frame(), "y", model=model, strategies=["mini_batch"], max_minutes=0.05, progress=False)
+    found = batchlab.compare(small_frame(), "y", model=model, strategies=["mini_batch"], **LITTLE)
     assert found.search.experiment.model == Custom(factory=factory)
     assert found.verdict.loss is not None
     code = found.verdict.code("torch")
@@ -342,7 +351,7 @@ def test_copies_of_a_given_module_begin_with_weights_of_their_seed() -> None:
 
 
 def test_replicas_that_cannot_train_at_once_are_said_once() -> None:
-    found = batchlab.compare(small_frame(), "y", model=Branching, strategies=["mini_batch"], max_minutes=0.05, progress=False)
+    found = batchlab.compare(small_frame(), "y", model=Branching, strategies=["mini_batch"], **LITTLE)
     (said,) = [note for note in found.verdict.notes if "one after the other" in note]
     assert ".item()" in said
 
@@ -377,7 +386,7 @@ def array_of(model: Any) -> Any:
 def test_an_arrays_rows_reach_a_module_in_their_shape_and_integers_as_such(model: Any) -> None:
     array = array_of(model)
     target = np.asarray(array.reshape(150, -1)[:, 0], np.float64) + 0.5
-    found = batchlab.compare(array, target, model=model, strategies=["mini_batch"], max_minutes=0.05, progress=False)
+    found = batchlab.compare(array, target, model=model, strategies=["mini_batch"], **LITTLE)
     experiment = found.search.experiment
     assert experiment.model == Custom(factory=f"{HERE}:{model.__name__}", shape=tuple(array.shape[1:]), integers=model is Words)
     assert (experiment.preparation.scale == 1).all() == (model is Words)
@@ -395,7 +404,7 @@ def test_an_arrays_rows_reach_a_module_in_their_shape_and_integers_as_such(model
 
 def test_a_linear_model_takes_an_array_flat() -> None:
     array = array_of(pictures)
-    found = batchlab.compare(array, array[:, 0, 0, 0], model="linear", strategies=["full_batch"], max_minutes=0.05, progress=False)
+    found = batchlab.compare(array, array[:, 0, 0, 0], model="linear", strategies=["full_batch"], **LITTLE)
     assert found.search.experiment.shape == (16, 1)
 
 
@@ -403,4 +412,4 @@ def test_gaps_in_an_array_of_pictures_are_said_with_what_to_do() -> None:
     array = array_of(pictures)
     array[3, 0, 1, 1] = np.nan
     with pytest.raises(BadInput, match=r"a row of shape \(1, 4, 4\) has 16 numbers, but this table's rows give 17.*Fill missing values"):
-        batchlab.compare(array, array[:, 0, 0, 0], model=pictures, max_minutes=0.05)
+        batchlab.compare(array, array[:, 0, 0, 0], model=pictures, **LITTLE)
