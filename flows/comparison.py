@@ -14,7 +14,7 @@ from tasks.data import divide, ingest
 from tasks.delivering import deliver
 from tasks.recording import best_first, plan_recording, record
 from tasks.reporting import comparison_run, conclude
-from tasks.searching import plan_search, tell, work
+from tasks.searching import plan_search, tell, trials_kept, work
 
 
 # One worker thread, and every task on it: strategies are timed, so none may train beside another, and torch work on a second
@@ -55,8 +55,9 @@ def compared(settings: Profile, table: Path, parts: Path, fresh: bool = False) -
     """
     with comparison_run(settings, table, parts, fresh) as run:
         search = plan_search.submit(run).result()
-        for part in search.parts():
-            work.submit(part, search, run).result()
+        with trials_kept(search, run):
+            for part in search.parts():
+                work.submit(part, search).result()
         told = tell.submit(search, run).result()
         deliver()
         recording = plan_recording.submit(search, told).result()

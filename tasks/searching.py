@@ -1,6 +1,7 @@
 """Tasks that search: each part of the library's search is one task run, named after what it does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -31,8 +32,8 @@ def plan_search(comparison: ComparisonRun) -> Search:
 
 
 @task(task_run_name="{part.label}", cache_policy=NO_CACHE)
-def work(part: Part, search: Search, comparison: ComparisonRun) -> None:
-    """Run one part of the search; when it is interrupted or fails, the trials so far are kept."""
+def work(part: Part, search: Search) -> None:
+    """Run one part of the search."""
     progress.begin(f"{_so_far(search)}{part.label}", lambda: search.share, lambda: ENDING if search.stopped() else None)
     if part.timed:
         warming.settle()
@@ -40,7 +41,6 @@ def work(part: Part, search: Search, comparison: ComparisonRun) -> None:
         part.run()
     except BaseException:
         progress.finished()
-        _log_so_far(search, comparison)
         raise
     search.keep()
     if search.rule.max_minutes >= warming.LEAST_MINUTES and search.known.standings.share > 0:  # its first rung is over, which asks for most
@@ -70,16 +70,22 @@ def _kept(write: Callable[[], None], what: str) -> None:
         progress.announce_once(f"{store.folder()} does not take {what} ({error.strerror})")
 
 
-def _log_so_far(search: Search, comparison: ComparisonRun) -> None:
-    """Write what a search that was interrupted or failed has come to, where the store answers: the error that ended it is to be told."""
-    if outages.store_answers():
-        try:
-            with outages.impatient():
-                log_trials(comparison.run_id, search.known, search.experiment.loss_unit)
-                log_samples(comparison.run_id)
-        except Exception as error:
-            if outages.reason_of(error) is None:
-                raise
+@contextmanager
+def trials_kept(search: Search, comparison: ComparisonRun) -> Iterator[None]:
+    """Record what a search that is interrupted or fails inside the block has come to, where the store answers: the error that ended it is
+    to be told. An interruption may come between two parts as well as within one."""
+    try:
+        yield
+    except BaseException:
+        if outages.store_answers():
+            try:
+                with outages.impatient():
+                    log_trials(comparison.run_id, search.known, search.experiment.loss_unit)
+                    log_samples(comparison.run_id)
+            except Exception as error:
+                if outages.reason_of(error) is None:
+                    raise
+        raise
 
 
 def _so_far(search: Search) -> str:
