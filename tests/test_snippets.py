@@ -255,6 +255,27 @@ def test_a_network_of_ones_own_is_imported_from_its_place(
 
 
 @pytest.mark.parametrize("library", LIBRARIES, indirect=True)
+def test_a_network_of_ones_own_gets_its_rows_in_their_shape_and_keeps_what_it_has_beside_its_weights(
+    library: str, verdict: Verdict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shaped_of_snippets.py").write_text(
+        "from torch import nn\n\n"
+        "def net(shape, outputs):\n"
+        "    assert shape == (13, 1)\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(13, 8), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, outputs))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model = {"kind": "custom", "factory": "shaped_of_snippets:net", "shape": [13, 1], "integers": False}
+    code = asked(verdict, EVERY["in order"], model=model).code(library)  # type: ignore[arg-type]
+    features, classes = rows_and_classes(56)  # batch norm does not train on a last row alone
+    found = trained(code, features, classes)
+    assert loss_on(found, features, classes) < np.log(3)
+    if library == "torch":
+        assert not found.training
+        assert found[1][2].running_mean.abs().sum() > 0
+
+
+@pytest.mark.parametrize("library", LIBRARIES, indirect=True)
 def test_huber_losses_and_weights_that_are_not_averaged_are_said(library: str, verdict: Verdict) -> None:
     features, classes = rows_and_classes()
     huber = {

@@ -117,7 +117,7 @@ def _mean(losses: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> str:
 def typed_table(found: Findings) -> str:
     """Return what people type by default beside the recommendation, and plainly how they compare."""
     if not found.typed:
-        return "<p>What people type by default was not trained beside it (<code>search.defaults</code> is off).</p>"
+        return "<p>Nothing that people type by default was trained beside it: no time, or <code>search.defaults</code> is off.</p>"
     rows = "".join(_typed_row(found, item) for item in found.typed)
     return table(["typed by default", "rate", "validation loss", "beside the recommendation"], rows, "words")
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from string import Template
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
@@ -11,6 +12,7 @@ from batchlab.engine.activations import ACTIVATIONS
 from batchlab.engine.optimizers import Adam, AdamW, AnyOptimizer, Optimizer, Sgd
 from batchlab.errors import BadInput
 from batchlab.models.session import SESSION
+from batchlab.report import snippet_texts as texts
 from batchlab.strategies import STRATEGIES, Strategy
 from batchlab.strategies.accumulated import Accumulated
 from batchlab.strategies.data_loader import DataLoader
@@ -101,7 +103,9 @@ def network(facts: "TrainingFacts") -> str:
         name = model["factory"].partition(":")[2]
         if name.endswith("()"):
             return f"your_network  # the {name[:-2]} that was given, with fresh weights"
-        return f"{name.rpartition('.')[2]}({facts.inputs}, {facts.outputs})"
+        shape = tuple(model.get("shape") or ())
+        own = f"{name.rpartition('.')[2]}({shape or facts.inputs}, {facts.outputs})"
+        return f"nn.Sequential(nn.Unflatten(1, {shape}), {own})" if len(shape) > 1 else own
     if model["kind"] == "linear":
         return f"nn.Linear({facts.inputs}, {facts.outputs})"
     if model["kind"] != "mlp":
@@ -110,6 +114,16 @@ def network(facts: "TrainingFacts") -> str:
     layers = [f"nn.Linear({width}, {after})" for width, after in pairwise(widths)]
     activation = f", nn.{ACTIVATIONS[model['activation']].layer}(), "
     return f"nn.Sequential({activation.join(layers)})"
+
+
+def average(facts: "TrainingFacts") -> str:
+    """Return the line that begins the running average: of the weights and, in a network of the user's own, of what it has beside them."""
+    return Template(texts.AVERAGE).substitute(buffers=", use_buffers=True" if facts.model["kind"] == "custom" else "")
+
+
+def kept(facts: "TrainingFacts", averaged: str, last: str) -> str:
+    """Return the network that is kept; one of the user's own may predict otherwise than it trains."""
+    return (averaged if facts.averaging else last) + (".eval()" if facts.model["kind"] == "custom" else "")
 
 
 def factory_import(facts: "TrainingFacts") -> str:

@@ -6,7 +6,7 @@ from textwrap import indent
 
 from batchlab.engine.averaging import DECAY
 
-AVERAGE = f"average = AveragedModel(model, avg_fn=lambda mean, now, step: mean + (now - mean) / (1 + {DECAY} * (step + 1)))"
+AVERAGE = f"average = AveragedModel(model, avg_fn=lambda mean, now, step: mean + (now - mean) / (1 + {DECAY} * (step + 1))$buffers)"
 IMPORT_AVERAGE = "from torch.optim.swa_utils import AveragedModel"
 
 TORCH = """\
@@ -15,7 +15,7 @@ from torch import nn
 $import_average
 $import_factory
 
-X, y = torch.as_tensor(X, dtype=torch.float32), torch.as_tensor(y, dtype=$kind)
+X, y = torch.as_tensor(X, dtype=torch.$numbers), torch.as_tensor(y, dtype=$kind)
 model = $network
 $average
 optimizer = $optimizer
@@ -52,7 +52,7 @@ class Training(lightning.LightningModule):
     $averaging
 
 
-X, y = torch.as_tensor(X, dtype=torch.float32), torch.as_tensor(y, dtype=$kind)
+X, y = torch.as_tensor(X, dtype=torch.$numbers), torch.as_tensor(y, dtype=$kind)
 training = Training($network)
 trainer = lightning.Trainer(max_epochs=$epochs, $options)
 trainer.fit(training$loader)
@@ -68,7 +68,7 @@ $import_average
 $import_factory
 $import_sampler
 
-X, y = torch.as_tensor(X, dtype=torch.float32), torch.as_tensor(y, dtype=$kind)$column
+X, y = torch.as_tensor(X, dtype=torch.$numbers), torch.as_tensor(y, dtype=$kind)$column
 model = $network
 $average
 $averaging
@@ -102,7 +102,7 @@ $layer
 $averaging
 
 
-X, y = np.asarray(X, np.float32), np.asarray(y)
+X, y = np.asarray(X, np.$numbers), np.asarray(y)
 $weights
 model = keras.Sequential([keras.Input(($inputs,)), $layers])
 model.compile($optimizer, $loss)

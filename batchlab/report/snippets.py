@@ -50,13 +50,14 @@ def _leaves(verdict: "Verdict", facts: "TrainingFacts") -> str:
 
 
 def _torch(chosen: Recommended) -> str:
-    loss, update = says.loss(chosen.facts, "model(X[rows])", "y[rows]"), "optimizer.step()\noptimizer.zero_grad()"
-    update += "\naverage.update_parameters(model)" if chosen.facts.averaging else ""
+    facts = chosen.facts
+    loss, update = says.loss(facts, "model(X[rows])", "y[rows]"), "optimizer.step()\noptimizer.zero_grad()"
+    update += "\naverage.update_parameters(model)" if facts.averaging else ""
     summed = chosen.portion_rows is not None
     return _written(
         texts.TORCH,
-        chosen.facts,
-        average=texts.AVERAGE,
+        facts,
+        average=says.average(facts),
         optimizer=_torch_optimizer(chosen, "model"),
         epochs=chosen.epochs,
         order="randperm" if chosen.shuffled else "arange",
@@ -65,7 +66,7 @@ def _torch(chosen: Recommended) -> str:
         gradient=f"({loss} * len(rows) / len(X)).backward()" if summed else f"{loss}.backward()",
         step="" if summed else update,
         late_step=update if summed else "",
-        keep="model = average.module" if chosen.facts.averaging else "",
+        keep=f"model = {kept}" if (kept := says.kept(facts, "average.module", "model")) != "model" else "",
     )
 
 
@@ -84,7 +85,7 @@ def _lightning(chosen: Recommended) -> str:
     return _written(
         texts.LIGHTNING,
         facts,
-        average=f"self.{texts.AVERAGE}",
+        average=f"self.{says.average(facts)}",
         averaging=f"\ndef {hook}(self, *_):\n    self.average.update_parameters(self.model)" if facts.averaging else "",
         loss=loss,
         optimizer=_torch_optimizer(chosen, "self.model"),
@@ -92,7 +93,7 @@ def _lightning(chosen: Recommended) -> str:
         epochs=chosen.epochs,
         options=f"reload_dataloaders_every_n_epochs=1, {options}" if grows else options,
         loader="" if grows else f", {loader}",
-        model="training.average.module" if facts.averaging else "training.model",
+        model=says.kept(facts, "training.average.module", "training.model"),
     )
 
 
@@ -111,7 +112,7 @@ def _skorch(chosen: Recommended) -> str:
         task="Classifier" if facts.loss == "cross_entropy" else "Regressor",
         import_sampler="" if chosen.epoch_rows is None else "from torch.utils.data import RandomSampler",
         column="" if facts.loss == "cross_entropy" else "[:, None]",
-        average=texts.AVERAGE,
+        average=says.average(facts),
         averaging=texts.SKORCH_AVERAGING if facts.averaging else "",
         criterion=CRITERIA[facts.loss] + delta,
         optimizer=says.optimizer_class(chosen.optimizer) + settings,
@@ -188,6 +189,7 @@ def _written(template: str, facts: "TrainingFacts", **parts: object) -> str:
         "import_factory": says.factory_import(facts),
         "kind": "torch.long" if facts.loss == "cross_entropy" else "torch.float32",
         "network": says.network(facts),
+        "numbers": "int64" if facts.model.get("integers") else "float32",
         "inputs": facts.inputs,
     }
     averaged = {name: part if facts.averaging else "" for name, part in parts.items() if name == "average"}
