@@ -31,6 +31,8 @@ class Held:
     wrong: dict[str, str] = field(default_factory=dict)
     shape: tuple[int, ...] | None = None
     integers: bool = False
+    gaps: str = ""
+    """How many numbers of an array are missing or infinite, and where the first is; empty for none."""
 
     def add(self, name: str, values: "pa.Array | pa.ChunkedArray | Unusable") -> None:
         """Take in one column."""
@@ -125,8 +127,19 @@ def _features(frame: Any) -> Held:
     if flat.shape[1] > MOST_COLUMNS:
         raise BadInput(f"a row of X has {flat.shape[1]:,} numbers {values.shape[1:]}; at most {MOST_COLUMNS:,} can be columns of a table.")
     held = _of_frame(pd.DataFrame(flat, columns=[f"x{place}" for place in range(flat.shape[1])]), "")
+    held.gaps = _gaps(flat)
     held.shape, held.integers = values.shape[1:], values.dtype.kind in "iu" and values.dtype.itemsize >= INTEGER_BYTES
     return held
+
+
+def _gaps(flat: Any) -> str:
+    """Say how many numbers `[rows, numbers]` are missing or infinite, and in which row the first is."""
+    import numpy as np
+
+    if flat.dtype.kind != "f" or not len(bad := np.flatnonzero(~np.isfinite(flat).all(1))):
+        return ""
+    count = int((~np.isfinite(flat[bad])).sum())
+    return f"{count:,} missing or infinite numbers in {len(bad):,} of {len(flat):,} rows, the first in row {bad[0]:,}"
 
 
 def _target(target: Any, taken_names: Sequence[str]) -> "tuple[str, pa.Array | pa.ChunkedArray | Unusable, int]":

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from batchlab.config import Profile, load_profile
+from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.intake import Held, taken
 from batchlab.models.session import named
@@ -166,6 +167,8 @@ def _model_settings(model: Any, held: Held) -> list[str]:
     """Return the settings that name a model; one of the user's own takes an array's rows in their shape, and integers as such."""
     if model is None or (isinstance(model, str) and ":" not in model):
         return [] if model is None else [f"model.kind={model}"]
+    if held.gaps and held.shape is not None and len(held.shape) > 1:
+        raise BadInput(f"X holds {held.gaps}; fill them or drop these rows: a module takes rows of the shape {held.shape} without gaps.")
     shape = held.shape if held.shape is not None and (len(held.shape) > 1 or held.integers) else None
     of_rows = [] if shape is None else [f"model.shape={list(shape)}"]
     tokens = ["model.integers=true"] if held.integers else []

@@ -411,5 +411,5 @@ def test_a_linear_model_takes_an_array_flat() -> None:
 def test_gaps_in_an_array_of_pictures_are_said_with_what_to_do() -> None:
     array = array_of(pictures)
     array[3, 0, 1, 1] = np.nan
-    with pytest.raises(BadInput, match=r"a row of shape \(1, 4, 4\) has 16 numbers, but this table's rows give 17.*Fill missing values"):
+    with pytest.raises(BadInput, match=r"X holds 1 missing or infinite numbers in 1 of 150 rows, the first in row 3; fill them or drop"):
         batchlab.compare(array, array[:, 0, 0, 0], model=pictures, **LITTLE)

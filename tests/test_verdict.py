@@ -317,3 +317,16 @@ def test_a_peak_that_was_not_measured_decides_nothing_and_breaks_nothing() -> No
     unknown = np.full(2, math.nan)
     choice = choice_of(outcome("a", peak_bytes=2e6), replace(outcome("b"), peak_bytes=unknown), objective="memory")
     assert (choice.label, beside(choice).detectable) == ("a", False)
+
+
+def test_a_loader_that_makes_the_same_updates_is_recommended_only_where_it_is_detectably_quicker() -> None:
+    plain = outcome("mini_batch 8", seconds=1.0)
+    as_quick = plain.seconds_per_step * (1 + 0.02 * np.cos(np.pi * np.arange(ROUNDS)) - 0.001)
+    loader = replace(plain, label="data_loader 8", name="data_loader", seconds_per_step=as_quick)
+    found = chosen([plain, loader, outcome("full_batch", loss=2.0)])
+    assert found is not None
+    assert found.label == "mini_batch 8"
+    quicker = replace(loader, seconds_per_step=plain.seconds_per_step * 0.5)
+    found = chosen([plain, quicker, outcome("full_batch", loss=2.0)])
+    assert found is not None
+    assert found.label == "data_loader 8"

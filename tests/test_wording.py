@@ -216,7 +216,7 @@ def test_a_training_that_time_ended_on_its_way_says_so_first_and_boasts_of_nothi
     rows, steps = best.outcome.budget_rows, best.outcome.budget_steps
     assert first.endswith(
         f"; but there was time for {rows:,.0f} rows ({number(rows / found.row_count)} epochs, {number(steps)} steps) "
-        "only, and over their second half its loss still fell by 100%: a longer search finds a lower loss, and perhaps another setting."
+        "only, and over their second half its loss still fell by 50%: a longer search finds a lower loss, and perhaps another setting."
     )
     assert second.startswith("Its validation loss is ")
     assert "does not matter" not in verdict_text(short)
@@ -232,6 +232,12 @@ def test_a_verdict_on_what_nothing_has_confirmed_yet_says_that_it_is_the_best_so
     first, second, *_ = verdict_text(replace(early(found), confirmed=False)).splitlines()
     assert "; but there was time for " in first
     assert ", the lowest so far; " in second
+
+
+def test_of_what_nothing_has_confirmed_no_equality_is_claimed(found: Findings) -> None:
+    text = verdict_text(replace(early(found), confirmed=False))
+    assert "was not confirmed either: its loss was " in text
+    assert "cannot be told from it" not in text.split("What people type")[1].splitlines()[0]
 
 
 def test_a_loss_hardly_below_a_constants_after_few_rows_is_on_its_way_and_says_nothing_of_the_data(searched: Search) -> None:

@@ -263,6 +263,8 @@ def chosen(outcomes: Sequence[Outcome], objective: Objective = "best", margin: f
     by = MEASURES["loss"] if objective == "loss" or (objective == "best" and cheap) else MEASURES[objective]
     pool = good if objective in ("best", "loss") else [item for item in alive if item.status == "reached"] or good
     ranked = sorted(pool, key=by.rank)
+    if (plain := _without_a_loader(ranked, objective)) is not None:
+        ranked = [plain, *(item for item in ranked if item is not plain)]
     best = ranked[0]
     others = ranked[1:] + sorted((item for item in alive if item not in ranked), key=lambda item: item.loss)
     pairs = {item.label: paired(item, best, objective) for item in others}
@@ -283,6 +285,14 @@ def chosen(outcomes: Sequence[Outcome], objective: Objective = "best", margin: f
         runner_up=next(iter(pairs.values()), None),
         full_batch=next((pairs[item.label] for item in others if item.name == "full_batch"), None),
     )
+
+
+def _without_a_loader(ranked: Sequence[Outcome], objective: Objective) -> Outcome | None:
+    """Return the mini-batch that makes the very updates of the loader which ranks first, unless the loader is detectably ahead."""
+    first = ranked[0]
+    twins = (item for item in ranked if item.name == "mini_batch" and np.array_equal(item.losses, first.losses))
+    twin = next(twins, None) if first.name == "data_loader" else None
+    return None if twin is None or paired(twin, first, objective).detectable else twin
 
 
 def is_as_good(found: Difference, margin: float) -> bool:

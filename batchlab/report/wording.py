@@ -118,7 +118,7 @@ def _headline(found: "Findings", best: "Finding") -> str:
     what, length = sentence(f"{if_at_all}train with {setting(best)}{averaged}"), _length(found, best)
     if not found.cut_short:
         return f"{what}, for {length}."
-    falling = f", and over their second half its loss still fell by {best.fall:.0%}" if best.falls else ""
+    falling = f", and over their second half its loss still fell by {best.fall / (1 + best.fall):.0%}" if best.falls else ""
     return f"{what}; but there was time for {length} only{falling}: a longer search finds a lower loss, and perhaps another setting."
 
 
@@ -338,6 +338,9 @@ def beside(found: "Findings", item: "Finding") -> str:
         return f"was {why(found, item)}"
     pair = next(pair for pair in found.against_typed if pair.label == item.candidate.label)
     apart = pair.loss_ratio - 1
+    if not found.confirmed:
+        ways = "the same" if abs(apart) < SAME else f"{abs(apart):.1%} {'higher' if apart > 0 else 'lower'}"
+        return f"was not confirmed either: its loss was {ways} after {number(item.outcome.budget_rows)} rows of the race"
     if abs(apart) < SAME:
         said = "has the same loss"
     elif pair.worse or _just_worse(found, pair):

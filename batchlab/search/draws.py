@@ -15,6 +15,7 @@ from batchlab.strategies import Population, Strategy
 
 TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED = 2048, 8192
 """Losses of curves are means over at most so many rows, so that evaluating does not cost more than training."""
+OWN_TRAIN_ROWS_EVALUATED = 256
 DIVIDED_ROWS = 20_000
 """Up to so many training and validation rows, draws divide them anew; with more, the division hardly matters and the rows' share of the
 uncertainty is told from paired losses of portions of them."""
@@ -30,6 +31,14 @@ Places = NDArray[np.int32]
 def thinned(experiment: Experiment) -> TrainingData:
     """Return the experiment's data with evaluations of a sample of rows, where there are many."""
     return experiment.data.thinned(TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED, experiment.profile.seed)
+
+
+def lightly(experiment: Experiment, data: TrainingData) -> TrainingData:
+    """Return the data with few training rows looked at where the network is the user's own: looking at rows costs as much as training on
+    some, and the training loss decides nothing."""
+    if experiment.model.code is None:
+        return data
+    return data.thinned(OWN_TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED, experiment.profile.seed)
 
 
 def sampled(data: TrainingData, validation_rows: int, seed: int) -> TrainingData:

@@ -14,7 +14,7 @@ from batchlab.experiment import Experiment
 from batchlab.search.clock import Clock
 from batchlab.search.concluding import concluded
 from batchlab.search.confirming import Confirmation, aim_of, confirmations, rows_looked_at
-from batchlab.search.draws import budgeted, divided, sampled, thinned
+from batchlab.search.draws import budgeted, divided, lightly, sampled, thinned
 from batchlab.search.evidence import Ground
 from batchlab.search.findings import Findings
 from batchlab.search.judging import departures
@@ -57,7 +57,7 @@ class Search:
         made_ready(experiment.model, self.profile.train, experiment.device)  # before the clock begins: a search is not the place for it
         self.clock = Clock(limit, time.perf_counter() - (0.0 if known is None else known.seconds))
         whole = thinned(experiment)
-        data = divided(experiment, MOST_DRAWS + DRAWS_WHERE_DIVIDED * self.rule.seeds) or whole
+        data = lightly(experiment, divided(experiment, MOST_DRAWS + DRAWS_WHERE_DIVIDED * self.rule.seeds) or whole)
         self.plan = budgeted(self.profile.train, experiment.split.sizes()["train"], data.population.row_count)
         terms = terms_of(experiment, data, self.plan)
         self.share_allowed = RACED

@@ -125,13 +125,24 @@ class Slopes:
         """Add to `gradient` `[replicas, trained numbers]` that of the rows' summed losses over `rows`, change what `weights`
         `[replicas, numbers]` carry, and return these losses `[replicas]`. `batch` are features and target `[replicas, rows, …]`; a network
         that draws does so by `draws`, a number for each replica."""
-        with self._threaded(self.steps, batch[1].shape[1], len(weights)):
+        with self._threaded(self.steps, batch[1].shape[1], len(weights)), self._told(batch[0]):
             return self._add(weights, gradient, batch, rows, draws)
 
     def _threaded(self, costs: Costs, rows: int, replicas: int) -> AbstractContextManager[None]:
         """Compute with as many threads as are quickest, where torch has several."""
         most = torch.get_num_threads()
         return costs.threaded(rows, replicas, most) if self.device.type == "cpu" and most > 1 else nullcontext()
+
+    @contextmanager
+    def _told(self, rows: Tensor) -> Iterator[None]:
+        """Say with how many rows a network of the user's own failed."""
+        try:
+            yield
+        except (ArithmeticError, AssertionError, AttributeError, IndexError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if self.model.code is None or isinstance(error, torch.OutOfMemoryError):
+                raise
+            said = f"the network failed in training, on a step of {rows.shape[1]:,} rows: {type(error).__name__}: {error}"
+            raise RuntimeError(said) from error
 
     def _add(self, weights: Tensor, gradient: Tensor, batch: Batch, rows: int, draws: Sequence[int]) -> Tensor:
         replicas, length = batch[1].shape
