@@ -25,6 +25,8 @@ TRACING_STEPS = 150
 """Tracing a step takes about as long as so many of them; it begins when as much time has been spent without."""
 WORTH_THREADS = 0.9
 """More threads are worth it where a step takes at most this share of its time with one."""
+SURE_OF_THREADS = 8
+"""So many measurements each say how many threads are quicker: the first ones start threads and make operations ready for them."""
 SURE = 3
 """A way's cost is the lowest of so many measurements."""
 REMEMBERED = 4
@@ -57,12 +59,12 @@ class Costs:
         finally:
             torch.set_num_threads(most)
             found = self.by_threads[rows, replicas, threads]
-            if len(found) < SURE:
+            if len(found) < SURE_OF_THREADS:
                 found.append(time.perf_counter() - began)
 
     def _threads(self, rows: int, replicas: int, most: int) -> int:
         one, all_of_them = (self.by_threads[rows, replicas, threads] for threads in (1, most))
-        if len(one) < SURE or len(all_of_them) < SURE:
+        if min(len(one), len(all_of_them)) < SURE_OF_THREADS:
             return most if len(one) > len(all_of_them) else 1
         return most if min(all_of_them) < WORTH_THREADS * min(one) else 1
 
