@@ -117,7 +117,7 @@ class Slopes:
         self, model: Model, shape: tuple[int, int], loss: Loss, real: torch.dtype, device: torch.device, rounding: Rounding
     ) -> None:
         self.model, self.loss, self.real, self.device, self.rounding = model, loss, real, device, rounding
-        self.traits = model.traits(*shape)
+        self.traits, self.is_own = model.traits(*shape), model.code is not None
         self.network, self.judged = (seeded_network(model, shape, 0).to(device, real).train(mode) for mode in (True, False))
         self.layout = Layout.of(self.network)
         self.steps, self.looks = (costs_of(what, model, model.code, shape, loss, real, device) for what in ("steps", "looks"))
@@ -141,7 +141,7 @@ class Slopes:
         try:
             yield
         except (ArithmeticError, AssertionError, AttributeError, IndexError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            if self.model.code is None or isinstance(error, torch.OutOfMemoryError):
+            if not self.is_own or isinstance(error, torch.OutOfMemoryError):
                 raise
             said = f"the network failed in training, on a step of {rows.shape[1]:,} rows: {type(error).__name__}: {error}"
             raise RuntimeError(said) from error
@@ -194,7 +194,7 @@ class Slopes:
 
     def _divided(self, costs: Costs, replicas: int, rows: int, traces: bool) -> Iterable[tuple[Way, slice]]:
         """Return the replicas in parts, and the way of each."""
-        if self.device.type == "cpu" and self.model.code is not None:
+        if self.device.type == "cpu" and self.is_own:
             return costs.quickest(replicas, rows, traces)
         return [("stacked", slice(0, replicas))]
 
@@ -242,7 +242,7 @@ class Slopes:
 
     def program(self, weights: Tensor, features: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pass replicas forward and backward at once: the `Program` that graphs are traced of."""
-        if self.model.code is not None:
+        if self.is_own:
             with self.rounding():
                 return stacked_slopes(self.network, self.layout, self._loss_of_one, weights, features, target)
         leaf = weights.detach().requires_grad_()

@@ -178,7 +178,8 @@ class TorchStacked(Backend):
     def _graph_of(self, rows: int) -> "_Graph | None":
         """Return the graph of a step of `rows` rows; None off CUDA, for rows on the host, and for a size other than the first."""
         features, target = self.data
-        if features.device.type != "cuda" or self.slopes.traits.unstackable is not None:
+        traits = self.slopes.traits
+        if features.device.type != "cuda" or traits.unstackable is not None or traits.draws:  # a captured step cannot be seeded
             return None
         if self.graph is None:
             state = (self.current, self.average, self.memory, self.moving, self.made, self.step)
