@@ -127,7 +127,7 @@ def test_nobody_is_called_behind_after_few_rows_before_a_quarter_of_a_training()
 def test_a_surely_worse_and_flat_curve_leaves_with_both_losses_on_record() -> None:
     best, worse = entry(setting(rate=0.1), flat(1.0)), entry(setting(rate=1.0), flat(1.2))
     gone = departures(standing(best, worse), terms(), whole)
-    assert gone == {worse.setting: Left("behind", 16_384, pytest.approx(1.2), best.setting, pytest.approx(1.0))}  # type: ignore[arg-type]
+    assert gone == {worse.setting: Left("behind", 16_384, pytest.approx(1.2), best.setting, 16_384, pytest.approx(1.0))}  # type: ignore[arg-type]
     after = standing(best, worse).without(gone)
     assert after.running == (after.entries[best.setting],)
     assert after.leader == best

@@ -25,7 +25,7 @@ from flows.display import grid
 from tasks.recording import result_of
 from tasks.tracking import metric_names
 from tests.test_science import Make
-from tests.verdicts import departed
+from tests.verdicts import departed, further
 
 
 def result(label: str, seconds: float | None, reason: str | None = None, status: Status | None = None) -> StrategyResult:
@@ -116,7 +116,7 @@ def test_the_json_of_a_setting_that_left_the_race_says_when_with_both_losses(sea
     written = json.loads(result_of(gone.findings.of(typed.label), gone).model_dump_json())
     assert (written["status"], written["recommended"], written["optimizer"]) == ("behind", False, "adam")
     own, leaders = (f"{loss * gone.findings.loss_unit:.4g}" for loss in (left.loss, left.leader_loss))
-    assert written["reason"] == f"behind after {left.rows:,} rows: loss {own} against the leader's {leaders}"
+    assert written["reason"] == f"behind after {left.rows:,} rows: loss {own} against the leader's {leaders}{further(left)}"
     assert (written["seconds_to_target"], written["test_loss"]) == (None, None)
     assert written["mean_validation_loss"] > 0
 

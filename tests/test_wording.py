@@ -11,10 +11,11 @@ from batchlab.analysis.verdict import Pair
 from batchlab.analysis.yardsticks import BOOSTING, LEAST_SQUARES
 from batchlab.engine.records import Curve
 from batchlab.report.brief import brief
-from batchlab.report.wording import against, beside, listed, number, verdict_text
+from batchlab.report.wording import against, beside, left_words, listed, number, verdict_text
 from batchlab.search.findings import Finding, Findings, on_its_way
 from batchlab.search.search import Search
-from tests.verdicts import again, changed, cheap, dear, departed, losing, missed, ruined, without
+from batchlab.search.standings import Left
+from tests.verdicts import again, changed, cheap, dear, departed, further, losing, missed, ruined, without
 
 
 def pair(ratio: float, low: float, high: float, *, at_least: bool = False, loss: float = 1.0) -> Pair:
@@ -132,9 +133,16 @@ def test_what_people_type_that_left_the_race_is_named_with_when_and_both_losses(
     left = behind.of(typed.label).left
     assert left is not None
     own, leaders = (f"{loss * found.loss_unit:.4g}" for loss in (left.loss, left.leader_loss))
-    label = typed.label.removeprefix("typed ")
-    said = f"What people type: {label} was behind after {left.rows:,} rows: loss {own} against the leader's {leaders}; batch 10"
+    label, losses = typed.label.removeprefix("typed "), f"loss {own} against the leader's {leaders}{further(left)}"
+    said = f"What people type: {label} was behind after {left.rows:,} rows: {losses}; batch 10"
     assert said in verdict_text(behind)
+
+
+def test_both_numbers_of_rows_are_said_where_one_that_left_had_seen_others_than_the_leader(found: Findings) -> None:
+    leader = found.settings[0].candidate.setting
+    left = Left("behind", 20_000, 0.5, leader, 20_000, 0.25)
+    assert left_words(left, 2.0) == "behind after 20,000 rows: loss 1 against the leader's 0.5"
+    assert left_words(replace(left, leader_rows=35_000), 2.0) == "behind after 20,000 rows: loss 1 against the leader's 0.5 after 35,000"
 
 
 def test_what_people_type_that_time_left_unconfirmed_is_not_compared(searched: Search, found: Findings) -> None:

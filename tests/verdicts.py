@@ -48,8 +48,13 @@ def departed(search: Search, setting: Setting, why: Literal["behind", "time"] = 
     known, leader = search.known, search.known.standings.leader
     assert leader is not None
     gone = known.standings.entries[setting]
-    left = Left(why, gone.rows, gone.loss, leader.setting, leader.loss)
+    left = Left(why, gone.rows, gone.loss, leader.setting, leader.rows, leader.loss)
     return again(search, replace(without(known, setting), standings=known.standings.without({setting: left})))
+
+
+def further(left: Left) -> str:
+    """Return what a text adds where the leader had seen another number of rows."""
+    return "" if left.leader_rows == left.rows else f" after {left.leader_rows:,}"
 
 
 def without(known: Known, *settings: Setting) -> Known:

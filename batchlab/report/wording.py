@@ -387,7 +387,8 @@ def left_words(left: "Left", unit: float) -> str:
     if left.why == "diverged":
         return f"diverged within {left.rows:,} rows"
     why = "behind" if left.why == "behind" else "left for lack of time"
-    return f"{why} after {left.rows:,} rows: loss {left.loss * unit:.4g} against the leader's {left.leader_loss * unit:.4g}"
+    further = f" after {left.leader_rows:,}" if left.leader_rows != left.rows else ""
+    return f"{why} after {left.rows:,} rows: loss {left.loss * unit:.4g} against the leader's {left.leader_loss * unit:.4g}{further}"
 
 
 def why(found: "Findings", item: "Finding") -> str | None:

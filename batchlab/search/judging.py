@@ -50,7 +50,7 @@ def departures(standings: Standings, terms: Terms, ends: Ends) -> dict[Setting, 
 
 def left(why: Why, entry: Entry, leader: Entry) -> Left:
     """Return the record of a setting that leaves."""
-    return Left(why, entry.rows, entry.loss, leader.setting, leader.loss)
+    return Left(why, entry.rows, entry.loss, leader.setting, leader.rows, leader.loss)
 
 
 def sample_of(entry: Entry, terms: Terms) -> Sample:

@@ -18,12 +18,14 @@ Why = Literal["behind", "diverged", "time"]
 
 @dataclass(frozen=True)
 class Left:
-    """Why and after how many rows a setting left the race: its loss then, and the leader's. Losses as training saw them."""
+    """Why and after how many rows a setting left the race: its loss then, and the leader's after the rows
+    that it had seen by then. Losses as training saw them."""
 
     why: Why
     rows: int
     loss: float
     leader: Setting
+    leader_rows: int
     leader_loss: float
 
 
