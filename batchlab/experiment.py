@@ -92,10 +92,12 @@ class Experiment:
 
     @cached_property
     def model(self) -> Model:
-        """The profile's model, told which of its inputs are categories to embed; raises BadInput for one that cannot."""
-        model, sizes = self.profile.model, self.preparation.embedded_sizes
+        """The profile's model, told which inputs are categories to embed, or how many rows it sees; raises BadInput for one that cannot."""
+        model, sizes = self.profile.model.for_windows(self.table.span, self.preparation.width), self.preparation.embedded_sizes
         if not sizes:
             return model
+        if self.table.span > 1:
+            raise BadInput("encoding.categories 'embedding' is for models that see one row at a time; use 'one_hot' with columns.window.")
         if not isinstance(model, Mlp):
             raise BadInput(f"encoding.categories 'embedding' needs model.kind mlp, not {model.kind}; use 'one_hot'.")
         from batchlab.engine.embedding import EmbeddedMlp
@@ -124,7 +126,7 @@ class Experiment:
     @property
     def shape(self) -> tuple[int, int]:
         """Inputs and outputs of the network."""
-        return self.preparation.width, max(1, len(self.table.schema.target.classes))
+        return self.table.span * self.preparation.width, max(1, len(self.table.schema.target.classes))
 
     @property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -175,7 +177,7 @@ class Experiment:
         import torch
 
         data = self.data
-        target = data.target if data.stored is None else data.evaluated[0][1]
+        target = data.target if data.stored is None and data.places is None else data.evaluated[0][1]
         if self.table.schema.target.classes:
             outputs = torch.log(torch.bincount(target, minlength=data.output_count) / len(target))
         else:
@@ -212,13 +214,13 @@ class Experiment:
         from batchlab.shipping import predicted
 
         rows = self.split.rows("test", MOST_TESTED)
-        return gathered(self.table.target, rows), predicted(self.ship(result), self.table.features, rows)
+        return gathered(self.table.target, rows), predicted(self.ship(result), self.table.seen, rows)
 
     def ship(self, result: TrialResult) -> "ShippedModel":
         """Return the trial's model with its preparation inside: packed columns in, prediction in the target's unit out."""
         from batchlab.shipping import shipped
 
-        return shipped(self.model, self.shape, result.weights, self.preparation, self.loss.name == "cross_entropy")
+        return shipped(self.model, self.shape, result.weights, self.preparation, self.loss.name == "cross_entropy", self.table.span)
 
     def reason(self, result: TrialResult) -> str | None:
         """Say why the trial ended as it did; None for nothing to say."""
@@ -238,5 +240,6 @@ class Experiment:
         """The largest stable learning rate of a linear model on the training rows; None for other models and for Adam."""
         if not self.profile.model.is_linear:
             return None
-        features = (self.data.features if self.data.stored is None else self.data.evaluated[0][0]).double().numpy()
+        whole = self.data.stored is None and self.data.places is None
+        features = (self.data.features if whole else self.data.evaluated[0][0]).double().numpy()
         return largest_stable_rate(np.asarray(features, np.float64), self.loss, self.profile.train.rule)

@@ -8,7 +8,7 @@ from batchlab.preparation import Preparation
 
 
 class Inputs(nn.Module):
-    """Maps packed columns `[rows, packed columns]` to inputs `[rows, inputs]`, in float64."""
+    """Maps packed columns `[…, packed columns]` to inputs `[…, inputs]`, in float64."""
 
     def __init__(self, preparation: Preparation) -> None:
         super().__init__()
@@ -30,14 +30,14 @@ class Inputs(nn.Module):
         """Return the inputs."""
         held, parts = dict(self.named_buffers()), []
         if "places" in held:
-            numbers = packed.index_select(1, held["places"]).double()
+            numbers = packed.index_select(-1, held["places"]).double()
             missing = ~torch.isfinite(numbers)
             parts.append(torch.where(missing, held["fill"], (numbers - held["mean"]) / held["scale"]))
             if "flagged" in held:
-                parts.append(missing.index_select(1, held["flagged"]).double())
+                parts.append(missing.index_select(-1, held["flagged"]).double())
         if "category_places" in held:
-            parts.append(self._categories(packed.index_select(1, held["category_places"]), held))
-        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+            parts.append(self._categories(packed.index_select(-1, held["category_places"]), held))
+        return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
 
     def _categories(self, packed: Tensor, held: dict[str, Tensor]) -> Tensor:
         """Return one input a slot, of which exactly one a category is 1; or the slots themselves, to be embedded."""
@@ -46,4 +46,4 @@ class Inputs(nn.Module):
         slots = held["slots"][torch.where(torch.isnan(packed), sizes + 1, known) + held["starts"]]
         if self.embedded:
             return slots.double()
-        return torch.zeros(packed.shape[0], self.width, dtype=torch.float64).scatter(1, slots, 1.0)
+        return torch.zeros(*packed.shape[:-1], self.width, dtype=torch.float64).scatter(-1, slots, 1.0)

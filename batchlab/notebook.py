@@ -159,7 +159,7 @@ def compare(
         experiment = Experiment(settings, table, split(table, settings.split, settings.seed))
         experiment.check()
         # what is memory-mapped stays readable when the folder is gone; what is read from its files is read now
-        _ = table.features, table.target, experiment.data, experiment.leaks, experiment.portrait
+        _ = table.features, table.target, table.history, experiment.data, experiment.leaks, experiment.portrait
         return Comparison(_searched(experiment, progress), (*said, *held.notes))
 
 

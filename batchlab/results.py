@@ -112,7 +112,8 @@ class YardstickResult(Result):
 class TrainingFacts(Result):
     """What a training is made of beside the setting: the network as keys of a profile and its inputs and outputs, loss and schedule,
     whether numbers are `scaled` and weights averaged, and the rows of an epoch. `loss_unit` turns losses as training sees them into the
-    target's unit. `input_names` says what the inputs are, in their order; empty where they are many."""
+    target's unit. `input_names` says what the inputs are, in their order; empty where they are many. Of a `window` of
+    several rows the inputs are those of all of them, oldest first, and the names those of one."""
 
     model: dict[str, Any]
     inputs: int
@@ -125,6 +126,7 @@ class TrainingFacts(Result):
     schedule: dict[str, Any]
     train_rows: int
     input_names: tuple[str, ...] = ()
+    window: int = 1
 
 
 class Verdict(Result):

@@ -58,6 +58,7 @@ def scored(
 ) -> int:
     """Write a prediction for every row of the source to the file `out` (Parquet or CSV by its ending), and return how many there are.
 
+    A row that has too few before it, for a model that sees several at once, has null as its prediction, and all rows are read at once.
     The file has the columns `keep`, `prediction` (the class of several), `probability_<class>` for each, `model_version` and `run_id`.
     Raises BadInput for columns that are missing or of another type, and for the first row or line that cannot be read: there is a
     prediction for every row, or no file. What was in `out` before stays until all is written.
@@ -84,7 +85,7 @@ def _answers(model: SavedModel, reading: Reading) -> "Generator[tuple[_Portion, 
 
     cores = joblib.cpu_count()
     with one_torch_thread(), ThreadPoolExecutor(cores, "scoring") as pool:
-        portions = one_ahead(_portions(reading))
+        portions = one_ahead(_portions(reading)) if model.served.sequence is None else iter([_whole(reading)])
         yield from _in_order(pool, lambda portion: model.served.predict_batch(portion.rows, portion.first), portions, cores + 1)
 
 
@@ -100,6 +101,15 @@ def _portions(reading: Reading) -> Iterator[_Portion]:
         for start in range(0, batch.num_rows, PORTION_ROWS):
             yield _Portion(batch.slice(start, PORTION_ROWS), first + start, reading.share_read)
         first += batch.num_rows
+
+
+def _whole(reading: Reading) -> _Portion:
+    """Return all rows of the source at once, for a model that sees several of them together, wherever they stand."""
+    import pyarrow as pa
+
+    read = [portion.rows for portion in _portions(reading)]
+    rows = pa.Table.from_batches(read, schema=reading.schema).combine_chunks()
+    return _Portion(rows.to_batches()[0] if rows.num_rows else pa.RecordBatch.from_pylist([], schema=reading.schema), 0, 1.0)
 
 
 def _in_order(pool: ThreadPoolExecutor, work: Callable[[Item], Found], items: Iterator[Item], most: int) -> Iterator[tuple[Item, Found]]:
@@ -156,11 +166,10 @@ def _signed(model: SavedModel, kept: "pa.RecordBatch", outputs: NDArray[np.float
     """Return the rows of the file for the model's outputs `[rows, 1 or classes]`."""
     import pyarrow as pa
 
-    count = len(outputs)
+    count, absent = len(outputs), np.isnan(outputs[:, 0])
+    made = [pa.array(column, mask=absent) for column in np.ascontiguousarray(outputs.T)]
     if model.classes:
-        chosen = pa.DictionaryArray.from_arrays(outputs.argmax(axis=1).astype(np.int32), list(model.classes))
-        made = [chosen, *(pa.array(column) for column in np.ascontiguousarray(outputs.T))]
-    else:
-        made = [pa.array(outputs[:, 0])]
+        numbers = pa.array(outputs.argmax(axis=1).astype(np.int32), mask=absent)
+        made.insert(0, pa.DictionaryArray.from_arrays(numbers, list(model.classes)))
     run = pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), [model.run_id])
     return pa.RecordBatch.from_arrays([*kept.columns, *made, pa.array(np.full(count, model.version)), run], schema=schema)

@@ -12,16 +12,20 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from batchlab import assigning
-from batchlab.assigning import EVERY, PARTS, UNUSED, Labels
+from batchlab.assigning import EVERY, PARTS, TEST, TRAIN, UNUSED, VALIDATION, Labels
 from batchlab.errors import BadInput
 from batchlab.mapped import portion
 from batchlab.received import array_of
 from batchlab.records import Record
 from batchlab.table import PackedTable
+from batchlab.table.durations import length_of
+from batchlab.table.sequence import AHEAD, whole_windows
 
 Rows = NDArray[np.int64]
 Part = Literal["train", "validation", "test"]
 SMALLEST_PART = 2
+WHOLE = ("chronological", "walk_forward", "group", "in_sample")
+"""The kinds of split that leave stretches of rows whole, as windows of them need."""
 ROWS_AT_ONCE = 2**20
 
 
@@ -131,7 +135,12 @@ def split(table: PackedTable, rule: SplitRule, seed: int) -> Split:
         return walk_forward(table, rule)[-1]
     if rule.kind != "in_sample" and rule.validation + rule.test >= 1:
         raise BadInput(f"split.validation {rule.validation} and split.test {rule.test} leave no training rows; their sum must be below 1.")
-    return split_of(_labels(table, rule, seed), table, rule)
+    if table.schema.sequence is not None and rule.kind not in WHOLE:
+        raise BadInput(
+            f"windows of rows overlap, so split.kind {rule.kind} would train on rows that it tests on; use {', '.join(WHOLE[:-1])} or "
+            f"{WHOLE[-1]}."
+        )
+    return split_of(in_whole_windows(_labels(table, rule, seed), table), table, rule)
 
 
 def _labels(table: PackedTable, rule: SplitRule, seed: int) -> Labels:
@@ -165,7 +174,22 @@ def walk_forward(table: PackedTable, rule: SplitRule) -> list[Split]:
         )
     times, embargo = times_of(table), embargo_of(table, rule)
     ends = [rows - (rule.folds - 1 - fold) * test for fold in range(rule.folds)]
-    return [split_of(assigning.by_time(times, [end - test - validation, end - test], end, embargo), table, rule) for end in ends]
+    labels = (assigning.by_time(times, [end - test - validation, end - test], end, embargo) for end in ends)
+    return [split_of(in_whole_windows(each, table), table, rule) for each in labels]
+
+
+def in_whole_windows(labels: Labels, table: PackedTable) -> Labels:
+    """Return the labels; of a table in sequence without the rows whose window or target lies in another part, which are unused."""
+    if table.schema.sequence is None or table.history is None:
+        return labels
+    whole, ahead = whole_windows(labels, table.history, table.schema.sequence), table.side_column(AHEAD)
+    if ahead is not None:
+        times = times_of(table)
+        for part in (TRAIN, VALIDATION):
+            own, later = labels == part, (labels > part) & (labels <= TEST)
+            if own.any() and later.any() and times[own].max() < times[later].min():  # not by groups, which may be of the same time
+                whole &= ~own | (np.asarray(ahead) < times[later].min())
+    return np.where(whole, labels, np.uint8(UNUSED)).astype(np.uint8)
 
 
 def times_of(table: PackedTable) -> NDArray[Any]:
@@ -179,18 +203,8 @@ def embargo_of(table: PackedTable, rule: SplitRule) -> float:
     if rule.embargo is None:
         return 0.0
     times = table.side_column("time")
-    if times is not None and times.dtype == np.int64:
-        import pandas as pd
-
-        try:
-            return float(pd.Timedelta(str(rule.embargo)) / pd.Timedelta("1us"))
-        except ValueError as error:
-            raise BadInput(f'split.embargo \'{rule.embargo}\' is no duration; write it like "5 days" or "12h".') from error
-    try:
-        return float(rule.embargo)
-    except ValueError as error:
-        unit = "rows, as there is no time column" if times is None else "the unit of the time column"
-        raise BadInput(f"split.embargo is '{rule.embargo}'; it must be a number of {unit}.") from error
+    dated, unit = times is not None and times.dtype == np.int64, "rows, as there is no time column"
+    return length_of(rule.embargo, dated, "split.embargo", unit if times is None else "the unit of the time column")
 
 
 def split_of(labels: Labels, table: PackedTable, rule: SplitRule) -> Split:
@@ -200,6 +214,7 @@ def split_of(labels: Labels, table: PackedTable, rule: SplitRule) -> Split:
     if min(sizes) < SMALLEST_PART:
         groups = table.side_column("group") if rule.kind == "group" else None
         held = "" if groups is None else f" of {len(np.unique(groups))} groups"
+        held += "" if table.span == 1 else f" in windows of {table.span}, none of which crosses a cut,"
         raise BadInput(
             f"{table.schema.rows} rows{held} split {sizes[0]} / {sizes[1]} / {sizes[2]} into train / validation / test, but each "
             f"part needs at least {SMALLEST_PART} rows; bring more rows, or change "

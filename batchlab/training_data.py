@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 
 LEAST_BYTES = 2**27
 """Trainings may take at least so much, however little is allowed: they cannot do without a buffer."""
-MOST_EVALUATED = 2**17
-"""Of rows in files at most so many are evaluated, of each part: a random sample."""
+MOST_EVALUATED, FEWEST_EVALUATED = 2**17, 2**10
+"""Of rows in files, and of windows, at most so many are evaluated, of each part: a random sample. Of windows, which take much memory,
+fewer, but not fewer than the other."""
 
 
 def prepared(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype", allowance: Allowance) -> TrainingData:
     """Return the training and validation rows as inputs in `precision`: in memory, or in files where they would take more than what the
     allowance has for rows."""
+    if table.schema.sequence is not None:
+        return _in_sequence(table, split, preparation, precision, allowance)
     sizes, a_row = split.sizes(), (preparation.width + 1) * precision.itemsize
     outputs, held = max(1, len(table.schema.target.classes)), (sizes["train"] + sizes["validation"]) * a_row
     if held > allowance.rows_bytes:
@@ -39,7 +42,7 @@ def prepared(table: PackedTable, split: Split, preparation: Preparation, precisi
         population = _population(table, split, np.asarray(stored.arrays[1]))
         found = TrainingData.of_stored(stored, *validation, outputs, population)
         return replace(found, sample=sample, memory_bytes=max(allowance.trainings_bytes(0), LEAST_BYTES))
-    features, target = _joined(_portions(table, split, preparation, precision), split.sizes()["train"], table, preparation, precision)
+    features, target = _joined(_portions(table, split, preparation, precision), sizes["train"], preparation.width, table, precision)
     validation = tensors(table, split.validation, preparation, precision)
     return TrainingData(
         features,
@@ -48,6 +51,40 @@ def prepared(table: PackedTable, split: Split, preparation: Preparation, precisi
         _population(table, split, target.numpy()),
         outputs,
         memory_bytes=max(allowance.trainings_bytes(held), LEAST_BYTES),
+    )
+
+
+def _in_sequence(
+    table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype", allowance: Allowance
+) -> TrainingData:
+    """Return the table's rows as inputs, once, and windows of them as a view; of the rows that are evaluated a sample, since those windows
+    are gathered. Raises BadInput for more rows than memory holds."""
+    import torch
+
+    count, a_row, evaluated = table.schema.rows, (preparation.width + 1) * precision.itemsize, allowance.rows_bytes // 8
+    if count * a_row + 2 * evaluated > allowance.rows_bytes:
+        raise BadInput(
+            f"{count:,} rows × {preparation.width} inputs take {count * a_row / 2**30:.2f} GiB, and windows of rows need them in memory: a "
+            f"quarter more than that, of {allowance.rows_bytes / 2**30:.2f} GiB for rows; allow more (memory_gib), or bring fewer rows."
+        )
+    every = range(0, count, ROWS_AT_ONCE)
+    portions = (
+        _inputs(table.read("features", start, ROWS_AT_ONCE), table.read("target", start, ROWS_AT_ONCE), table, preparation, precision)
+        for start in every
+    )
+    rows, target = _joined(portions, count, preparation.width, table, precision)
+    before, width = table.span - 1, table.span * preparation.width
+    most = min(MOST_EVALUATED, max(FEWEST_EVALUATED, evaluated // (width * precision.itemsize)))
+    sample, validation = (tensors(table, split.rows(part, most), preparation, precision) for part in ("train", "validation"))
+    return TrainingData(
+        torch.as_strided(rows, (count - before, width), (preparation.width, 1)),
+        target[before:],
+        *validation,
+        _population(table, split, target.numpy()[split.train]),
+        max(1, len(table.schema.target.classes)),
+        sample=sample,
+        places=(split.train - before).astype(np.int32),
+        memory_bytes=max(allowance.trainings_bytes(count * a_row), LEAST_BYTES),
     )
 
 
@@ -103,19 +140,20 @@ def _portions(table: PackedTable, split: Split, preparation: Preparation, precis
 
 
 def tensors(table: PackedTable, rows: NDArray[np.int64], preparation: Preparation, precision: "torch.dtype") -> "tuple[Tensor, Tensor]":
-    """Return the inputs and targets of these rows, made in portions."""
-    portions = (rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE))
-    made = (_inputs(gathered(table.features, part), gathered(table.target, part), table, preparation, precision) for part in portions)
-    return _joined(made, len(rows), table, preparation, precision)
+    """Return the inputs and targets of these rows, made in portions: all that a model sees of each."""
+    size = max(1, ROWS_AT_ONCE // table.span)
+    portions = (rows[start : start + size] for start in range(0, len(rows), size))
+    made = (_inputs(table.seen(part), gathered(table.target, part), table, preparation, precision) for part in portions)
+    return _joined(made, len(rows), table.span * preparation.width, table, precision)
 
 
 def _joined(
-    portions: "Iterator[tuple[Tensor, Tensor]]", count: int, table: PackedTable, preparation: Preparation, precision: "torch.dtype"
+    portions: "Iterator[tuple[Tensor, Tensor]]", count: int, width: int, table: PackedTable, precision: "torch.dtype"
 ) -> "tuple[Tensor, Tensor]":
     """Return inputs and targets that come in portions, `count` rows in all, with never two copies of them in memory."""
     import torch
 
-    features = torch.empty(count, preparation.width, dtype=precision)
+    features = torch.empty(count, width, dtype=precision)
     target = torch.empty(count, dtype=torch.int64 if table.schema.target.classes else precision)
     place = 0
     for inputs, truth in portions:
@@ -127,12 +165,13 @@ def _joined(
 def _inputs(
     packed: NDArray[np.float32], truth: NDArray[Any], table: PackedTable, preparation: Preparation, precision: "torch.dtype"
 ) -> "tuple[Tensor, Tensor]":
-    """Return the inputs and targets of packed rows as training sees them."""
+    """Return the inputs and targets of packed rows, or of several side by side, as training sees them."""
     import torch
 
     from batchlab.inputs import Inputs
 
-    inputs = Inputs(preparation)(torch.from_numpy(packed)).to(precision)
+    columns = len(table.schema.packed_names)
+    inputs = Inputs(preparation)(torch.from_numpy(packed).view(-1, columns)).to(precision).view(len(packed), -1)
     if table.schema.target.classes:
         return inputs, torch.from_numpy(truth)
     return inputs, torch.from_numpy((preparation.unscaled(truth) - preparation.target_mean) / preparation.target_scale).to(precision)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import grid, growth, machine, own_modules, report, sweep
+from benchmarks import grid, growth, machine, own_modules, report, sweep, windows
 
 
 def main() -> None:
@@ -41,6 +41,7 @@ def measured(quick: bool, repeats: int, tell: Callable[[str], None]) -> dict[str
         "grid": grid.measured(quick, repeats, tell),
         "notebook": grid.notebook(repeats, tell),
         "own_modules": own_modules.found(quick, repeats, tell),
+        "windows": windows.found(quick, repeats, tell),
         "sweep": sweep.measured(quick, repeats, tell),
         "growth": growth.measured(quick, tell),
     }

@@ -55,6 +55,7 @@ def page(results: Results) -> Iterator[str]:
     yield f"The notebook's own problem (a line, 100 rows, batches of 10, 1,000 epochs), {engine * 1e3:.0f} ms here: {ratios}."
     yield ""
     yield from _own_modules(results["own_modules"])
+    yield from _windows(results["windows"])
     yield from _sweep(results["sweep"])
     yield from _growth(results["growth"], machine["gflops"])
 
@@ -73,6 +74,22 @@ def _own_modules(found: Results) -> Iterator[str]:
         by_column = {(cell["replicas"], cell["batch_rows"]): cell for cell in cells if cell["module"] == name}
         shown = (_times(by_column[column]["ratio"]) for column in columns)
         yield f"| {name} | " + " | ".join(shown) + " |"
+    yield ""
+
+
+def _windows(found: Results) -> Iterator[str]:
+    yield "## Windows beside a flat table"
+    yield ""
+    yield f"Measured on {found['date']}: {found['machine']['processor']}, {found['machine']['cores']} cores. How many times as many"
+    yield "rows a second train in windows of 50 rows × 20 columns, a view, as in a flat table of 200,000 rows × 1,000 columns (800 MB):"
+    yield "windows of 10,000,000 rows (800 MB; flat they would take 40 GB), and of 200,000 (16 MB)."
+    yield ""
+    yield "| model | batch | replicas | 10,000,000 rows | 200,000 rows |"
+    yield "|---|---|---|---|---|"
+    for cell in found["cells"]:
+        seconds = cell["seconds"]
+        ratios = " | ".join(_times(seconds["flat"] / seconds[name]) for name in ("many", "few"))
+        yield f"| {cell['model']} | {cell['batch_rows']} | {cell['replicas']} | {ratios} |"
     yield ""
 
 

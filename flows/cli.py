@@ -47,6 +47,8 @@ def compare(
     time_column: options.TimeColumn = None,
     missing: options.Missing = None,
     group_column: Annotated[str | None, typer.Option(help="The column whose equal values stay in one part of the split.")] = None,
+    window: options.Window = None,
+    horizon: options.Horizon = None,
     target_loss: Annotated[
         float | None, typer.Option(help="The validation loss to reach; else the best one found plus a margin of 1%.")
     ] = None,
@@ -77,7 +79,7 @@ def compare(
         "task": task,
         "strategies": names,
         "overrides": [
-            *options.column_overrides(drop, categorical, time_column, group_column, missing),
+            *options.column_overrides(drop, categorical, time_column, group_column, missing, window, horizon),
             *search_overrides(objective, target_loss, max_minutes),
             *(overrides or []),
         ],

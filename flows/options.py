@@ -21,6 +21,10 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE on
 Drop = Annotated[str | None, typer.Option(help="Columns to leave out, with commas between (names with commas: --set 'columns.drop=[…]').")]
 Categorical = Annotated[str | None, typer.Option(help="Columns to take as categories, with commas between.")]
 TimeColumn = Annotated[str | None, typer.Option(help="The column that orders the rows in time, for chronological splits.")]
+Window = Annotated[
+    int | None, typer.Option(help="See so many rows at once: a row and those before it, of its group, in the order of time.")
+]
+Horizon = Annotated[int | None, typer.Option(help="With --window: predict the target so many rows later (default 1).")]
 Missing = Annotated[
     list[str] | None, typer.Option(help="What stands for a missing value, such as -999; give the option again for several.")
 ]
@@ -35,8 +39,11 @@ def column_overrides(
     time_column: str | None,
     group_column: str | None = None,
     missing: Sequence[str] | None = None,
+    window: int | None = None,
+    horizon: int | None = None,
 ) -> list[str]:
-    """Return the options on columns as key=value; a time or group column also chooses the split that needs it."""
+    """Return the options on columns as key=value; a time or group column also chooses the split that needs it, and a window the one in the
+    order of time."""
     lists = {"drop": drop, "categorical": categorical}
     given = [f"columns.{key}={json.dumps(separated(names), ensure_ascii=False)}" for key, names in lists.items() if names is not None]
     if missing:
@@ -44,6 +51,10 @@ def column_overrides(
     for key, name, kind in (("time", time_column, "chronological"), ("group", group_column, "group")):
         if name is not None:
             given += [f"columns.{key}={json.dumps(name, ensure_ascii=False)}", f"split.kind={kind}"]
+    if window is not None:
+        given += [f"columns.window.rows={window}", "split.kind=chronological"]
+    if horizon is not None:
+        given.append(f"columns.window.horizon={horizon}")
     return given
 
 

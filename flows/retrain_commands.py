@@ -29,6 +29,8 @@ def retrain(
     categorical: options.Categorical = None,
     time_column: options.TimeColumn = None,
     missing: options.Missing = None,
+    window: options.Window = None,
+    horizon: options.Horizon = None,
     max_minutes: Annotated[float | None, typer.Option(help="A comparison, where one is due, searches no longer.")] = None,
     seed: Seed = None,
     json_file: options.JsonFile = None,
@@ -36,7 +38,11 @@ def retrain(
 ) -> None:
     """Train on new data with the recommended setting; replace the champion only by a better model."""
     limit = [] if max_minutes is None else [f"search.max_minutes={max_minutes}"]
-    settings = [*options.column_overrides(drop, categorical, time_column, missing=missing), *limit, *(overrides or [])]
+    settings = [
+        *options.column_overrides(drop, categorical, time_column, missing=missing, window=window, horizon=horizon),
+        *limit,
+        *(overrides or []),
+    ]
     _run("retrain", name, data, target, task, profile, settings, seed, json_file, no_server)
 
 
@@ -51,12 +57,17 @@ def update(
     categorical: options.Categorical = None,
     time_column: options.TimeColumn = None,
     missing: options.Missing = None,
+    window: options.Window = None,
+    horizon: options.Horizon = None,
     seed: Seed = None,
     json_file: options.JsonFile = None,
     no_server: options.NoServer = False,
 ) -> None:
     """Continue the champion on the new rows, some old ones among them; replace it only if that is better."""
-    settings = [*options.column_overrides(drop, categorical, time_column, missing=missing), *(overrides or [])]
+    settings = [
+        *options.column_overrides(drop, categorical, time_column, missing=missing, window=window, horizon=horizon),
+        *(overrides or []),
+    ]
     _run("update", name, data, target, task, profile, settings, seed, json_file, no_server)
 
 

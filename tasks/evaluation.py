@@ -31,7 +31,7 @@ def scored(model: str, run_id: str, experiment: Experiment, recommended: bool) -
     losses: Numbers = {}
     for part in PARTS:  # the test rows last: what is predicted of them is looked at again
         rows = split.rows(part, MOST_SCORED)
-        outputs = predicted(graph, table.features, rows)
+        outputs = predicted(graph, table.seen, rows)
         losses[f"{part}_loss"] = float(experiment.losses(rows, outputs).mean())
     truth = gathered(table.target, rows)
     if recommended:

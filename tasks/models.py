@@ -55,9 +55,9 @@ class Models:
         from batchlab.shipping import export
 
         place, exported = Path(self._scratch.name) / NAME, Path(self._scratch.name) / saved.FOLDER
-        experiment, inside = self.experiment, place / model_files.EXPORTED
+        experiment, schema, inside = self.experiment, self.experiment.table.schema, place / model_files.EXPORTED
         exported.mkdir(exist_ok=True)
-        self._program = export(experiment.ship(result), experiment.table.schema.columns, exported, self._program)
+        self._program = export(experiment.ship(result), schema.columns, exported, self._program, schema.sequence)
         if lineage is not None:
             saved.save(exported, experiment.preparation, result.weights, lineage)
         seal(exported)
@@ -82,6 +82,7 @@ class Models:
 
         schema = self.experiment.table.schema
         types = {column.name: type_of(column) for column in schema.columns}
+        types |= {} if schema.sequence is None else {name: "string" for name in schema.sequence.names if name not in types}
         # Of any number: MLflow takes no int64 for a double, nor 2.5 for a long.
         inputs: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), name) for name in types]
         outputs: list[ColSpec | TensorSpec] = [ColSpec("double", name) for name in (schema.target.classes or (schema.target.name,))]

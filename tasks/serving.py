@@ -5,7 +5,7 @@ from typing import Any
 
 from batchlab.errors import BadInput
 from batchlab.received import refusing
-from batchlab.retraining.saved import columns_in
+from batchlab.retraining.saved import columns_in, sequence_in
 from batchlab.scoring import SavedModel
 from tasks import model_files, registry, store
 from tasks.registry import Version
@@ -28,7 +28,7 @@ def _ours(folder: Path) -> Any:
     from batchlab.shipping import GRAPH
 
     exported = folder / model_files.EXPORTED
-    return Served(columns_in(exported), graphs.opened(exported / GRAPH))
+    return Served(columns_in(exported), graphs.opened(exported / GRAPH), sequence_in(exported))
 
 
 def _its_own(version: Version, folder: Path) -> Any:

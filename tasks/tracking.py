@@ -85,10 +85,11 @@ def reopened(run_id: str, tags: Mapping[str, str]) -> None:
 
 def is_gone(run_id: str) -> bool:
     """Whether somebody has deleted the run, or the store knows nothing of it."""
+    client = store.client()  # before any part of MLflow: one thread at a time may import it for the first time
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(store.client().get_run(run_id).info.lifecycle_stage) == "deleted"
+        return str(client.get_run(run_id).info.lifecycle_stage) == "deleted"
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise

@@ -247,7 +247,7 @@ def test_a_champion_predicts_the_same_for_raw_rows_and_for_rows_packed_in_anothe
     np.testing.assert_allclose(champion.predicted(grown, every), expected, atol=1e-6)
     preparation = carried(champion.saved.preparation, champion.saved.columns, grown.schema.columns)
     moved = shipped(profile.model, trained.experiment.shape, champion.saved.weights, preparation, False)
-    np.testing.assert_allclose(predicted(moved, grown.features, every), expected, atol=1e-6)
+    np.testing.assert_allclose(predicted(moved, grown.seen, every), expected, atol=1e-6)
     np.testing.assert_array_equal(relaid(table.features, table.schema.columns, table.schema.columns), table.features)
 
 
@@ -283,10 +283,10 @@ def test_a_warm_start_begins_where_the_champion_is(folder: Path, backend: str, m
     begun = shipped(experiment.model, experiment.shape, champion.saved.weights, experiment.preparation, False)
     with torch.no_grad():
         truth = grown.target[split.validation]
-        outputs = predicted(begun, grown.features, split.validation)[:, 0]
+        outputs = predicted(begun, grown.seen, split.validation)[:, 0]
     first = np.mean((outputs - truth) ** 2) / experiment.loss_unit
     assert warm.shipped.curve.validation_loss[0] == pytest.approx(first, rel=1e-4)
-    assert not np.array_equal(predicted(own, grown.features, split.validation)[:, 0], outputs)
+    assert not np.array_equal(predicted(own, grown.seen, split.validation)[:, 0], outputs)
 
 
 def test_a_challenger_that_is_killed_while_it_trains_goes_on_and_ends_as_an_undisturbed_one(folder: Path, tmp_path: Path) -> None:

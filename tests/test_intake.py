@@ -547,7 +547,7 @@ def test_a_target_learnt_on_its_logarithm_is_predicted_in_its_own_unit_and_compa
     assert best is not None
     rows = experiment.split.test
     truth = np.asarray(experiment.table.target[rows])
-    predictions = predicted(experiment.ship(best.shown), experiment.table.features, rows)[:, 0]
+    predictions = predicted(experiment.ship(best.shown), experiment.table.seen, rows)[:, 0]
     assert r2_score(truth, predictions) > 0.9
     assert experiment.loss_unit_name == "log(y)²"
     losses = (np.log(predictions) - np.log(truth)) ** 2
@@ -573,7 +573,7 @@ def test_a_model_of_the_logarithm_is_exported_with_the_way_back(in_logarithms: b
     served = _load_pyfunc(str(tmp_path))
     rows = heavy()[["b", "a"]].tail(20)
     found = served.predict(rows)
-    np.testing.assert_allclose(found, predicted(model, experiment.table.features, np.arange(380, 400)), rtol=1e-9)
+    np.testing.assert_allclose(found, predicted(model, experiment.table.seen, np.arange(380, 400)), rtol=1e-9)
     assert (found > 0).all()
 
 

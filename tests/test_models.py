@@ -108,10 +108,12 @@ def test_an_exported_model_predicts_any_number_of_rows_as_the_original(model: Mo
     features = np.random.default_rng(0).normal(size=(9000, 6)).astype(np.float32)
     for count in (1, 2, 9000):
         rows = np.arange(count)
-        np.testing.assert_allclose(predicted(loaded, features, rows), predicted(original, features, rows), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(
+            predicted(loaded, features.__getitem__, rows), predicted(original, features.__getitem__, rows), rtol=0, atol=1e-12
+        )
     scaled = torch.tensor((features - scaling.mean) / scaling.scale)
     expected = network(scaled).softmax(1) if classification else network(scaled) * 7 + 100
-    np.testing.assert_allclose(predicted(original, features, np.arange(9000)), expected.detach().numpy(), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(predicted(original, features.__getitem__, np.arange(9000)), expected.detach().numpy(), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ def test_what_ships_predicts_as_the_network_does_in_eval(factory: Any, tmp_path:
     inputs = np.random.default_rng(0).normal(size=(40, FEATURES)).astype(np.float32)
     with torch.no_grad():
         expected = network.eval()(torch.from_numpy(inputs).double()).numpy() * 2 + 5
-    np.testing.assert_allclose(predicted(loaded, inputs, np.arange(40)), expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(predicted(loaded, inputs.__getitem__, np.arange(40)), expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(

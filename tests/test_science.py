@@ -29,7 +29,7 @@ Make = Callable[..., Experiment]
 def test_full_batch_reaches_the_least_squares_optimum_of_the_lesson(experiment: Make) -> None:
     lesson = experiment("lesson", overrides=["train.learning_rate=0.01"])
     (result,) = lesson.train("full_batch")
-    outputs = predicted(lesson.ship(result), lesson.table.features, lesson.split.train)
+    outputs = predicted(lesson.ship(result), lesson.table.seen, lesson.split.train)
     loss = mean_loss(lesson.table.target, outputs, lesson.loss, lesson.preparation.target_scale)
     fit = LinearRegression().fit(lesson.table.features.astype(float), lesson.table.target)
     optimum = ((fit.predict(lesson.table.features.astype(float)) - lesson.table.target) ** 2).mean()
@@ -84,14 +84,14 @@ def test_every_strategy_comes_within_two_hundredths_of_least_squares_on_diabetes
     table, split = made.table, made.split
     fit = LinearRegression().fit(table.features[split.train].astype(float), table.target[split.train])
     expected = fit.score(table.features[split.test].astype(float), table.target[split.test])
-    outputs = predicted(made.ship(best(made.train(strategy))), table.features, split.test)
+    outputs = predicted(made.ship(best(made.train(strategy))), table.seen, split.test)
     assert scores(table.target[split.test], outputs, table.schema.target)["r2"] == pytest.approx(expected, abs=0.02)
 
 
 @pytest.mark.parametrize(("dataset", "model"), [("digits", "mlp"), ("breast_cancer", "linear"), ("wine", "linear")])
 def test_mini_batches_classify_real_data(experiment: Make, dataset: str, model: str) -> None:
     made = experiment("quick", data=dataset, overrides=[f"model.kind={model}", "train.epochs=40"])
-    outputs = predicted(made.ship(best(made.train("mini_batch"))), made.table.features, made.split.test)
+    outputs = predicted(made.ship(best(made.train("mini_batch"))), made.table.seen, made.split.test)
     found = scores(made.table.target[made.split.test], outputs, made.table.schema.target)
     assert (found["accuracy"] or 0) >= 0.94
     assert (found["roc_auc"] or 0) >= 0.98

@@ -108,9 +108,16 @@ def boosted(
 
 
 def last_known(
-    times: NDArray[Any], groups: NDArray[np.int64], truth: NDArray[Any], wanted: NDArray[np.int64], embargo: float, classes: int
+    times: NDArray[Any],
+    groups: NDArray[np.int64],
+    truth: NDArray[Any],
+    wanted: NDArray[np.int64],
+    embargo: float,
+    classes: int,
+    moments_apart: int = 1,
 ) -> NDArray[Any]:
-    """Return, for the `wanted` ones of these rows, the target at the last earlier moment of the same group, more than `embargo` before:
+    """Return, for the `wanted` ones of these rows, the target at the last earlier moment of the same group, more than `embargo` before and
+    so many `moments_apart`, in which a target comes to be known:
     the mean where it has several rows; of classes, that of its last row. NaN, or -1 for classes, where there is none."""
     moments, number = np.unique(times, return_inverse=True)
     span = len(moments) + 1
@@ -122,7 +129,7 @@ def last_known(
     else:
         values = np.bincount(place, weights=truth) / np.bincount(place)
     own = groups[wanted] * span
-    before = np.searchsorted(keys, own + np.searchsorted(moments, times[wanted] - embargo)) - 1
+    before = np.searchsorted(keys, own + np.searchsorted(moments, times[wanted] - embargo) - moments_apart + 1) - 1
     found = np.where((before >= 0) & (keys[before] >= own), values[before], -1.0 if classes else math.nan)
     return found.astype(np.int64) if classes else found
 

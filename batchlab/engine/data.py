@@ -41,7 +41,8 @@ class TrainingData:
     `sample` holds those training rows whose loss is evaluated, where that is not all of them. Where the training rows are `stored` in
     files, `features` and `target` are maps of these: every strategy works on them, `streaming` reads the files themselves. With
     `divisions`, `features` and `target` hold the pool that these divide, and `population` is that of one division's training rows.
-    `memory_bytes` are what a training on a CPU may take beyond the rows; None: what is free.
+    With `places` `[training rows]`, `features` and `target` hold other rows too, and the training rows stand at these; such features may be
+    windows, whose rows overlap in memory. `memory_bytes` are what a training on a CPU may take beyond the rows; None: what is free.
     """
 
     features: "Tensor"
@@ -53,6 +54,7 @@ class TrainingData:
     sample: "LabelledRows | None" = None
     stored: StoredRows | None = None
     divisions: Divisions | None = None
+    places: "NDArray[np.int32] | None" = None
     memory_bytes: int | None = None
     _evaluated: "dict[int, tuple[LabelledRows, LabelledRows]]" = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -77,8 +79,12 @@ class TrainingData:
         """The training and the validation rows whose losses make the curves."""
         return self.sample or (self.features, self.target), (self.validation_features, self.validation_target)
 
+    def trained_on(self, division: int) -> "NDArray[np.integer] | None":
+        """Return where in `features` a division's training rows stand; None where that is all of them in their order."""
+        return self.places if self.divisions is None else self.divisions.train[division]
+
     def at(self, rows: "Tensor") -> "LabelledRows":
-        """Return features and targets of training rows of any shape; of rows in files as copies, whose pages do not stay in memory."""
+        """Return features and targets at places of any shape; of rows in files as copies, whose pages do not stay in memory."""
         import torch
 
         if self.stored is None:
@@ -87,8 +93,10 @@ class TrainingData:
         return torch.from_numpy(features).view(*rows.shape, -1), torch.from_numpy(target).view(rows.shape)
 
     def in_pool(self, rows: Indices, divisions: NDArray[np.intp]) -> Indices:
-        """Return places in the pool for rows `[orders, rows]`, each order's of a division of its own; the same where nothing is divided."""
-        return rows if self.divisions is None else np.take_along_axis(self.divisions.train[divisions], rows, axis=1)
+        """Return where in `features` rows `[orders, rows]` stand, each order's of a division of its own."""
+        if self.divisions is not None:
+            return np.take_along_axis(self.divisions.train[divisions], rows, axis=1)
+        return rows if self.places is None else self.places[rows]
 
     def evaluated_in(self, division: int) -> "tuple[LabelledRows, LabelledRows]":
         """Return the training and the validation rows whose losses make the curves of a division; gathered once."""
@@ -121,6 +129,6 @@ class TrainingData:
                 return few, their_target
             return features[torch.from_numpy(rows)], target[torch.from_numpy(rows)]
 
-        sample = some(train_rows, self.features, self.target)
+        sample = some(train_rows, *self.evaluated[0])
         validation = some(validation_rows, self.validation_features, self.validation_target)
         return replace(self, sample=sample, validation_features=validation[0], validation_target=validation[1])

@@ -37,6 +37,11 @@ class Model(Record, ABC):
     def network(self, features: int, outputs: int) -> "nn.Module":
         """Return one freshly initialised network; its initial weights come from torch's global generator."""
 
+    def for_windows(self, rows: int, columns: int) -> "Model":
+        """Return the model for features that are so many rows of so many columns, side by side and oldest first, where it takes these
+        otherwise than flat. Raises BadInput where it cannot."""
+        return self
+
     @property
     def takes_integers(self) -> bool:
         """Whether features reach the network as they are in the table: whole numbers, which stand for something."""

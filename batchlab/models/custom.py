@@ -23,6 +23,7 @@ class Custom(Model):
     of one's own; where a module cannot serve several replicas at once, they train one after the other. Refused by name are modules whose
     prediction for a row depends on the rows beside it, and buffers of whole numbers that training changes.
 
+    Windows of rows are given to it as `[rows, window, columns]`, and the factory is called with (window, columns) in place of features.
     With a `shape` a row's numbers are given to the module as `[rows, *shape]`, and the factory is called with that in place of features;
     `integers` says that they are whole numbers (tokens), given as such.
     """
@@ -31,6 +32,9 @@ class Custom(Model):
     factory: str
     shape: tuple[PositiveInt, ...] | None = None
     integers: bool = False
+
+    def for_windows(self, rows: int, columns: int) -> "Custom":
+        return self if rows == 1 or self.shape is not None else self.model_copy(update={"shape": (rows, columns)})
 
     def network(self, features: int, outputs: int) -> "nn.Module":
         """Return the user's network; raises BadInput when the factory cannot be found or used."""

@@ -12,6 +12,7 @@ from batchlab.engine.activations import ACTIVATIONS
 from batchlab.engine.optimizers import Adam, AdamW, AnyOptimizer, Optimizer, Sgd
 from batchlab.errors import BadInput
 from batchlab.models.session import SESSION
+from batchlab.models.tcn import WindowTcn
 from batchlab.report import snippet_texts as texts
 from batchlab.strategies import STRATEGIES, Strategy
 from batchlab.strategies.accumulated import Accumulated
@@ -108,8 +109,11 @@ def network(facts: "TrainingFacts") -> str:
         return f"nn.Sequential(nn.Unflatten(1, {shape}), {own})" if len(shape) > 1 else own
     if model["kind"] == "linear":
         return f"nn.Linear({facts.inputs}, {facts.outputs})"
+    if model["kind"] == "tcn":
+        layers = [f"nn.{layer!r}" for layer in WindowTcn(**model).network(facts.inputs, facts.outputs).children()]
+        return f"nn.Sequential({', '.join(layers)})"
     if model["kind"] != "mlp":
-        raise BadInput(f"no few lines say model.kind {model['kind']}; linear, mlp and custom can be said.")
+        raise BadInput(f"no few lines say model.kind {model['kind']}; linear, mlp, tcn and custom can be said.")
     widths = [facts.inputs, *model["widths"], facts.outputs]
     layers = [f"nn.Linear({width}, {after})" for width, after in pairwise(widths)]
     activation = f", nn.{ACTIVATIONS[model['activation']].layer}(), "

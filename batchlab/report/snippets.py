@@ -33,8 +33,9 @@ def _takes(facts: "TrainingFacts") -> str:
     inputs = SCALED if facts.scaled else "as they are"
     scaled = "less its mean over its spread" if facts.scaled else "as it is"
     target = "class numbers from 0" if facts.loss == "cross_entropy" else scaled
+    seen = "" if facts.window == 1 else f", of the row and the {facts.window - 1} before it, oldest first"
     names = f"\n#   in this order: {', '.join(facts.input_names)}" if facts.input_names else ""
-    return f"# X [rows, {facts.inputs}]: the training rows' inputs, {inputs}{names}\n# y [rows]: the target, {target}"
+    return f"# X [rows, {facts.inputs}]: the training rows' inputs{seen}, {inputs}{names}\n# y [rows]: the target, {target}"
 
 
 def _leaves(verdict: "Verdict", facts: "TrainingFacts") -> str:
@@ -152,7 +153,7 @@ def _keras(chosen: Recommended) -> str:
 
 
 def _keras_layers(facts: "TrainingFacts") -> str:
-    if facts.model["kind"] == "custom":
+    if facts.model["kind"] in ("custom", "tcn"):
         return f"keras.layers.TorchModuleWrapper({says.network(facts)})"
     activation = facts.model.get("activation")
     return ", ".join([*(f'layer({width}, "{activation}")' for width in facts.model.get("widths", ())), f"layer({facts.outputs})"])

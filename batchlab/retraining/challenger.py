@@ -123,7 +123,7 @@ def _validation_row_losses(challenger: Challenger) -> NDArray[np.float64]:
     experiment = challenger.experiment
     table, rows = experiment.table, experiment.split.rows("validation", MOST_VALIDATED)
     rows = rows[np.argsort(times_of(table)[rows], kind="stable")]
-    predictions = predicted(experiment.ship(challenger.shipped), table.features, rows)
+    predictions = predicted(experiment.ship(challenger.shipped), table.seen, rows)
     return row_losses(gathered(table.target, rows), predictions, experiment.loss, experiment.preparation.target_scale)
 
 

@@ -20,7 +20,8 @@ def champion_drift(champion: Registered, table: PackedTable, sides: tuple[Rows, 
     that has changed, or of targets that are wrong, while no column has.
     """
     rule = profile.retraining.drift
-    some = [rows[:: -(-len(rows) // rule.most_rows)] for rows in sides]
+    whole = [rows[table.has_history(rows)] for rows in sides]
+    some = [rows[:: max(1, -(-len(rows) // rule.most_rows))] for rows in whole]
     old, new = (champion.predicted(table, rows) for rows in some)
     loss = chosen_loss(profile.train.loss, table.schema.target.task, profile.train.huber_delta)
     before, now = (

@@ -10,7 +10,7 @@ from batchlab.assigning import TEST, TRAIN, UNUSED, VALIDATION
 from batchlab.config import Profile
 from batchlab.errors import BadInput
 from batchlab.retraining.fresh import Mark, Stretch, rows_after, rows_within
-from batchlab.split import SMALLEST_PART, Split, embargo_of, split_of, times_of
+from batchlab.split import SMALLEST_PART, Split, embargo_of, in_whole_windows, split_of, times_of
 from batchlab.table import PackedTable
 
 MOST_OLD_VALIDATION = 200
@@ -102,7 +102,8 @@ def _by_time(table: PackedTable, profile: Profile, held: int, validating: int) -
     those validate."""
     times, rows = times_of(table), table.schema.rows
     before = int((times < assigning.smallest(times, rows - held)).sum())
-    return assigning.by_time(times, [before - max(SMALLEST_PART, validating), before], rows, embargo_of(table, profile.split))
+    labels = assigning.by_time(times, [before - max(SMALLEST_PART, validating), before], rows, embargo_of(table, profile.split))
+    return in_whole_windows(labels, table)
 
 
 def _made(labels: Labels, table: PackedTable, profile: Profile, mark: Mark | None) -> Split:
@@ -138,5 +139,5 @@ def held_out(table: PackedTable, split: Split) -> Stretch:
     """Return the stretch that the split holds out."""
     times, held = times_of(table), split.labels == TEST
     moments = times[held]
-    earlier = times[~held]
+    earlier = times[times < moments.min()]
     return Stretch(after=float(earlier.max()) if len(earlier) else float(moments.min()) - 1, last=float(moments.max()))

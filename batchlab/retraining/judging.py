@@ -45,11 +45,18 @@ class Registered:
         """Return predictions for rows of any table that has the model's columns: `[rows, 1]`, or a probability for each of its classes."""
         import torch
 
+        seen = 1 if self.saved.sequence is None else self.saved.sequence.rows
+        if seen != table.span:
+            raise BadInput(
+                f"the champion sees {seen:,} rows at once, the table is packed for {table.span:,}; set columns.window.rows to what it was, "
+                "or train another model (--model)."
+            )
         columns, portions = table.schema.columns, [np.zeros((0, max(1, len(self.saved.lineage.classes))))]
         with torch.no_grad():
             for start in range(0, len(rows), ROWS_AT_ONCE):
-                packed = gathered(table.features, rows[start : start + ROWS_AT_ONCE])
-                portions.append(self.graph(torch.from_numpy(relaid(packed, self.saved.columns, columns))).numpy())
+                packed = table.seen(rows[start : start + ROWS_AT_ONCE])
+                each = relaid(packed.reshape(-1, len(table.schema.packed_names)), self.saved.columns, columns)
+                portions.append(self.graph(torch.from_numpy(each.reshape(len(packed), -1))).numpy())
         return self._in_order(np.concatenate(portions), table.schema.target.classes)
 
     def losses(self, table: PackedTable, rows: Rows, predictions: NDArray[np.float64], loss: Loss) -> NDArray[np.float64]:
@@ -90,6 +97,7 @@ def judged(
     experiment = challenger.experiment
     table, rows = experiment.table, judging_rows(experiment.table, experiment.split.rows("test", MOST_JUDGED), champion)
     old = rows_within(table, champion.saved.lineage.held_out)[:MOST_JUDGED] if champion is not None and old_too else np.zeros(0, np.int64)
+    old = old[table.has_history(old)]
     judge = _Judge(challenger, rows, old)
     sides = [] if champion is None else [champion]
     seconds = _seconds_per_row([*sides, registered], table, rows)
@@ -139,7 +147,7 @@ class _Judge:
         experiment, result = self.challenger.experiment, self.challenger.results[number]
         if result.diverged_at is not None:
             return float("inf")
-        return float(self.losses(self.rows, predicted(experiment.ship(result), experiment.table.features, self.rows)).mean())
+        return float(self.losses(self.rows, predicted(experiment.ship(result), experiment.table.seen, self.rows)).mean())
 
     def holdout(self, drift: Drift | None, quarantined_share: float) -> Holdout:
         experiment = self.challenger.experiment

@@ -15,7 +15,7 @@ from batchlab.received import arrays_of, check_plain, json_of, refusing
 from batchlab.records import Record
 from batchlab.retraining.fresh import Mark, Stretch
 from batchlab.sealing import SEAL, check_sealed
-from batchlab.serving.batchlab_serving import PackedColumn, columns_of
+from batchlab.serving.batchlab_serving import SEQUENCE, InSequence, PackedColumn, columns_of, sequence_of
 
 Weights = dict[str, NDArray[np.float64]]
 WEIGHTS, LINEAGE, COLUMNS, FOLDER = "weights.npz", "lineage.json", "columns.json", "exported"
@@ -50,6 +50,7 @@ class Saved:
     preparation: Preparation
     weights: Weights
     lineage: Lineage
+    sequence: InSequence | None = None
 
 
 def save(folder: Path, preparation: Preparation, weights: Weights, lineage: Lineage) -> None:
@@ -77,7 +78,7 @@ def opened(folder: Path) -> Saved:
     with refusing(folder / LINEAGE, "description of a saved model"):
         preparation = _preparation(described["preparation"], arrays)
         weights = {name.removeprefix("weight/"): values for name, values in arrays.items() if name.startswith("weight/")}
-        return Saved(columns, preparation, weights, Lineage.model_validate(described["lineage"]))
+        return Saved(columns, preparation, weights, Lineage.model_validate(described["lineage"]), sequence_in(folder))
 
 
 def columns_in(folder: Path) -> tuple[PackedColumn, ...]:
@@ -87,6 +88,16 @@ def columns_in(folder: Path) -> tuple[PackedColumn, ...]:
     check_plain(folder / COLUMNS)
     with refusing(folder / COLUMNS, "list of columns"):
         return TypeAdapter(tuple[PackedColumn, ...]).validate_python([asdict(column) for column in columns_of(folder)])
+
+
+def sequence_in(folder: Path) -> InSequence | None:
+    """Return how rows follow each other for the exported model in the folder, which `columns_in` has looked at; None for one at a time."""
+    if not (folder / SEQUENCE).exists():
+        return None
+    check_plain(folder / SEQUENCE)
+    with refusing(folder / SEQUENCE, "description of rows in sequence"):
+        found = sequence_of(folder)
+        return None if found is None else TypeAdapter(InSequence).validate_python(asdict(found))
 
 
 def _preparation(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Preparation:

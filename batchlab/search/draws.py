@@ -10,6 +10,7 @@ from batchlab.engine.data import Divisions, TrainingData
 from batchlab.engine.records import Plan
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
+from batchlab.serving.batchlab_serving import InSequence
 from batchlab.split import embargo_of, times_of
 from batchlab.strategies import Population, Strategy
 
@@ -70,18 +71,22 @@ def divided(experiment: Experiment, count: int) -> TrainingData | None:
         return None
     rows = np.concatenate([experiment.split.train, experiment.split.validation])
     found = divisions(experiment, rows, count)
-    target = torch.cat([data.target, data.validation_target])
+    in_sequence = data.places is not None
+    target = data.target if in_sequence else torch.cat([data.target, data.validation_target])
+    if in_sequence:
+        starts = (rows - (experiment.table.span - 1)).astype(np.int32)
+        found = Divisions(starts[found.train], starts[found.validation])
     if experiment.table.schema.target.classes:
         labels = target.numpy()
         kept = [place for place, train in enumerate(found.train) if len(np.unique(labels[train])) == data.output_count]
         if len(kept) < FEWEST:
             return None
         found = Divisions(found.train[kept], found.validation[kept])
-    features = torch.cat([data.features, data.validation_features])
+    features = data.features if in_sequence else torch.cat([data.features, data.validation_features])
     population = Population(row_count=found.train.shape[1])
     if not all(_fits(strategy, population) for strategy in experiment.profile.strategies.values()):
         return None
-    return replace(data, features=features, target=target, population=population, divisions=found)
+    return replace(data, features=features, target=target, population=population, divisions=found, places=None, sample=None)
 
 
 def _fits(strategy: Strategy, population: Population) -> bool:
@@ -118,7 +123,7 @@ def divisions(experiment: Experiment, rows: NDArray[np.int64], count: int) -> Di
 def _in_time(experiment: Experiment, rows: NDArray[np.int64]) -> Divisions:
     """Return windows of the past, each with the validation period after it in the order of time: cut at moments a quarter of that period
     apart, the latest first."""
-    table, sizes = experiment.table, experiment.split.sizes()
+    table, sizes, sequence = experiment.table, experiment.split.sizes(), experiment.table.schema.sequence
     times, embargo = times_of(table)[rows].astype(np.float64), embargo_of(table, experiment.profile.split)
     order = np.argsort(times, kind="stable")
     held = sizes["validation"]
@@ -127,11 +132,20 @@ def _in_time(experiment: Experiment, rows: NDArray[np.int64]) -> Divisions:
         end = len(rows) - shift * held // SHIFTS
         validation = order[end - held : end]
         before = order[: end - held]
-        found.append((before[times[before] < times[validation[0]] - embargo], validation))
+        found.append((before[times[before] < _apart(times, float(times[validation[0]]), sequence) - embargo], validation))
     latest = min(len(train) for train, _ in found)
     return Divisions(
         np.array([np.sort(train[-latest:]) for train, _ in found], np.int32), np.array([places for _, places in found], np.int32)
     )
+
+
+def _apart(times: NDArray[np.float64], first: float, sequence: InSequence | None) -> float:
+    """Return the moment before which rows may be trained on that are validated from `first` on: in sequence, so many moments earlier that
+    neither what a model sees nor what it predicts overlaps."""
+    if sequence is None:
+        return first
+    moments = np.unique(times)
+    return float(moments[max(0, int(np.searchsorted(moments, first)) - (sequence.rows - 1 + sequence.horizon))])
 
 
 def _of_one_size(found: list[tuple[NDArray[np.int64], NDArray[np.int64]]], seed: int) -> Divisions:

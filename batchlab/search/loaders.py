@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import joblib
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -15,6 +16,8 @@ from batchlab.engine.delivery import loaded, preload_workers
 from batchlab.strategies import Indices
 from batchlab.strategies.mini_batch import MiniBatch
 
+FIRST = np.zeros(1, np.intp)
+"""Rows are those of the first division, where there are several."""
 SECONDS, MOST_BATCHES, MOST_WORKERS = 0.25, 4000, 4
 
 
@@ -53,7 +56,7 @@ def _blocks(data: TrainingData, batch_rows: int, seed: int) -> Iterator[Indices]
     strategy = MiniBatch(batch_rows=batch_rows)
     for epoch in range(2**31):
         for step in strategy.order(data.population, seed, epoch):
-            yield step[0][None]
+            yield data.in_pool(step[0][None], FIRST)
 
 
 def _slices(data: TrainingData, batch_rows: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -68,7 +68,7 @@ def _resident(field: str) -> int:
 
 def rows_bytes(data: TrainingData) -> int:
     """Return the bytes of the training rows in memory: none where they stay in files."""
-    return 0 if data.stored is not None else int(data.features.nbytes + data.target.nbytes)
+    return 0 if data.stored is not None else int(data.features.untyped_storage().nbytes() + data.target.nbytes)
 
 
 def memory_ceiling(experiment: Experiment, data: TrainingData) -> int:

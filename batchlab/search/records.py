@@ -91,6 +91,7 @@ def training_facts(experiment: Experiment, train_rows: int) -> TrainingFacts:
         schedule=plan.schedule.model_dump(mode="json"),
         train_rows=train_rows,
         input_names=experiment.preparation.names if inputs <= MOST_NAMED else (),
+        window=experiment.table.span,
     )
 
 

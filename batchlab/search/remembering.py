@@ -55,5 +55,6 @@ class Remembered:
 
     def _last(self, grouping: str, wanted: NDArray[np.int64]) -> NDArray[Any]:
         table, embargo = self.experiment.table, embargo_of(self.experiment.table, self.experiment.profile.split)
-        classes = len(table.schema.target.classes)
-        return last_known(np.asarray(times_of(table)), self.groupings[grouping], self._truth, wanted, embargo, classes)
+        classes, sequence = len(table.schema.target.classes), table.schema.sequence
+        apart = 1 if sequence is None else max(1, sequence.horizon)
+        return last_known(np.asarray(times_of(table)), self.groupings[grouping], self._truth, wanted, embargo, classes, apart)

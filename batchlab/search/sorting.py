@@ -56,5 +56,7 @@ def ordered_by_target(data: TrainingData) -> TrainingData:
         target = data.target.numpy()
         ordered = [train[np.argsort(target[train], kind="stable")] for train in data.divisions.train]
         return replace(data, divisions=Divisions(np.array(ordered, np.int32), data.divisions.validation))
+    if data.places is not None:
+        return replace(data, places=data.places[np.argsort(data.target.numpy()[data.places], kind="stable")])
     order = torch.argsort(data.target, stable=True)
     return replace(data, features=data.features[order], target=data.target[order], population=Population(len(data.target)))

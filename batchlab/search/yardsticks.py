@@ -14,7 +14,6 @@ from batchlab.analysis.yardsticks import Numbers, Yardstick
 from batchlab.engine.backends.base import PORTIONS
 from batchlab.evaluation import row_losses
 from batchlab.experiment import MOST_TESTED, Experiment
-from batchlab.mapped import gathered
 from batchlab.search.models import TESTED_ROWS
 from batchlab.search.remembering import Remembered
 from batchlab.split import Part
@@ -113,15 +112,16 @@ class Fitting:
 
             return np.asarray(tensors(self.experiment.table, wanted, preparation, torch.float64)[0].numpy(), np.float64)
 
-        rows = self._capped(linear_rows(preparation.width, classes))
+        width = self.experiment.table.span * preparation.width
+        rows = self._capped(linear_rows(width, classes))
         prepared, truth, began = inputs(rows), self._truth(rows), time.perf_counter()
         predict, converged = ways.logistic(prepared, truth, classes) if classes else (ways.least_squares(prepared, truth), True)
         note, seconds = "" if converged else "not converged in its 100 iterations", time.perf_counter() - began
-        return Fitted(lambda wanted: predict(inputs(wanted)), preparation.width, seconds, len(rows), note)
+        return Fitted(lambda wanted: predict(inputs(wanted)), width, seconds, len(rows), note)
 
     def boosting(self) -> Fitted:
         """Fit gradient boosting to the packed columns: numbers as they are, categories as such, what is missing as NaN."""
-        width, classes, seconds = self.experiment.table.features.shape[1], self._classes, min(MOST_SECONDS, self.left())
+        width, classes, seconds = len(self._sizes()), self._classes, min(MOST_SECONDS, self.left())
         values = BOOSTED_VALUES * min(1.0, self.left() / 5.0)
         rows, sizes = self._capped(int(values / (width * max(1, classes)))), self._sizes()
         features, truth, began = self._columns(rows), self._truth(rows), time.perf_counter()
@@ -181,15 +181,16 @@ class Fitting:
         return self.experiment.truth(rows)
 
     def _columns(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return packed columns `[rows, columns]`, NaN for what is missing, infinite or a category outside the vocabulary."""
-        values, sizes = gathered(self.experiment.table.features, rows), self._sizes()
+        """Return packed columns `[rows, columns]`, those of all rows that a model sees; NaN for what is missing, infinite or a category
+        outside the vocabulary."""
+        values, sizes = self.experiment.table.seen(rows), self._sizes()
         return np.where(np.isfinite(values) & ((sizes == 0) | (values < sizes)), values, np.float32(np.nan))
 
     def _sizes(self) -> NDArray[np.int64]:
         """Return the number of values of each packed column's category `[columns]`, 0 for a number."""
         columns = self.experiment.table.schema.columns
         kinds = [(len(column.vocabulary) if column.kind == "category" else 0, len(column.packed_names)) for column in columns]
-        return np.repeat([size for size, _ in kinds], [count for _, count in kinds])
+        return np.tile(np.repeat([size for size, _ in kinds], [count for _, count in kinds]), self.experiment.table.span)
 
 
 def linear_rows(width: int, classes: int) -> int:

@@ -35,6 +35,7 @@ FARTHEST = 280_000 * YEAR * DAY
 WHOLE = 2.0**53
 PERIODS, CLOCKS = "pandas.period", ("h", "min", "s", "ms", "us", "ns")
 """The Arrow name of pandas periods, and those of their frequencies that divide a day."""
+SEQUENCE = "sequence.json"
 WANTED = {"number": "numbers", "boolean": "true and false", "datetime": "dates", "category": "categories"}
 ROWS_AT_ONCE, PACKED_AT_ONCE = 4096, 16_384
 """So many rows go through the graph, and are packed, at once: what is made of them stays in the processor's cache."""
@@ -73,6 +74,24 @@ class PackedColumn:
     def packed_names(self) -> tuple[str, ...]:
         """The names of its packed columns."""
         return tuple(f"{self.name}.{part}" for part in self.parts) or (self.name,)
+
+
+@dataclass(frozen=True)
+class InSequence:
+    """How rows follow each other, for a model that sees several: its last `rows` of a `group` (a raw column), in the order of `time`, and
+    predicts the target `horizon` rows later. A step in time beyond the `gap` ends a run of rows; where a name or number is None, nothing
+    tells groups, time or gaps."""
+
+    rows: int
+    horizon: int
+    gap: float | None
+    time: PackedColumn | None
+    group: str | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The raw columns that tell group and order."""
+        return tuple(name for name in (self.group, self.time and self.time.name) if name)
 
 
 def packed(values: Any, column: PackedColumn) -> tuple[Packed, Flags]:
@@ -362,12 +381,61 @@ def frame_packed(frame: Any, columns: Sequence[PackedColumn]) -> Packed:
 
     Raises UnusableRows that names every column that is missing, of another type than in training, or holds what cannot be read.
     """
-    return _packed_rows(_Rows(list(frame.columns), len(frame), lambda name: _arrow(frame[name])), columns)
+    return _packed_rows(_of_frame(frame), columns)
 
 
 def batch_packed(batch: Any, columns: Sequence[PackedColumn], first_row: int = 0) -> Packed:
     """Do as `frame_packed` does with an Arrow batch (or table), whose first row has the number `first_row`."""
-    return _packed_rows(_Rows(batch.schema.names, batch.num_rows, lambda name: _plain(batch.column(name)), first_row), columns)
+    return _packed_rows(_of_batch(batch, first_row), columns)
+
+
+def _of_frame(frame: Any) -> _Rows:
+    return _Rows(list(frame.columns), len(frame), lambda name: _arrow(frame[name]))
+
+
+def _of_batch(batch: Any, first_row: int) -> _Rows:
+    return _Rows(batch.schema.names, batch.num_rows, lambda name: _plain(batch.column(name)), first_row)
+
+
+def in_sequence(rows: _Rows, sequence: InSequence) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows' numbers by group and time `[rows]`, and how many are before each in its run, in that order.
+
+    Raises UnusableRows where group or time are not there or cannot be read.
+    """
+    absent = [f"'{name}'" for name in sequence.names if name not in rows.names]
+    if absent:
+        raise UnusableRows(f"the rows lack column {', '.join(absent)}, which says how they follow each other.")
+    groups, times = np.zeros(rows.count, np.int64), np.arange(rows.count, dtype=np.float64)
+    if sequence.group is not None:
+        groups = (
+            as_words(rows.column(sequence.group)).dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        )
+        if (groups < 0).any():
+            raise UnusableRows(f"column '{sequence.group}' is missing in row {rows.first + int(np.argmin(groups))}.")
+    if sequence.time is not None:
+        times = _moments(rows, sequence.time)
+    order = np.lexsort((times, groups))
+    begins = np.diff(groups[order], prepend=-1) != 0
+    if sequence.gap is not None:
+        begins |= np.diff(times[order].astype(np.float64), prepend=0.0) > sequence.gap
+    begins[:1] = True
+    starts = np.flatnonzero(begins)
+    return order, np.arange(rows.count) - np.repeat(starts, np.diff(starts, append=rows.count))
+
+
+def _moments(rows: _Rows, column: PackedColumn) -> NDArray[Any]:
+    """Return the moments of rows: microseconds since 1970 of dates, else numbers."""
+    values = rows.column(column.name)
+    if column.kind == "datetime":
+        found, unread = instants(values, (*column.formats, "ISO8601"))
+        unread = unread | (found == np.iinfo(np.int64).min)
+    else:
+        found, unread = numbers(values, column)  # type: ignore[assignment]
+        unread = unread | ~np.isfinite(found)
+    if unread.any():
+        place = int(np.argmax(unread))
+        raise UnusableRows(f"time '{column.name}' of row {rows.first + place} is {shown(values[place])}, which tells no moment.")
+    return found
 
 
 def _packed_rows(rows: _Rows, columns: Sequence[PackedColumn]) -> Packed:
@@ -509,15 +577,20 @@ class Served:
     refusal = UnusableRows
     """What it raises for rows that it cannot read: this file is another module in a saved model than in Batchlab."""
 
-    def __init__(self, columns: Sequence[PackedColumn], graph: Any) -> None:
-        self.columns, self.graph = tuple(columns), graph
+    def __init__(self, columns: Sequence[PackedColumn], graph: Any, sequence: InSequence | None = None) -> None:
+        self.columns, self.graph, self.sequence = tuple(columns), graph, sequence
 
     def predict(self, frame: Any, params: dict[str, Any] | None = None) -> NDArray[np.float64]:
-        """Return predictions `[rows, 1]` in the target's unit, or probabilities `[rows, classes]`, in portions: memory stays bounded."""
-        return self._outputs(frame_packed(frame, self.columns))
+        """Return predictions `[rows, 1]` in the target's unit, or probabilities `[rows, classes]`, in portions: memory stays bounded.
+
+        A model that sees several rows at once predicts for every row that has enough before it in its run; for others NaN.
+        """
+        return self._of_rows(_of_frame(frame))
 
     def predict_batch(self, batch: Any, first_row: int = 0) -> NDArray[np.float64]:
         """Return what `predict` does, of an Arrow batch; errors number its rows from `first_row` on."""
+        if self.sequence is not None:
+            return self._of_rows(_of_batch(batch, first_row))
         # a vocabulary is hashed for every portion: let there be several rows a word
         most = max(PACKED_AT_ONCE, 4 * max((len(column.vocabulary) for column in self.columns), default=0))
         starts = range(0, max(batch.num_rows, 1), most)
@@ -526,6 +599,23 @@ class Served:
     def get_raw_model(self) -> "Served":
         """Return this; its `graph` maps packed columns to predictions. MLflow asks for it by this name."""
         return self
+
+    def _of_rows(self, rows: _Rows) -> NDArray[np.float64]:
+        packed_rows = _packed_rows(rows, self.columns)
+        if self.sequence is None:
+            return self._outputs(packed_rows)
+        order, history = in_sequence(rows, self.sequence)
+        span, width = self.sequence.rows, packed_rows.shape[1]
+        windows = np.lib.stride_tricks.as_strided(
+            packed_rows := packed_rows[order], (max(0, rows.count - span + 1), span * width), packed_rows.strides
+        )
+        whole = np.flatnonzero(history >= span - 1)
+        starts = range(0, max(1, len(whole)), ROWS_AT_ONCE)
+        portions = [whole[start : start + ROWS_AT_ONCE] for start in starts]
+        outputs = np.concatenate([self._outputs(windows[part - (span - 1)]) for part in portions])
+        found = np.full((rows.count, outputs.shape[1]), np.nan)
+        found[order[whole]] = outputs
+        return found
 
     def _outputs(self, packed_rows: Packed) -> NDArray[np.float64]:
         import torch
@@ -541,13 +631,23 @@ def _load_pyfunc(path: str) -> Served:
     import torch
 
     folder = Path(path)
-    return Served(columns_of(folder), torch.export.load(folder / "model.pt2").module())
+    return Served(columns_of(folder), torch.export.load(folder / "model.pt2").module(), sequence_of(folder))
+
+
+def sequence_of(folder: Path) -> InSequence | None:
+    """Return how rows follow each other for the model in the folder; None for one that sees one at a time."""
+    if not (folder / SEQUENCE).exists():
+        return None
+    described = json.loads((folder / SEQUENCE).read_text())
+    return InSequence(**{**described, "time": _column(described["time"]) if described["time"] else None})
 
 
 def columns_of(folder: Path) -> tuple[PackedColumn, ...]:
     """Return the columns of the model in the folder."""
     described: list[dict[str, Any]] = json.loads((folder / "columns.json").read_text())
-    tuples: list[dict[str, Any]] = [
-        {key: tuple(value) if isinstance(value, list) else value for key, value in one.items()} for one in described
-    ]
-    return tuple(PackedColumn(**one) for one in tuples)
+    return tuple(map(_column, described))
+
+
+def _column(described: dict[str, Any]) -> PackedColumn:
+    facts: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in described.items()}
+    return PackedColumn(**facts)

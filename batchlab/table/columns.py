@@ -19,11 +19,24 @@ def _words(given: Any) -> Any:
     return [f"{one:.15g}" if isinstance(one, int | float) and not isinstance(one, bool) else one for one in several]
 
 
+class WindowRule(Record):
+    """What a model sees at once: a row and those before it, `rows` in all, of the same group (`columns.group`) in the order of time
+    (`columns.time`, else that of the rows). It predicts the target `horizon` rows later; from 1 on the target's own past is a feature.
+
+    No window reaches over a `gap`: a step in time longer than that, a number in the time column's unit or a duration like "5 days" for
+    dates; without one given, ten times the median step.
+    """
+
+    rows: int = Field(20, ge=2, le=100_000)
+    horizon: int = Field(1, ge=0, le=100_000)
+    gap: float | str | None = None
+
+
 class ColumnRule(Record):
     """What the user says of columns: `drop` these, take those as `categorical`; which orders rows by time, groups them, or is their key.
 
     A date column of time, the group and the key are no features. What is written like one of `missing` in a feature or the target, or is
-    the same number, is missing.
+    the same number, is missing. With a `window` a model sees several rows of a group at once.
     """
 
     drop: tuple[str, ...] = ()
@@ -32,6 +45,7 @@ class ColumnRule(Record):
     group: str | None = None
     key: str | None = None
     missing: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    window: WindowRule | None = None
 
 
 class EncodingRule(Record):
@@ -62,8 +76,11 @@ class Columns(ColumnRule):
         return {part: name for part, name in parts.items() if name is not None}
 
     def features(self, schema: "pa.Schema") -> tuple[str, ...]:
-        """All columns but those dropped, the target, the weights, the group, the key, and a date that orders the rows."""
+        """All columns but those dropped, the target (unless what is predicted is a later one), the weights, the group, the key, and a date
+        that orders the rows."""
         others = {name for part, name in self.parts.items() if part != "time"} | set(self.drop)
+        if self.window is not None and self.window.horizon:
+            others -= {self.target}
         if self.time and not is_number(schema.field(self.time).type):
             others |= {self.time}
         return tuple(name for name in schema.names if name not in others)

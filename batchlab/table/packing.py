@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from batchlab.errors import BadInput
 from batchlab.sources.base import BadLine, Reading, Source
 from batchlab.table import contract as contracts
+from batchlab.table import sequence
 from batchlab.table.columns import CheckRule, Columns, check_columns
 from batchlab.table.contract import Contract
 from batchlab.table.finishing import facts_of, is_unique, settled_target
@@ -126,7 +127,8 @@ def _keep_contract(table: PackedTable, path: Path) -> None:
 
 
 def _digest(content: str, encoding: Columns | Contract) -> str:
-    return hashlib.sha256(f"{VERSION} {content} {encoding.model_dump_json()}".encode()).hexdigest()[:16]
+    without = {"window"} if isinstance(encoding, Columns) and encoding.window is None else set()
+    return hashlib.sha256(f"{VERSION} {content} {encoding.model_dump_json(exclude=without)}".encode()).hexdigest()[:16]
 
 
 def _pack(job: Job) -> None:
@@ -144,7 +146,8 @@ def _pack(job: Job) -> None:
             _give_back()
         _check_rows(job, packer)
         target = _finish(job, packer, draft)
-        draft.become(job.digest, (file for part, file in packer.files.items() if part != "target" or not target.classes))
+        as_written = {} if job.columns.window is not None else packer.files  # in sequence, all are written anew
+        draft.become(job.digest, (file for part, file in as_written.items() if part != "target" or not target.classes))
 
 
 def _pass(job: Job, packer: Packer) -> None:
@@ -237,6 +240,7 @@ def _finish(job: Job, packer: Packer, draft: Draft) -> Target:
     if packer.plan.weight is not None:
         check_weights(packer.plan.weight.name, packer.weights)
     target = settled_target(packer, job.columns, draft)
+    sequenced = _sequenced(job, packer, draft)
     facts, unique = facts_of(packer, target), job.columns.key is not None and is_unique(draft.path / "key.npy")
     if job.contract is not None and job.contract_path is not None:
         contracts.check_missing(job.contract, facts, job.contract_path)
@@ -244,17 +248,19 @@ def _finish(job: Job, packer: Packer, draft: Draft) -> Target:
     own = job.contract or contracts.inferred(facts, job.columns.target, job.digest, unique, job.columns.time)
     schema = Schema(
         source=job.source,
-        rows=packer.rows,
+        rows=packer.rows if sequenced is None else sequenced.rows,
         columns=tuple(packer.features),
         target=target,
         digest=job.digest,
         quarantined=dict(packer.quarantine.counts),
-        unlabelled=packer.unlabelled.total(),
+        unlabelled=packer.unlabelled.total() + (0 if sequenced is None else sequenced.targetless),
+        sequence=None if sequenced is None else sequenced.sequence,
         notes=(
             *_read_as(job.reading.description),
             *packer.plan.notes,
             *unlabelled_note(packer),
             *packer.code_notes(),
+            *(() if sequenced is None else sequence.notes(sequenced)),
             *_remarks(job, facts),
         ),
     )
@@ -262,6 +268,12 @@ def _finish(job: Job, packer: Packer, draft: Draft) -> Target:
     (draft.path / "statistics.json").write_text(json.dumps([item.model_dump() for item in facts], indent=2))
     (draft.path / "schema.json").write_text(schema.model_dump_json(indent=2))
     return target
+
+
+def _sequenced(job: Job, packer: Packer, draft: Draft) -> sequence.Sequenced | None:
+    """Put the draft's rows in sequence where windows of them are asked for."""
+    rule = job.columns.window
+    return None if rule is None else sequence.put_in_sequence(draft, rule, packer.plan.time, job.columns.group)
 
 
 def _remarks(job: Job, facts: Sequence[ColumnFacts]) -> list[str]:

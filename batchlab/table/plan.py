@@ -39,7 +39,7 @@ def planned(reading: Reading, columns: Columns, on_share: OnShare) -> Plan:
     given = columns.missing
     found = {name: interpreted(name, tally, tally.categorical and name != columns.target, decimal) for name, tally in tallies.items()}
     features = _features(columns, reading.schema, found)
-    refused = [item.refusal for name, item in found.items() if item.refusal and name in features]
+    refused = [item.refusal for name, item in found.items() if item.refusal and name in features and name != columns.target]
     if refused:
         shown = ", ".join(refused[:10]) + (f" and {len(refused) - 10} more" if len(refused) > 10 else "")
         raise BadInput(
@@ -47,12 +47,15 @@ def planned(reading: Reading, columns: Columns, on_share: OnShare) -> Plan:
             "--categorical, or encode them as numbers first."
         )
 
+    target = _target(columns.target, tallies.get(columns.target), found.get(columns.target), reading.schema)
+    target = replace(target, missing=given)
+
     def packed(name: str) -> PackedColumn | None:
+        if name == columns.target:  # its own past is a feature
+            return target
         known = found[name].column if name in found else typed(name, reading.schema.field(name).type)
         return replace(known, missing=given) if known is not None and name not in (columns.time, columns.weight) else known
 
-    target = _target(columns.target, tallies.get(columns.target), found.get(columns.target), reading.schema)
-    target = replace(target, missing=given)
     kept = tuple(column for name in features if (column := packed(name)) is not None)
     if not kept:
         raise BadInput("no feature column is left: all others are empty.")

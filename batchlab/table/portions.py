@@ -25,6 +25,7 @@ from batchlab.table.writing import Draft, Quarantine, RowsFile
 if TYPE_CHECKING:
     import pyarrow as pa
 
+EXAMPLE_ROWS = 5
 FAR_OUT = 1e4
 """A column whose mean is so many times its spread is packed less that mean: float32 could not tell its values apart."""
 NO_TIME = np.iinfo(np.int64).min
@@ -75,7 +76,7 @@ class Packer:
             return
         if self.rows == 0:
             self._choose_offsets(values)
-            self._keep_example(batch.select([column.name for column in self.features]).filter(_arrow_flags(kept)).slice(0, 5))
+            self._keep_example(batch.select(self._read_by_models()).filter(_arrow_flags(kept)).slice(0, EXAMPLE_ROWS))
         offsets = np.concatenate([np.full(len(column.packed_names), column.offset) for column in self.features])
         rows, figures = turned(values, offsets)
         self.figures.add(len(rows), figures)
@@ -169,6 +170,11 @@ class Packer:
             if column.kind == "number" and 0 < spread < abs(mean) / FAR_OUT:
                 self.features[number] = replace(column, offset=float(round(mean)) if abs(mean) >= 1 else float(mean))
             place += len(column.packed_names)
+
+    def _read_by_models(self) -> list[str]:
+        """Return the raw columns that a model is given: the features and, in sequence, what tells group and order."""
+        others = (self.columns.group, self.columns.time) if self.columns.window is not None else ()
+        return list(dict.fromkeys([*(column.name for column in self.features), *(name for name in others if name)]))
 
     def _keep_example(self, rows: "pa.RecordBatch") -> None:
         import pyarrow as pa

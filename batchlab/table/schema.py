@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from batchlab.errors import BadInput
-from batchlab.mapped import portion
+from batchlab.mapped import gathered, portion
 from batchlab.received import array_of, json_of, refusing, text_of
 from batchlab.records import Record
 from batchlab.sealing import check_sealed
-from batchlab.serving.batchlab_serving import Kind, PackedColumn
+from batchlab.serving.batchlab_serving import InSequence, Kind, PackedColumn
+from batchlab.table.sequence import HISTORY, windows
 from batchlab.table.target import Target
 
 KINDS = {
@@ -26,6 +27,8 @@ KINDS = {
     "weight": ("<f8",),
     "group": ("<u8",),
     "key": ("<u8",),
+    "history": ("<i4",),
+    "ahead": ("<f8", "<i8"),
 }
 """The types of what a packed table holds, as packing writes them."""
 ROWS_AT_ONCE = 2**20
@@ -58,7 +61,7 @@ class ColumnFacts(Record):
 
 class Schema(Record):
     """What a packed table holds. Every source row is in `rows`, by reason in `quarantined`, or for lack of a target in `unlabelled`; what
-    people should know is in `notes`."""
+    people should know is in `notes`. With a `sequence` a model sees several rows at once."""
 
     source: str
     rows: int
@@ -67,6 +70,7 @@ class Schema(Record):
     digest: str
     quarantined: dict[str, int] = Field(default_factory=dict)
     unlabelled: int = 0
+    sequence: InSequence | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -107,13 +111,41 @@ class PackedTable:
         """`[rows, packed columns]`, row-major; NaN is missing."""
         return self._load("features")
 
+    @property
+    def span(self) -> int:
+        """How many rows a model sees at once."""
+        return 1 if self.schema.sequence is None else self.schema.sequence.rows
+
+    def seen(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Return what a model sees of these rows, `[rows, packed columns]`: they themselves or, in sequence, each with those before it,
+        oldest first, `[rows, span × packed columns]`. Raises BadInput for a row that has too few before it."""
+        if self.schema.sequence is None:
+            return gathered(self.features, rows)
+        if not self.has_history(rows).all():
+            raise BadInput(f"some of {len(rows):,} rows have fewer than {self.span - 1} rows before them in their run.")
+        return gathered(self._windows, rows - (self.span - 1))
+
+    def has_history(self, rows: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Return which of these rows have as many before them in their run as a model sees."""
+        return np.ones(len(rows), bool) if self.history is None else np.asarray(gathered(self.history, rows) >= self.span - 1)
+
+    @cached_property
+    def history(self) -> NDArray[np.int32] | None:
+        """`[rows]`: how many rows are before each in its run; None where models see one at a time."""
+        return self._load(HISTORY) if self.schema.sequence is not None else None
+
+    @cached_property
+    def _windows(self) -> NDArray[np.float32]:
+        return windows(self.features, self.span)
+
     @cached_property
     def target(self) -> NDArray[Any]:
         """`[rows]`: float64 in the target's unit, or int64 class numbers."""
         return self._load("target")
 
     def side_column(self, part: str) -> NDArray[Any] | None:
-        """`[rows]`: `time` (int64 microseconds or float64), `weight` (float64), `group` or `key` (uint64 hashes); None without one."""
+        """`[rows]`: `time` (int64 microseconds or float64), `weight` (float64), `group` or `key` (uint64 hashes), in sequence
+        `ahead` (the time of each row's target); None without one."""
         return self._load(part) if (self.path / f"{part}.npy").exists() else None
 
     @cached_property

@@ -140,7 +140,7 @@ class Backend(ABC):
         weights = torch.from_numpy(self.last_weights()[replica])
         if data.population.row_count < FEWEST_ROWS:
             return Estimate(value=math.inf, low=0.0, high=math.inf)
-        own = None if data.divisions is None else data.divisions.train[self.divisions[self.seed_of_replica[replica]]]
+        own = data.trained_on(int(self.divisions[self.seed_of_replica[replica]]))
         gradients, batch_rows = small_gradients(self.model, self.network, weights, data, self.loss, batches, own)
         return noise_scale(gradients, batch_rows)
 

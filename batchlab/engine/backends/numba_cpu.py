@@ -65,7 +65,9 @@ class NumbaCpu(Backend):
         self.kernel_order = self._kernel_order()
         self.replicas.weights[0, :, : self.task.parameters] = self.initial.numpy()[:, self.kernel_order]
         self.replicas.average[:] = self.replicas.weights[0]
-        self.features = data.features.contiguous()  # no array of it is kept: a DataLoader's workers move it into shared memory
+        self.features = (
+            data.features if _overlaps(data.features) else data.features.contiguous()
+        )  # no array of it is kept: a DataLoader's workers move it into shared memory
         self.stored_target = None if data.stored is None else data.stored.arrays[1]
         self.own_target = None if data.stored else data.target.numpy().astype(real)
         self.blocks = np.zeros((self.threads, padded(block_scratch(widths))), real)
@@ -73,7 +75,7 @@ class NumbaCpu(Backend):
 
     def train(self, run: Run, rows: Iterator[Batch] | Window | None) -> None:
         if rows is None:
-            self._train(Rows(self.features.numpy()[None], self.target[None], run.rows, run.steps, self._pace(run)))
+            self._train(Rows(_begun(self.features)[None], self.target[None], run.rows, run.steps, self._pace(run)))
         elif isinstance(rows, Window):
             target = rows.target.astype(rows.features.dtype, copy=False)
             self._train(Rows(rows.features, target, rows.order, run.steps, self._pace(run)))
@@ -181,6 +183,18 @@ def warm(precision: Precision = "float32") -> None:
     backend = NumbaCpu(Linear(), (1, 1), Loss("mse"), Plan(), [Trial(0.1, 0)], data)
     backend.train(Run(np.zeros((1, 2), np.int32), np.array([2]), np.array([2]), first_step=1, rows_before=0, evaluated=True), None)
     backend.losses()
+
+
+def _overlaps(features: Tensor) -> bool:
+    """Whether rows are windows that reach over the rows after them."""
+    return features.stride(0) < features.shape[1]
+
+
+def _begun(features: Tensor) -> NDArray[Any]:
+    """Return rows as the kernels take them: of windows only where each begins. The network's width says how far a row goes; that the last
+    ones go beyond the array is right, since it is a part of a larger one."""
+    rows = features.numpy()
+    return rows[:, : features.stride(0)] if _overlaps(features) else rows
 
 
 def _delivered(batches: list[Batch], pace: NDArray[Any]) -> Rows:

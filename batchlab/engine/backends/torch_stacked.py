@@ -302,7 +302,9 @@ def _tf32_products(wanted: bool) -> Iterator[None]:
 
 def resident(features: Tensor, target: Tensor, device: torch.device, mapped: bool = False) -> Batch:
     """Return the rows on the device where they take at most half of its free memory; else on the host, pinned unless they are `mapped`."""
-    needed = features.nbytes + target.nbytes
+    numbers = (len(features) - 1) * features.stride(0) + features.shape[1]  # of windows, whose rows overlap, fewer than they seem
+    needed = numbers * features.element_size() + target.nbytes
+    flat = features.as_strided((numbers,), (1,))
     if device.type == "cuda" and needed > torch.cuda.mem_get_info(device)[0] / 2:
-        return (features, target) if mapped else (features.pin_memory(), target.pin_memory())
-    return features.to(device), target.to(device)
+        return (features, target) if mapped else (flat.pin_memory().as_strided(features.shape, features.stride()), target.pin_memory())
+    return flat.to(device).as_strided(features.shape, features.stride()), target.to(device)

@@ -27,7 +27,7 @@ def gradient_of_rows(features, target, rows, task, scale, weights, gradient, out
 def _add_group(features, target, rows, start, task, scale, weights, gradient, outputs):
     """Add four rows to the gradient of one output and return their loss."""
     a, b, c, d = rows[start], rows[start + 1], rows[start + 2], rows[start + 3]
-    width = features.shape[1]
+    width = task.widths[0]
     of_a = of_b = of_c = of_d = weights[width]
     for feature in range(width):
         weight = weights[feature]
@@ -51,8 +51,8 @@ def _add_group(features, target, rows, start, task, scale, weights, gradient, ou
 @njit(**PLAIN)
 def _add_row(features, target, row, task, scale, weights, gradient, outputs):
     """Add one row to the gradient and return its loss."""
-    width, count = features.shape[1], outputs.shape[1]
-    _outputs(features, row, weights, outputs)
+    width, count = task.widths[0], outputs.shape[1]
+    _outputs(features, row, task, weights, outputs)
     loss = loss_and_slope(task.loss, outputs, 0, target[row], task.knee)
     if count == 1:
         slope = outputs[0, 0] * scale
@@ -74,14 +74,14 @@ def loss_of_rows(features, target, start, end, task, weights, outputs):
     """Return the summed loss of rows start..end; `outputs` is scratch `[1, outputs]`."""
     total = 0.0
     for row in range(start, end):
-        _outputs(features, row, weights, outputs)
+        _outputs(features, row, task, weights, outputs)
         total += loss_and_slope(task.loss, outputs, 0, target[row], task.knee)
     return total
 
 
 @njit(**PLAIN)
-def _outputs(features, row, weights, outputs):
-    width, count = features.shape[1], outputs.shape[1]
+def _outputs(features, row, task, weights, outputs):
+    width, count = task.widths[0], outputs.shape[1]
     if count == 1:
         value = weights[width]
         for feature in range(width):

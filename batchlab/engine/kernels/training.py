@@ -31,7 +31,8 @@ class Task(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Tables `[tables, rows, features]` and `[tables, rows]` (one for all, or one a seed), the order of rows `[seeds, rows of the
+    """Tables `[tables, rows, features]` and `[tables, rows]` (one for all, or one a seed; a row has as many features as the network is
+    wide, and reaches over the next ones where the table is less so), the order of rows `[seeds, rows of the
     run]`, where in it each step ends `[steps]`, and the factor on the learning rate of each step (or one for all)."""
 
     features: Any
