@@ -17,15 +17,16 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Batchlab needs Python 3.11 or newer; {sys.executable} is {v.major}.{v.minor}. Try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	@echo "Compiling the CPU kernels, about 20 s, unless they are on disk already"
-	@$(BIN)/python -c "from batchlab.engine.backends import numba_cpu; from batchlab.table import turning; numba_cpu.warm(); turning.warm()"
+	@echo "Compiling the CPU kernels, about 20 s, unless they are on disk already, and what is imported"
+	@$(BIN)/python -c "import flows.comparison, flows.display, tasks.warming; list(map(__import__, tasks.warming.LATER))" & \
+	  $(BIN)/python -c "from batchlab.engine.backends import numba_cpu; from batchlab.table import turning; numba_cpu.warm(); turning.warm()" && wait
 	@touch $@
 
-demo: $(READY) ## The verdict on the lesson's prices and on diabetes
-	$(BIN)/batchlab compare --profile lesson
-	$(BIN)/batchlab compare --data diabetes
+demo: $(READY) ## The verdict on the lesson's prices and on diabetes, twelve seconds of search each
+	$(BIN)/batchlab compare --profile lesson --max-minutes 0.2
+	$(BIN)/batchlab compare --data diabetes --max-minutes 0.2
 	@echo
 	@echo "Open the MLflow UI with: make ui   (it prints the address to open)"
 

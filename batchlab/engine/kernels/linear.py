@@ -2,7 +2,7 @@
 
 from numba import njit
 
-from batchlab.engine.kernels.parts import PLAIN, loss_and_slope
+from batchlab.engine.kernels.parts import INLINED, PLAIN, loss_and_slope
 
 # Flat weights are [features, outputs] row-major, then the biases [outputs].
 GROUP = 4
@@ -23,7 +23,7 @@ def gradient_of_rows(features, target, rows, task, scale, weights, gradient, out
     return total
 
 
-@njit(**PLAIN)
+@njit(**INLINED)
 def _add_group(features, target, rows, start, task, scale, weights, gradient, outputs):
     """Add four rows to the gradient of one output and return their loss."""
     a, b, c, d = rows[start], rows[start + 1], rows[start + 2], rows[start + 3]
@@ -48,7 +48,7 @@ def _add_group(features, target, rows, start, task, scale, weights, gradient, ou
     return total
 
 
-@njit(**PLAIN)
+@njit(**INLINED)
 def _add_row(features, target, row, task, scale, weights, gradient, outputs):
     """Add one row to the gradient and return its loss."""
     width, count = task.widths[0], outputs.shape[1]
@@ -79,7 +79,7 @@ def loss_of_rows(features, target, start, end, task, weights, outputs):
     return total
 
 
-@njit(**PLAIN)
+@njit(**INLINED)
 def _outputs(features, row, task, weights, outputs):
     width, count = task.widths[0], outputs.shape[1]
     if count == 1:

@@ -193,7 +193,8 @@ def _sum_lanes_and_move(replicas, task, scratch, replica, first, lanes, factor):
 def train(threads, rows, replicas, task, active, together, scratch):
     """Make all steps of the run for the replicas numbered `active`: a replica a core, or `together`, every step's lanes spread over the
     cores; the same numbers. All `threads` must run at once, because in the latter case they wait for each other."""
-    for thread in prange(threads):
+    for index in prange(threads):
+        thread = np.int64(index)  # not unsigned, as it would be in here only: what it is given to would be compiled for both
         if together:
             _train_share(rows, replicas, task, active, scratch, thread, threads)
         else:
@@ -211,7 +212,8 @@ def _add(total, part):
 def summed_losses(threads, features, target, weights, task, blocks, losses):
     """Write `losses` [replicas, portions]: the summed loss of each equal portion of the rows under `weights` [replicas, parameters]."""
     replica_count, portions = losses.shape
-    for thread in prange(threads):
+    for index in prange(threads):
+        thread = np.int64(index)
         for job in range(thread, replica_count * portions, threads):
             replica, portion = job // portions, job % portions
             start, end = portion * len(target) // portions, (portion + 1) * len(target) // portions
