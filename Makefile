@@ -20,7 +20,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@echo "Compiling the CPU kernels, about 20 s, unless they are on disk already, and what is imported"
-	@$(BIN)/python -c "import flows.comparison, flows.display, tasks.warming; list(map(__import__, tasks.warming.LATER))" & \
+	@$(BIN)/python -c "import flows.comparison, flows.display, prefect.server.api.server, mlflow.store.tracking.sqlalchemy_store, tasks.warming; list(map(__import__, tasks.warming.LATER))" & \
 	  $(BIN)/python -c "from batchlab.engine.backends import numba_cpu; from batchlab.table import turning; numba_cpu.warm(); turning.warm()" && wait
 	@touch $@
 
