@@ -2,7 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-COMPILED := .venv/.compiled
 # A process a core: most of what tests wait for are processes of their own.
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist worksteal
 
@@ -12,7 +11,7 @@ SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist worksteal
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-setup: $(COMPILED) ## Create .venv, install what requirements.lock names and compile the kernels
+setup: $(READY) ## Create .venv and install what requirements.lock names
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Batchlab needs Python 3.11 or newer; {sys.executable} is {v.major}.{v.minor}. Try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
@@ -20,11 +19,9 @@ $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	@touch $@
-
-$(COMPILED): $(READY)
-	@echo "Compiling the CPU kernels, about 25 s, unless they are on disk already"
-	@$(BIN)/python -c "from batchlab.engine.backends import numba_cpu; from batchlab.table import turning; numba_cpu.warm(); turning.warm()"
+	@echo "Compiling the CPU kernels, about 20 s, unless they are on disk already, and what is imported"
+	@$(BIN)/python -c "import flows.comparison, flows.display, prefect.server.api.server, mlflow.store.tracking.sqlalchemy_store, tasks.warming; list(map(__import__, tasks.warming.LATER))" & \
+	  $(BIN)/python -c "from batchlab.engine.backends import numba_cpu; from batchlab.table import turning; numba_cpu.warm(); turning.warm()" && wait
 	@touch $@
 
 demo: $(READY) ## The verdict on the lesson's prices and on diabetes, twelve seconds of search each
@@ -33,10 +30,10 @@ demo: $(READY) ## The verdict on the lesson's prices and on diabetes, twelve sec
 	@echo
 	@echo "Open the MLflow UI with: make ui   (it prints the address to open)"
 
-test: $(COMPILED) ## Run the tests
+test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
-test-slow: $(COMPILED) ## Run the tests that take long: whole stories, kills at random moments, both databases
+test-slow: $(READY) ## Run the tests that take long: whole stories, kills at random moments, both databases
 	$(BIN)/python -m pytest -m slow --timeout 1200
 
 check: $(READY) ## Check format, lint and types
@@ -75,7 +72,7 @@ postgres: ## Install PostgreSQL, for server-postgres and the tests (Debian, Ubun
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); $$sudo apt-get update -qq && $$sudo apt-get install -y -qq postgresql; }
 
-test-browser: $(COMPILED) browser ## Install a browser and run the tests that need one
+test-browser: $(READY) browser ## Install a browser and run the tests that need one
 	$(BIN)/python -m pytest tests/test_browser.py
 
 faults: $(READY) ## Disturb real comparisons in every way that docs/reliability.md names; hours, or FAULTS="--kills 50"
