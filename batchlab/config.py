@@ -40,6 +40,7 @@ else:  # the kinds are found at run time; pydantic picks one by its `kind`
 
 Tree = dict[str, Any]
 DEFAULT_KINDS: Tree = {"source": {"kind": "bundled"}, "model": {"kind": "linear"}}
+RUNS_CODE = (("model", "factory", "runs code"), ("source", "factory", "runs code"))
 SAME_KEYS = ("split",)
 """Tables whose keys are the same whatever their `kind`."""
 PROFILES = resources.files("batchlab") / "profiles"
@@ -172,7 +173,7 @@ def _check_harmless(name: str, held: Tree, tree: Tree, overrides: Sequence[str])
     said: Tree = {}
     for override in overrides:
         said = _merged(said, _override(override))
-    for table, key, does in (("model", "factory", "runs code"), ("source", "url", "sends what the environment holds to a database")):
+    for table, key, does in (*RUNS_CODE, ("source", "url", "sends what the environment holds to a database")):
         own, now, given = (_looked_up(one, table, key) for one in (held, tree, said))
         risky = isinstance(own, str) and own == now != given and (key == "factory" or _sends(own))
         if risky:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from batchlab.errors import BadInput
 from batchlab.frames import Unusable, array_of, index_of, plain
+from batchlab.items import Items, fetched, is_data_set
 from batchlab.sources.arrays import MOST_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-TAKEN = "a pandas DataFrame, a polars or Arrow table, or arrays X [rows, …] and y [rows]"
+TAKEN = "a pandas DataFrame, a polars or Arrow table, arrays X [rows, …] and y [rows], or a map-style data set"
 MOST_SHOWN = 10
 INTEGER_BYTES = 4
 
@@ -67,6 +68,8 @@ def taken(frame: Any, target: Any) -> Held:
     """
     import pandas as pd
 
+    if is_data_set(frame):
+        return _of_items(fetched(frame, target))
     if target is None:
         raise BadInput("target is missing: name the column to predict, or give its values: batchlab.compare(X, y).")
     if _is_name(target):
@@ -89,6 +92,18 @@ def taken(frame: Any, target: Any) -> Held:
     held.target = name
     held.add(name, values)
     return held
+
+
+def _of_items(items: Items) -> Held:
+    """Return the table of a data set's items."""
+    held = taken(items.inputs.reshape(len(items.inputs), -1), items.target)
+    held.notes.extend(items.notes)
+    held.shape, held.integers = items.inputs.shape[1:], _are_integers(items.inputs)
+    return held
+
+
+def _are_integers(values: Any) -> bool:
+    return bool(values.dtype.kind in "iu" and values.dtype.itemsize >= INTEGER_BYTES)
 
 
 def _is_name(target: Any) -> bool:
@@ -128,7 +143,7 @@ def _features(frame: Any) -> Held:
         raise BadInput(f"a row of X has {flat.shape[1]:,} numbers {values.shape[1:]}; at most {MOST_COLUMNS:,} can be columns of a table.")
     held = _of_frame(pd.DataFrame(flat, columns=[f"x{place}" for place in range(flat.shape[1])]), "")
     held.gaps = _gaps(flat)
-    held.shape, held.integers = values.shape[1:], values.dtype.kind in "iu" and values.dtype.itemsize >= INTEGER_BYTES
+    held.shape, held.integers = values.shape[1:], _are_integers(values)
     return held
 
 

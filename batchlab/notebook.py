@@ -120,7 +120,7 @@ class Comparison:
 
 def compare(
     frame: Any,
-    target: Any,
+    target: Any = None,
     *,
     model: Any = None,
     profile: str = "quick",
@@ -134,7 +134,8 @@ def compare(
     """Find the strategy, batch size and learning rate to train with on the rows of `frame`, and return the evidence.
 
     `frame` is a pandas DataFrame, a polars or Arrow table (or what speaks Arrow's protocol), with the name of its `target`; or it is an
-    array `[rows, …]` of numpy or torch, and `target` the values `[rows]`. A frame's index of dates becomes the time column, and its rows
+    array `[rows, …]` of numpy or torch, and `target` the values `[rows]`; or a map-style data set, torch's or Hugging Face's, whose items
+    are fetched once (`target` is then the key of a dict's, or left out). A frame's index of dates becomes the time column, and its rows
     are then split by time, unless the settings say otherwise; another index that has a name is a column.
 
     `model` is `"linear"`, `"mlp"`, or a network of your own: an nn.Module, what makes one of (features, outputs), or the name of that,

@@ -1,14 +1,11 @@
-import importlib
-import inspect
-import os
-import sys
 from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Literal, cast
 
 from pydantic import PositiveInt
 
-from batchlab.errors import BadInput, UnknownName
+from batchlab.errors import BadInput
+from batchlab.imported import imported
 from batchlab.models.base import Model, Traits
 from batchlab.models.session import GIVEN, Factory
 
@@ -77,23 +74,7 @@ class Custom(Model):
     def _factory(self) -> Factory:
         if self.factory in GIVEN:
             return GIVEN[self.factory]
-        module_name, _, name = self.factory.partition(":")
-        if not name:
-            raise BadInput(f"model.factory is '{self.factory}'; write it as 'package.module:function'.")
-        if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())  # a file beside the user's data is found, as it would be by `python -m`
-        try:
-            module = importlib.import_module(module_name)
-        except Exception as error:
-            raise BadInput(
-                f"model.factory '{self.factory}' cannot be imported: {type(error).__name__}: {error}; "
-                "it is looked for in the current folder and on PYTHONPATH."
-            ) from error
-        factory = getattr(module, name, None)
-        if not callable(factory):
-            functions = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-            raise UnknownName(f"function in {module_name}", name, functions)
-        return cast(Factory, factory)
+        return cast(Factory, imported(self.factory, "model.factory"))
 
 
 @lru_cache(maxsize=64)

@@ -1,5 +1,7 @@
 """Where rows come from, one file a source; a new file is found on arrival."""
 
+import re
+from pathlib import Path
 from typing import Any, get_args
 
 from batchlab.errors import BadInput, nearest
@@ -13,6 +15,8 @@ from batchlab.sources.files import FileSource
 from batchlab.sources.parquet import Parquet
 from batchlab.sources.places import FILE_SCHEMES, Place, scheme, without_password
 
+DATA_SET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+"""What makes a data set: `package.module:function`."""
 SOURCES = discover(__name__, Source)
 FILES: tuple[type[FileSource], ...] = (Parquet, Arrow, Csv, Arrays)
 
@@ -20,13 +24,16 @@ FILES: tuple[type[FileSource], ...] = (Parquet, Arrow, Csv, Arrays)
 def located(data: str) -> dict[str, Any]:
     """Return the source's settings for what a user wrote after `--data`.
 
-    That is a bundled name, `synthetic`, a file, a folder or a pattern, the URL of one in an object store, or the URL of a database.
+    That is a bundled name, `synthetic`, a file, a folder or a pattern, the URL of one in an object store, the URL of a database, or
+    `package.module:function`, which makes a map-style data set.
     """
     bundled = get_args(Name)
     if data in bundled:
         return {"kind": "bundled", "dataset": data}
     if data == "synthetic":
         return {"kind": "synthetic"}
+    if DATA_SET.fullmatch(data) and not Path(data).exists():
+        return {"kind": "dataset", "factory": data}
     if not data:
         raise BadInput("--data is empty; give a file, a folder, a URL, or the name of a bundled data set.")
     if scheme(data) in FILE_SCHEMES or scheme(data) is None:

@@ -78,7 +78,7 @@ class ArraysReading(FileReading):
         held = _arrays(self.place, file)
         count, each = _rows(held), max(1, BATCH_NUMBERS // len(self._schema))
         for start in range(0, count, each):
-            columns = list(_columns(held, slice(start, start + each)).values())
+            columns = list(columns_of_arrays(held, slice(start, start + each)).values())
             yield pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=self._schema)
 
 
@@ -91,7 +91,7 @@ def _schema_of(place: Place, files: list[FoundFile]) -> "tuple[pa.Schema, int]":
         with place.readable("arrays", file.path):
             held = _arrays(place, file)
             rows += _rows(held)
-            schemas.append(pa.schema([(name, pa.array(values).type) for name, values in _columns(held, slice(0, 1)).items()]))
+            schemas.append(pa.schema([(name, pa.array(values).type) for name, values in columns_of_arrays(held, slice(0, 1)).items()]))
     other = next((file for file, schema in zip(files, schemas, strict=True) if schema != schemas[0]), None)
     if other is not None:
         first, shown = place.shown_path(files[0].path), place.shown_path(other.path)
@@ -99,8 +99,8 @@ def _schema_of(place: Place, files: list[FoundFile]) -> "tuple[pa.Schema, int]":
     return schemas[0], rows
 
 
-def _columns(arrays: Mapping[str, NDArray[Any]], rows: slice) -> dict[str, NDArray[Any]]:
-    """Return columns by name: an array's own, or its name and a number's place in its row."""
+def columns_of_arrays(arrays: Mapping[str, NDArray[Any]], rows: slice) -> dict[str, NDArray[Any]]:
+    """Return columns of these rows by name: an array's own, or its name and a number's place in its row."""
     found = {}
     for name, values in arrays.items():
         if values.ndim == 1:

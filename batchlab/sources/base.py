@@ -58,6 +58,11 @@ class Reading(ABC):
         """What was found out about the format, for people: `delimiter ';', encoding cp1252`; empty where nothing had to be."""
         return ""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else people should know of the rows, in sentences."""
+        return ()
+
     @abstractmethod
     def batches(self, on_bad_line: OnBadLine) -> Iterator["pa.RecordBatch"]:
         """Yield all rows in their order, in bounded memory; raises BadInput for what cannot be read. May be called again."""

@@ -257,6 +257,7 @@ def _finish(job: Job, packer: Packer, draft: Draft) -> Target:
         sequence=None if sequenced is None else sequenced.sequence,
         notes=(
             *_read_as(job.reading.description),
+            *job.reading.notes,
             *packer.plan.notes,
             *unlabelled_note(packer),
             *packer.code_notes(),

@@ -1,0 +1,119 @@
+"""A map-style data set → arrays X `[rows, …]` and y `[rows]`: every item is fetched once and held, a few twice."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchlab.allowance import Allowance, free_bytes
+from batchlab.errors import BadInput, UnknownName
+
+TWICE = 8
+"""So many items, evenly spread, are fetched twice: those of an augmentation differ."""
+TOLD_SECONDS = 1.0
+"""A data set that is fetched in less need not be told of."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """What a data set holds: inputs `[rows, …]`, targets `[rows]`, and what people should know of how they were fetched."""
+
+    inputs: NDArray[Any]
+    target: NDArray[Any]
+    notes: tuple[str, ...] = ()
+
+
+def is_data_set(thing: Any) -> bool:
+    """Whether that is a map-style data set: torch's, or one of Hugging Face's `datasets`."""
+    module = type(thing).__module__.partition(".")[0]
+    if module == "datasets":
+        return True
+    return any(f"{kind.__module__}.{kind.__name__}" == "torch.utils.data.dataset.Dataset" for kind in type(thing).__mro__)
+
+
+def fetched(data: Any, target: str | None = None) -> Items:
+    """Fetch all items of a map-style data set: pairs of inputs and target, or dicts of two (`target` is the target's key, else the second).
+
+    Raises BadInput that names the first item which cannot be fetched or has another shape, and for more than memory holds.
+    """
+    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
+        raise BadInput(
+            f"a {type(data).__name__} has no items by number: an iterable data set cannot be shuffled or divided. Write it to files "
+            "(Parquet, .npy), or give it __len__ and __getitem__."
+        )
+    count, began = len(data), time.perf_counter()
+    if count == 0:
+        raise BadInput(f"the data set ({type(data).__name__}) has no items.")
+    first = _pair(data, 0, target)
+    _check_memory(first[0], count)
+    inputs, targets = np.empty((count, *first[0].shape), first[0].dtype), np.empty(count, first[1].dtype)
+    for number in range(count):
+        row, value = _pair(data, number, target) if number else first
+        _check_alike(number, row, first[0])
+        inputs[number] = row
+        targets = targets if targets.dtype == value.dtype else targets.astype(np.result_type(targets.dtype, value.dtype))
+        targets[number] = value
+    seconds = time.perf_counter() - began
+    notes = [f"the data set's {count:,} items were fetched once and are held in memory"]
+    if seconds > TOLD_SECONDS:
+        notes[0] += (
+            f": {seconds:.3g} s, {1e3 * seconds / count:.3g} ms an item, so a loop that fetches them anew spends as much every epoch"
+        )
+    changing = [number for number in np.unique(np.linspace(0, count - 1, TWICE).astype(int)) if _differs(data, number, target, inputs)]
+    if changing:
+        what = f"item {changing[0]:,} is another one each time it is fetched (an augmentation?)"
+        notes.append(f"{what}: trainings see every item as it was fetched first")
+    return Items(inputs, targets, tuple(notes))
+
+
+def _pair(data: Any, number: int, target: str | None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return an item's inputs and its one target."""
+    try:
+        item = data[number]
+    except Exception as error:
+        raise BadInput(f"item {number:,} of the data set cannot be fetched: {type(error).__name__}: {error}") from error
+    if isinstance(item, dict):
+        item = _of_dict(item, target)
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        what = f"{len(item)} parts" if isinstance(item, tuple | list) else f"a {type(item).__name__}"
+        raise BadInput(f"item {number:,} of the data set is {what}; it must be a pair of inputs and target, or a dict of two.")
+    inputs, value = (np.asarray(part) for part in item)
+    if inputs.dtype.kind not in "biuf":
+        raise BadInput(f"item {number:,} has inputs of {inputs.dtype}; they must be numbers: a tensor, an array or a picture.")
+    if value.size != 1 or value.dtype.kind not in "biufU":
+        raise BadInput(f"item {number:,} has a target of shape {value.shape} and {value.dtype}; it must be one number or word.")
+    return inputs, value.reshape(())
+
+
+def _of_dict(item: dict[str, Any], target: str | None) -> tuple[Any, ...]:
+    keys = list(item)
+    if target is not None and target not in keys:
+        raise UnknownName("target", target, keys)
+    others = [key for key in keys if key != (target or keys[-1])]
+    if len(others) != 1:
+        raise BadInput(f"items have the parts {', '.join(keys)}; keep the inputs and the target, and name the target.")
+    return item[others[0]], item[target or keys[-1]]
+
+
+def _check_memory(first: NDArray[Any], count: int) -> None:
+    needed, most = first.nbytes * count, Allowance.of(None).rows_bytes
+    if needed > most:
+        raise BadInput(
+            f"{count:,} items of shape {first.shape} ({first.dtype}) take {needed / 2**30:.2f} GiB, and {most / 2**30:.2f} of the "
+            f"{free_bytes() / 2**30:.2f} GiB that are free may be used; make them smaller (bytes instead of floats), or fewer."
+        )
+
+
+def _check_alike(number: int, row: NDArray[Any], first: NDArray[Any]) -> None:
+    if row.shape != first.shape or row.dtype != first.dtype:
+        raise BadInput(
+            f"item {number:,} has inputs of shape {row.shape} ({row.dtype}), item 0 of {first.shape} ({first.dtype}); all must be alike: "
+            "resize or pad them."
+        )
+
+
+def _differs(data: Any, number: int, target: str | None, inputs: NDArray[Any]) -> bool:
+    again = _pair(data, int(number), target)[0]
+    return again.shape != inputs.shape[1:] or not np.array_equal(again, inputs[number], equal_nan=again.dtype.kind == "f")

@@ -1,0 +1,175 @@
+"""Map-style data sets: fetched once, held, and refused with the item that is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
+
+import batchlab
+from batchlab.config import load_profile
+from batchlab.errors import BadInput, UnknownName
+from batchlab.items import fetched, is_data_set
+from batchlab.sources.dataset import DataSet
+from batchlab.table import pack
+from tests.test_own_modules import LITTLE
+
+HERE = __name__
+
+
+class Pictures(Dataset[tuple[torch.Tensor, str]]):
+    """Digits as pictures, decoded when asked for."""
+
+    def __init__(self, count: int = 200, augmented: bool = False) -> None:
+        self.pixels, self.labels = (part[:count] for part in load_digits(return_X_y=True))
+        self.augmented = augmented
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, str]:
+        picture = torch.tensor(self.pixels[number], dtype=torch.float32).view(1, 8, 8) / 16
+        return picture + 0.1 * torch.rand(()) if self.augmented else picture, f"digit {self.labels[number]}"
+
+
+class Broken(Pictures):
+    """One of whose items is wrong."""
+
+    def __init__(self, wrong: Any) -> None:
+        super().__init__(20)
+        self.wrong = wrong
+
+    def __getitem__(self, number: int) -> Any:
+        return self.wrong() if number == 7 else super().__getitem__(number)
+
+
+class Stream(IterableDataset[int]):
+    def __iter__(self) -> Any:
+        return iter(range(3))
+
+
+def pictures() -> Pictures:
+    return Pictures()
+
+
+def failing() -> Pictures:
+    raise ValueError("no such folder")
+
+
+def small(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(shape[0], 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, outputs))
+
+
+def test_what_is_a_data_set_is_told_from_frames_arrays_and_lists() -> None:
+    assert is_data_set(Pictures())
+    assert is_data_set(TensorDataset(torch.zeros(3, 2), torch.zeros(3)))
+    assert not any(is_data_set(thing) for thing in (pd.DataFrame({"a": [1]}), np.zeros((2, 2)), torch.zeros(2), [1, 2], None))
+
+
+def test_items_are_held_in_their_shape_with_their_targets() -> None:
+    found = fetched(Pictures())
+    assert found.inputs.shape == (200, 1, 8, 8)
+    assert found.inputs.dtype == np.float32
+    np.testing.assert_array_equal(found.inputs[17], Pictures()[17][0].numpy())
+    assert found.target[17] == Pictures()[17][1]
+    assert found.notes[0].startswith("the data set's 200 items were fetched once and are held in memory")
+    assert len(found.notes) == 1
+
+
+def test_words_of_any_length_are_kept_whole() -> None:
+    words = ["a", "much longer", "b"]
+    found = fetched(TensorDatasetOfWords(words))
+    assert found.target.tolist() == words
+
+
+class TensorDatasetOfWords(Pictures):
+    def __init__(self, words: list[str]) -> None:
+        super().__init__(len(words))
+        self.words = words
+
+    def __getitem__(self, number: int) -> Any:
+        return super().__getitem__(number)[0], self.words[number]
+
+
+def test_an_augmentation_is_found_by_fetching_items_twice_and_said() -> None:
+    notes = fetched(Pictures(augmented=True)).notes
+    assert notes[1].startswith("item 0 is another one each time it is fetched")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: 1 / 0, "item 7 of the data set cannot be fetched: ZeroDivisionError: division by zero"),
+        (lambda: (torch.zeros(1, 8, 9), "digit 1"), r"item 7 has inputs of shape \(1, 8, 9\) \(float32\), item 0 of \(1, 8, 8\)"),
+        (lambda: torch.zeros(8), "item 7 of the data set is a Tensor; it must be a pair"),
+        (lambda: (torch.zeros(1, 8, 8), "a", 3), "item 7 of the data set is 3 parts; it must be a pair"),
+        (lambda: (torch.zeros(1, 8, 8), [1, 2]), r"item 7 has a target of shape \(2,\)"),
+        (lambda: (np.array(["a"]), 1), "item 7 has inputs of <U1; they must be numbers"),
+    ],
+)
+def test_an_item_that_cannot_be_used_is_named(wrong: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        fetched(Broken(wrong))
+
+
+def test_what_has_no_items_by_number_is_refused_with_what_to_do() -> None:
+    with pytest.raises(BadInput, match="a Stream has no items by number: an iterable data set cannot be shuffled or divided"):
+        batchlab.compare(Stream(), model=small, progress=False)
+    with pytest.raises(BadInput, match="has no items"):
+        fetched(TensorDataset(torch.zeros(0, 2), torch.zeros(0)))
+
+
+def test_parts_of_a_dict_are_taken_by_the_targets_key() -> None:
+    class Parts(Pictures):
+        def __getitem__(self, number: int) -> Any:
+            picture, label = super().__getitem__(number)
+            return {"label": label, "image": picture}
+
+    assert fetched(Parts(), "label").inputs.shape == (200, 1, 8, 8)
+    with pytest.raises(UnknownName, match="target 'labels' does not exist; did you mean 'label'"):
+        fetched(Parts(), "labels")
+
+
+def test_a_data_set_is_compared_like_the_arrays_that_it_holds() -> None:
+    found = batchlab.compare(Pictures(), model=small, strategies=["mini_batch"], **LITTLE)
+    same = batchlab.compare(fetched(Pictures()).inputs, fetched(Pictures()).target, model=small, strategies=["mini_batch"], **LITTLE)
+    assert found.search.experiment.model.shape == (1, 8, 8)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(found.search.experiment.table.features, same.search.experiment.table.features)
+    assert any("items were fetched once" in note for note in found.verdict.notes)
+
+
+def test_a_factory_of_a_data_set_is_a_source_at_the_command_line(tmp_path: Path) -> None:
+    given = ["model.kind=custom", f"model.factory={HERE}:small", "model.shape=[1,8,8]"]
+    settings = load_profile("quick", data=f"{HERE}:pictures", overrides=given)
+    assert settings.source == DataSet(factory=f"{HERE}:pictures")
+    table = pack(settings.source, settings.named_columns(), tmp_path)
+    assert table.features.shape == (200, 64)
+    assert table.schema.target.classes == tuple(f"digit {number}" for number in range(10))
+    assert any("items were fetched once" in note for note in table.notes())
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (f"{HERE}:failing", "raised ValueError: no such folder"),
+        ("no_such_module:pictures", "source.factory 'no_such_module:pictures' cannot be imported"),
+        (f"{HERE}:pictues", "function in tests.test_items 'pictues' does not exist; did you mean 'pictures'"),
+    ],
+)
+def test_a_factory_that_cannot_be_used_is_refused(tmp_path: Path, data: str, said: str) -> None:
+    settings = load_profile("quick", data=data)
+    with pytest.raises((BadInput, UnknownName), match=said):
+        pack(settings.source, settings.named_columns(), tmp_path)
+
+
+def test_a_profile_runs_no_data_sets_code_unless_its_user_says_so(tmp_path: Path) -> None:
+    profile = tmp_path / "given.toml"
+    profile.write_text(f'[source]\nkind = "dataset"\nfactory = "{HERE}:pictures"\n[strategies]\nmini_batch = {{}}\n')
+    with pytest.raises(BadInput, match=r"runs code: source\.factory is"):
+        load_profile(str(profile))
+    assert load_profile(str(profile), overrides=[f"source.factory={HERE}:pictures"]).source == DataSet(factory=f"{HERE}:pictures")
