@@ -17,6 +17,7 @@ from batchlab.engine.records import Plan
 from batchlab.errors import BadInput, UnknownName
 from batchlab.models import MODELS
 from batchlab.models.linear import Linear
+from batchlab.preparation import Scaling
 from batchlab.received import text_of
 from batchlab.records import Record
 from batchlab.retraining.rule import RetrainingRule
@@ -59,7 +60,7 @@ class Profile(Record):
     split: SplitRule = SplitRule()
     encoding: EncodingRule = EncodingRule()
     memory_gib: float | None = Field(None, gt=0)
-    scale: bool = True
+    scale: Scaling = True
     target_scale: TargetScale = "linear"
     model: AnyModel = Linear()
     train: Plan = Plan()

@@ -87,7 +87,13 @@ class Experiment:
             return self.given_preparation
         profile = self.profile
         return measured_preparation(
-            self.table, self.split, profile.scale, profile.encoding, profile.target_scale, features_as_they_are=profile.model.takes_integers
+            self.table,
+            self.split,
+            profile.scale,
+            profile.encoding,
+            profile.target_scale,
+            features_as_they_are=profile.model.takes_integers,
+            row_shape=profile.model.row_shape,
         )
 
     @cached_property
@@ -226,7 +232,7 @@ class Experiment:
         """Say why the trial ended as it did; None for nothing to say."""
         if result.diverged_at is not None:
             return divergence_reason(
-                result.diverged_at, result.trial.learning_rate, self.stable_rate, self.profile.scale, self.loss.name == "mse"
+                result.diverged_at, result.trial.learning_rate, self.stable_rate, bool(self.profile.scale), self.loss.name == "mse"
             )
         plan = self.profile.train
         if result.stopped == "patience":

@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from math import prod
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from batchlab.table.measuring import Figures
 from batchlab.table.target import TargetScale
 
 Numbers = NDArray[np.float64]
+Scaling = bool | Literal["channels"]
+"""Whether numbers are scaled: each column by itself, or all those of a channel alike, the first dimension of a row's shape."""
 ROWS_AT_ONCE = 2**16
 
 
@@ -93,15 +96,17 @@ def identity(mean: Numbers, scale: Numbers, target_mean: float = 0.0, target_sca
 def measured_preparation(
     table: PackedTable,
     split: Split,
-    scale: bool,
+    scale: Scaling,
     encoding: EncodingRule,
     target_scale: TargetScale = "linear",
     features_as_they_are: bool = False,
+    row_shape: tuple[int, ...] | None = None,
 ) -> Preparation:
     """Return mean and standard deviation of the training rows (population form; a constant column scales by 1), and their categories.
 
-    The target is scaled only in regression; with `scale` false nothing is, with `features_as_they_are` the target alone. One pass over the
-    table, in bounded memory. Raises BadInput for a target that has no logarithm where one is asked for.
+    The target is scaled only in regression; with `scale` false nothing is, with `features_as_they_are` the target alone. With "channels"
+    the columns of a channel, the first dimension of the `row_shape`, share mean and deviation. One pass over the table, in bounded memory.
+    Raises BadInput for a target that has no logarithm where one is asked for, and for columns that are no channels.
     """
     log_target = target_scale == "log"
     if log_target:
@@ -123,9 +128,13 @@ def measured_preparation(
     places, embedded = np.array(numbers, np.int64), encoding.categories == "embedding" and bool(categories)
     mean, spread = _centre(figures)
     mean, spread = mean[places], spread[places]
+    if scale == "channels":
+        offsets = np.array([column.offset for column in table.schema.columns if column.kind != "category" for _ in column.packed_names])
+        mean, spread = _by_channel(mean + offsets, figures.spread[places], row_shape, len(flagged) + len(categories))
+        mean = mean - offsets  # what is packed is less these
     zeros, ones = np.zeros(len(places)), np.ones(len(places))
     target_mean, target_spread = _centre(target)
-    scaled, scaled_target = scale and not features_as_they_are, scale and table.schema.target.task == "regression"
+    scaled, scaled_target = bool(scale) and not features_as_they_are, bool(scale) and table.schema.target.task == "regression"
     names += [f"{names[number]} is missing" for number in flagged]
     names += (
         [category.name for category in categories]
@@ -145,6 +154,19 @@ def measured_preparation(
         log_target=log_target,
         names=tuple(names),
     )
+
+
+def _by_channel(mean: Numbers, spread: Numbers, shape: tuple[int, ...] | None, others: int) -> tuple[Numbers, Numbers]:
+    """Return for each column the mean and deviation of its channel's numbers."""
+    if shape is None or len(shape) < 2 or others or prod(shape) != len(mean):
+        raise BadInput(
+            f"scale 'channels' needs rows of a shape [channels, …] (model.shape), whose numbers are the {len(mean):,} columns without gaps "
+            f"and categories; the shape is {list(shape) if shape else 'not given'}. Use scale=true, or false."
+        )
+    centre, each = mean.reshape(shape[0], -1).mean(1), prod(shape[1:])
+    squares = spread**2 + (mean - np.repeat(centre, each)) ** 2
+    deviation = np.sqrt(squares.reshape(shape[0], -1).mean(1))
+    return np.repeat(centre, each), np.repeat(np.where(deviation > 0, deviation, 1.0), each)
 
 
 def check_logarithm(table: PackedTable) -> None:

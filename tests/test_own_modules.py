@@ -413,3 +413,18 @@ def test_gaps_in_an_array_of_pictures_are_said_with_what_to_do() -> None:
     array[3, 0, 1, 1] = np.nan
     with pytest.raises(BadInput, match=r"X holds 1 missing or infinite numbers in 1 of 150 rows, the first in row 3; fill them or drop"):
         batchlab.compare(array, array[:, 0, 0, 0], model=pictures, **LITTLE)
+
+
+def test_all_numbers_of_a_channel_are_scaled_alike_where_that_is_asked_for() -> None:
+    values = np.random.default_rng(0).normal(size=(300, 2, 3)) * np.array([1.0, 50.0])[:, None] + np.array([0.0, 1e7])[:, None]
+    given = {**LITTLE, "overrides": [*LITTLE["overrides"], "scale=channels"]}
+    model = lambda shape, outputs: nn.Sequential(nn.Flatten(), nn.Linear(6, outputs))  # noqa: E731
+    found = batchlab.compare(values, values[:, 0, 0], model=model, strategies=["mini_batch"], **given).search.experiment
+    rows = values[found.split.train]
+    whole = found.data.features.numpy().reshape(-1, 2, 3)
+    expected = (rows - rows.mean((0, 2), keepdims=True)) / rows.std((0, 2), keepdims=True)
+    np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=2e-5)
+    with pytest.raises(
+        BadInput, match=r"scale 'channels' needs rows of a shape \[channels, …\] \(model.shape\), .* the shape is not given"
+    ):
+        batchlab.compare(small_frame(), "y", strategies=["mini_batch"], **given)

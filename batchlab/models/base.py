@@ -43,6 +43,11 @@ class Model(Record, ABC):
         return self
 
     @property
+    def row_shape(self) -> tuple[int, ...] | None:
+        """The shape in which the model is given a row's numbers; None for flat."""
+        return None
+
+    @property
     def takes_integers(self) -> bool:
         """Whether features reach the network as they are in the table: whole numbers, which stand for something."""
         return False

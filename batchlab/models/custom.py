@@ -40,6 +40,10 @@ class Custom(Model):
         return network
 
     @property
+    def row_shape(self) -> tuple[int, ...] | None:
+        return self.shape
+
+    @property
     def takes_integers(self) -> bool:
         return self.integers
 

@@ -85,7 +85,7 @@ def training_facts(experiment: Experiment, train_rows: int) -> TrainingFacts:
         outputs=outputs,
         loss=experiment.loss.name,
         huber_delta=experiment.loss.delta,
-        scaled=experiment.profile.scale,
+        scaled=bool(experiment.profile.scale),
         loss_unit=experiment.loss_unit,
         averaging=plan.averaging,
         schedule=plan.schedule.model_dump(mode="json"),
