@@ -16,6 +16,7 @@ from batchlab.models import MODELS, Model
 from batchlab.models.custom import Custom
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
+from batchlab.models.tcn import Tcn
 from batchlab.preparation import identity
 from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.shipping import GRAPH, export, predicted, shipped
@@ -80,7 +81,12 @@ def no_network(features: int, outputs: int) -> int:
 
 
 HERE = __name__
-VARIANTS: list[Model] = [Linear(), *(Mlp(widths=(5, 3), activation=name) for name in ACTIVATIONS), Custom(factory=f"{HERE}:residual")]  # type: ignore[arg-type]
+VARIANTS: list[Model] = [
+    Linear(),
+    *(Mlp(widths=(5, 3), activation=name) for name in ACTIVATIONS),  # type: ignore[arg-type]
+    *(Tcn(channels=4).for_windows(moments, 6 // moments) for moments in (2, 3, 6)),
+    Custom(factory=f"{HERE}:residual"),
+]
 
 
 def test_every_registered_model_is_under_contract() -> None:
