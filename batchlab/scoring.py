@@ -55,10 +55,11 @@ def scored(
     scratch: Path,
     keep: Sequence[str] = (),
     on_share: Callable[[str, float], None] = lambda label, share: None,
-) -> int:
-    """Write a prediction for every row of the source to the file `out` (Parquet or CSV by its ending), and return how many there are.
+) -> tuple[int, int]:
+    """Write a prediction for every row of the source to the file `out` (Parquet or CSV by its ending), and return how many rows there are,
+    and of how many the prediction is null: those that have too few before them, for a model that sees several at once.
 
-    A row that has too few before it, for a model that sees several at once, has null as its prediction, and all rows are read at once.
+    Such a model has all rows read at once.
     The file has the columns `keep`, `prediction` (the class of several), `probability_<class>` for each, `model_version` and `run_id`.
     Raises BadInput for columns that are missing or of another type, and for the first row or line that cannot be read: there is a
     prediction for every row, or no file. What was in `out` before stays until all is written.
@@ -66,15 +67,15 @@ def scored(
     place = checked_place(out)
     reading = source.opened(0, scratch)
     _check_apart(place, reading)
-    schema, rows = _schema(model, reading.schema, keep), 0
+    schema, rows, without = _schema(model, reading.schema, keep), 0, 0
     with _refusals(model):
         model.served.predict_batch(reading.schema.empty_table())
     with written(place, schema) as write, _refusals(model), closing(_answers(model, reading)) as answers:
         for portion, outputs in answers:
             write(_signed(model, portion.rows.select(list(keep)), outputs, schema))
-            rows += portion.rows.num_rows
+            rows, without = rows + portion.rows.num_rows, without + int(np.isnan(outputs[:, 0]).sum())
             on_share(f"scoring row {rows:,}", portion.share)
-    return rows
+    return rows, without
 
 
 def _answers(model: SavedModel, reading: Reading) -> "Generator[tuple[_Portion, NDArray[np.float64]]]":
@@ -85,7 +86,8 @@ def _answers(model: SavedModel, reading: Reading) -> "Generator[tuple[_Portion, 
 
     cores = joblib.cpu_count()
     with one_torch_thread(), ThreadPoolExecutor(cores, "scoring") as pool:
-        portions = one_ahead(_portions(reading)) if model.served.sequence is None else iter([_whole(reading)])
+        sees_several = getattr(model.served, "sequence", None) is not None  # what travels in an earlier model knows of none
+        portions = iter([_whole(reading)]) if sees_several else one_ahead(_portions(reading))
         yield from _in_order(pool, lambda portion: model.served.predict_batch(portion.rows, portion.first), portions, cores + 1)
 
 

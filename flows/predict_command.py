@@ -27,9 +27,10 @@ def predict(
     began = time.perf_counter()
     checked_place(out)
     source = _source(data, settings or [])
-    rows, signature, seconds = _scored(source, out, model, version, options.separated(keep or ""))
+    rows, without, signature, seconds = _scored(source, out, model, version, options.separated(keep or ""))
     rate = f"{rows / max(seconds, 1e-9):,.0f} rows/s in {seconds:.1f} s"
-    typer.echo(f"{rows:,} rows predicted by {signature} into {out}: {rate}, {time.perf_counter() - began:.1f} s with loading.")
+    absent = f" ({without:,} of them have too few rows before them, and no prediction)" if without else ""
+    typer.echo(f"{rows:,} rows{absent} predicted by {signature} into {out}: {rate}, {time.perf_counter() - began:.1f} s with loading.")
 
 
 def _source(data: str, settings: list[str]) -> "Source":
@@ -43,8 +44,8 @@ def _source(data: str, settings: list[str]) -> "Source":
     return load_profile(data=data, overrides=settings).source
 
 
-def _scored(source: "Source", out: str, name: str | None, which: str, keep: list[str]) -> tuple[int, str, float]:
-    """Score the rows with a bar on the terminal; return how many, who predicted, and the seconds without loading."""
+def _scored(source: "Source", out: str, name: str | None, which: str, keep: list[str]) -> tuple[int, int, str, float]:
+    """Score the rows with a bar on the terminal; return how many, how many without a prediction, who predicted, and the seconds it took."""
     from batchlab.scoring import scored
     from flows.display import SearchProgress, console
     from tasks import registry, serving, store
@@ -55,5 +56,5 @@ def _scored(source: "Source", out: str, name: str | None, which: str, keep: list
         bar.moved(f"loading {version.name} version {version.number}", 0.0)
         model = serving.saved_model(version)
         began = time.perf_counter()
-        rows = scored(model, source, out, store.tables() / ".reading", keep, bar.moved)
-    return rows, signature, time.perf_counter() - began
+        rows, without = scored(model, source, out, store.tables() / ".reading", keep, bar.moved)
+    return rows, without, signature, time.perf_counter() - began

@@ -23,12 +23,14 @@ from batchlab.models import Model
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
 from batchlab.models.tcn import Tcn
+from batchlab.scoring import SavedModel, scored
 from batchlab.search.draws import divided
 from batchlab.search.remembering import Remembered
 from batchlab.search.sorting import ordered_by_target
 from batchlab.serving import graphs
 from batchlab.serving.batchlab_serving import Served, UnusableRows, columns_of, sequence_of
 from batchlab.shipping import GRAPH, export, predicted
+from batchlab.sources.parquet import Parquet
 from batchlab.split import split, walk_forward
 from batchlab.strategies import Population
 from batchlab.strategies.mini_batch import MiniBatch
@@ -286,6 +288,24 @@ def test_a_saved_model_takes_raw_rows_in_any_order_and_has_no_prediction_without
     with pytest.raises(UnusableRows, match="lack column 'ticker'"):
         served.predict(frame.drop(columns="ticker"))
     assert np.isnan(served.predict(frame.head(2))).all()
+
+
+def test_a_file_of_raw_rows_is_scored_whole_and_rows_without_enough_before_them_have_no_prediction(folder: Path) -> None:
+    frame = panel()
+    experiment = experiment_of(folder, frame, "train.learning_rate=[0.01]", 'columns.window.gap="3 days"')
+    (result,) = experiment.train("mini_batch")
+    place = folder / "model"
+    place.mkdir()
+    export(experiment.ship(result), experiment.table.schema.columns, place, sequence=experiment.table.schema.sequence)
+    served = Served(columns_of(place), graphs.opened(place / GRAPH), sequence_of(place))
+    frame.to_parquet(folder / "raw.parquet", index=False)
+    model = SavedModel(served, (), "closes", 1, "run")
+    rows, without = scored(model, Parquet(path=str(folder / "raw.parquet")), str(folder / "out.csv"), folder / "reading", ("ticker",))
+    found = pd.read_csv(folder / "out.csv")
+    assert (rows, without) == (len(frame), 5 * 2 * (ROWS - 1))
+    assert found.prediction.isna().sum() == without
+    np.testing.assert_array_equal(found.prediction, served.predict(frame)[:, 0])
+    assert (found.ticker == frame.ticker.to_numpy()).all()
 
 
 # What is refused
