@@ -52,7 +52,7 @@ class Experiment:
         """Raise BadInput for whatever would stop a strategy from training: its batch, the loss, the device, the model."""
         from batchlab.engine.backends.base import seeded_network
 
-        _ = self.loss, self.device, self.preparation
+        _ = self.loss, self.device, self.preparation, self.model
         refused = [f"{name}: {error}" for name in self.profile.strategies if (error := self._refusal(name))]
         if refused:
             raise BadInput(" ".join(refused))

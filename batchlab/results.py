@@ -113,7 +113,8 @@ class TrainingFacts(Result):
     """What a training is made of beside the setting: the network as keys of a profile and its inputs and outputs, loss and schedule,
     whether numbers are `scaled` and weights averaged, and the rows of an epoch. `loss_unit` turns losses as training sees them into the
     target's unit. `input_names` says what the inputs are, in their order; empty where they are many. Of a `window` of
-    several rows the inputs are those of all of them, oldest first, and the names those of one."""
+    several rows the inputs are those of all of them, oldest first, and the names those of one;
+    the target is that of the row `horizon` later."""
 
     model: dict[str, Any]
     inputs: int
@@ -127,6 +128,7 @@ class TrainingFacts(Result):
     train_rows: int
     input_names: tuple[str, ...] = ()
     window: int = 1
+    horizon: int = 0
 
 
 class Verdict(Result):

@@ -137,8 +137,8 @@ def split(table: PackedTable, rule: SplitRule, seed: int) -> Split:
         raise BadInput(f"split.validation {rule.validation} and split.test {rule.test} leave no training rows; their sum must be below 1.")
     if table.schema.sequence is not None and rule.kind not in WHOLE:
         raise BadInput(
-            f"windows of rows overlap, so split.kind {rule.kind} would train on rows that it tests on; use {', '.join(WHOLE[:-1])} or "
-            f"{WHOLE[-1]}."
+            f"windows of rows overlap, so split.kind {rule.kind} would train on rows that it tests on; use chronological, "
+            "walk_forward or group."
         )
     return split_of(in_whole_windows(_labels(table, rule, seed), table), table, rule)
 
@@ -214,10 +214,11 @@ def split_of(labels: Labels, table: PackedTable, rule: SplitRule) -> Split:
     if min(sizes) < SMALLEST_PART:
         groups = table.side_column("group") if rule.kind == "group" else None
         held = "" if groups is None else f" of {len(np.unique(groups))} groups"
-        held += "" if table.span == 1 else f" in windows of {table.span}, none of which crosses a cut,"
+        held += "" if table.span == 1 else f", each with the {table.span - 1} before it in the same part,"
+        shorter = "" if table.span == 1 else ", see fewer at once (columns.window.rows)"
         raise BadInput(
             f"{table.schema.rows} rows{held} split {sizes[0]} / {sizes[1]} / {sizes[2]} into train / validation / test, but each "
-            f"part needs at least {SMALLEST_PART} rows; bring more rows, or change "
+            f"part needs at least {SMALLEST_PART} rows; bring more rows{shorter}, or change "
             f"split.validation ({rule.validation}) and split.test ({rule.test})."
         )
     _check_classes(made, table)

@@ -53,6 +53,10 @@ def column_overrides(
             given += [f"columns.{key}={json.dumps(name, ensure_ascii=False)}", f"split.kind={kind}"]
     if window is not None:
         given += [f"columns.window.rows={window}", "split.kind=chronological"]
+    elif horizon is not None:
+        from batchlab.errors import BadInput
+
+        raise BadInput(f"--horizon {horizon} says how far ahead a window of rows predicts; give --window, too.")
     if horizon is not None:
         given.append(f"columns.window.horizon={horizon}")
     return given

@@ -35,6 +35,7 @@ from batchlab.split import split, walk_forward
 from batchlab.strategies import Population
 from batchlab.strategies.mini_batch import MiniBatch
 from batchlab.table import pack
+from flows.options import column_overrides
 from tests.test_own_modules import LITTLE
 
 CPU = torch.device("cpu")
@@ -308,6 +309,47 @@ def test_a_file_of_raw_rows_is_scored_whole_and_rows_without_enough_before_them_
     assert (found.ticker == frame.ticker.to_numpy()).all()
 
 
+def test_no_window_reaches_over_a_row_that_was_left_out_in_training_or_in_serving(folder: Path) -> None:
+    frame = panel().sort_values(["ticker", "when"]).reset_index(drop=True)
+    lacking = frame.index[frame.ticker == "IBM"][10]
+    holed = frame.assign(close=frame.close.where(frame.index != lacking))
+    given = ['columns.window.gap="3 days"', "model.kind=mlp", "train.learning_rate=[0.01]"]
+    whole, experiment = (experiment_of(folder, rows, *given) for rows in (frame, holed))
+    table = experiment.table
+    assert table.schema.unlabelled == whole.table.schema.unlabelled + 1 + HORIZON
+    assert table.schema.rows == whole.table.schema.rows - 1 - HORIZON
+    every = np.arange(table.schema.rows)
+    assert table.has_history(every).sum() == whole.table.has_history(np.arange(whole.table.schema.rows)).sum() - 1 - HORIZON - (ROWS - 1)
+    (result,) = experiment.train("mini_batch")
+    place = folder / "model"
+    place.mkdir()
+    export(experiment.ship(result), table.schema.columns, place, sequence=table.schema.sequence)
+    outputs = Served(columns_of(place), graphs.opened(place / GRAPH), sequence_of(place)).predict(holed)[:, 0]
+    assert np.isnan(outputs[lacking : lacking + ROWS]).all()
+    assert np.isfinite(outputs[[lacking - 1, lacking + ROWS]]).all()
+
+
+def test_rows_that_share_a_moment_are_refused_in_serving_too(folder: Path) -> None:
+    frame = panel().reset_index(drop=True)
+    experiment = experiment_of(folder, frame, "train.learning_rate=[0.01]")
+    (result,) = experiment.train("mini_batch")
+    place = folder / "model"
+    place.mkdir()
+    export(experiment.ship(result), experiment.table.schema.columns, place, sequence=experiment.table.schema.sequence)
+    served = Served(columns_of(place), graphs.opened(place / GRAPH), sequence_of(place))
+    repeated = pd.concat([frame, frame.iloc[[4]]])
+    with pytest.raises(UnusableRows, match=rf"rows 4 and {len(frame)} of one 'ticker' have the same moment"):
+        served.predict(repeated)
+
+
+def test_the_targets_own_past_is_no_leak_however_slowly_it_moves(folder: Path) -> None:
+    frame = panel(200).sort_values(["ticker", "when"])
+    frame["close"] = frame.groupby("ticker").close.transform(lambda values: 1000 + np.arange(len(values)) * 1.0)
+    frame["copied"] = frame["close"]
+    (leak,) = [leak for leak in experiment_of(folder, frame, "columns.window.horizon=1").leaks if leak.kind == "target"]
+    assert leak.columns == ("copied",)
+
+
 # What is refused
 
 
@@ -325,6 +367,7 @@ def test_a_window_longer_than_any_run_is_refused_with_the_longest_one(folder: Pa
 @pytest.mark.parametrize(
     ("override", "said"),
     [
+        ("split.test=0.01", r"rows, each with the 3 before it in the same part, split .* see fewer at once \(columns.window.rows\)"),
         ("split.kind=random", "windows of rows overlap, so split.kind random would train on rows that it tests on; use chronological"),
         ('columns.window.gap="soon"', "columns.window.gap 'soon' is no duration"),
         ('columns.window.gap="0 days"', "it must be longer than nothing"),
@@ -344,6 +387,14 @@ def test_embedded_categories_are_refused_in_windows(folder: Path) -> None:
 def test_a_sequence_model_without_windows_is_refused_with_the_option() -> None:
     with pytest.raises(BadInput, match=r"model\.kind tcn is for windows of rows; say how many with --window"):
         batchlab.compare(panel(), "close", model="tcn", progress=False)
+
+
+def test_a_horizon_without_a_window_is_refused() -> None:
+    with pytest.raises(BadInput, match="give --window, too"):
+        column_overrides(None, None, None, horizon=2)
+    with pytest.raises(BadInput, match=r"columns\.window\.rows: field required"):
+        load_profile("quick", data="diabetes", overrides=["columns.window.horizon=2"])
+    assert column_overrides(None, None, None, window=5, horizon=2)[0] == "columns.window.rows=5"
 
 
 # From Python to the verdict
@@ -370,4 +421,5 @@ def test_a_comparison_of_windows_recommends_a_setting_whose_code_says_the_window
     assert found.verdict.training.window == ROWS
     code = found.verdict.code("torch")
     assert f"of the row and the {ROWS - 1} before it, oldest first" in code
+    assert "# y [rows]: the target of the row 1 later, less its mean over its spread" in code
     assert f"({ROWS}, 5)" in code

@@ -63,14 +63,20 @@ class Custom(Model):
         if self.shape is not None and prod(self.shape) != features:
             raise BadInput(
                 f"a row of shape {self.shape} has {prod(self.shape):,} numbers, but this table's rows give {features:,}: every input must "
-                "be a number of its own, without gaps (a gap adds one that says so). Fill missing values, or leave model.shape out."
+                "be a number of its own, without gaps (a gap adds one that says so). Fill missing values, or leave model.shape "
+                "out (windows of rows need none)."
             )
         try:
             network = self._factory()(features if self.shape is None else self.shape, outputs)
         except BadInput:
             raise
         except Exception as error:
-            raise BadInput(f"model.factory '{self.factory}' raised {type(error).__name__}: {error}") from error
+            given = (
+                f"({features}, {outputs}); with model.shape it gets a shape in place of {features}"
+                if self.shape is None
+                else f"({self.shape}, {outputs})"
+            )
+            raise BadInput(f"model.factory '{self.factory}' raised {type(error).__name__}: {error}. It was called with {given}.") from error
         if not isinstance(network, nn.Module):
             raise BadInput(f"{self.factory} returned {type(network).__name__}; it must return a torch.nn.Module.")
         return Shaped(network, self.shape, self.integers) if self.shape or self.integers else network

@@ -34,8 +34,9 @@ def _takes(facts: "TrainingFacts") -> str:
     scaled = "less its mean over its spread" if facts.scaled else "as it is"
     target = "class numbers from 0" if facts.loss == "cross_entropy" else scaled
     seen = "" if facts.window == 1 else f", of the row and the {facts.window - 1} before it, oldest first"
+    later = "" if not facts.horizon else f" of the row {facts.horizon} later"
     names = f"\n#   in this order: {', '.join(facts.input_names)}" if facts.input_names else ""
-    return f"# X [rows, {facts.inputs}]: the training rows' inputs{seen}, {inputs}{names}\n# y [rows]: the target, {target}"
+    return f"# X [rows, {facts.inputs}]: the training rows' inputs{seen}, {inputs}{names}\n# y [rows]: the target{later}, {target}"
 
 
 def _leaves(verdict: "Verdict", facts: "TrainingFacts") -> str:

@@ -79,14 +79,15 @@ class PackedColumn:
 @dataclass(frozen=True)
 class InSequence:
     """How rows follow each other, for a model that sees several: its last `rows` of a `group` (a raw column), in the order of `time`, and
-    predicts the target `horizon` rows later. A step in time beyond the `gap` ends a run of rows; where a name or number is None, nothing
-    tells groups, time or gaps."""
+    predicts the target `horizon` rows later. A step in time beyond the `gap` ends a run of rows, and so does a row in which
+    the target's `own_past`, a column, is missing; where a name or number is None, nothing tells groups, time or gaps."""
 
     rows: int
     horizon: int
     gap: float | None
     time: PackedColumn | None
     group: str | None
+    own_past: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -397,10 +398,11 @@ def _of_batch(batch: Any, first_row: int) -> _Rows:
     return _Rows(batch.schema.names, batch.num_rows, lambda name: _plain(batch.column(name)), first_row)
 
 
-def in_sequence(rows: _Rows, sequence: InSequence) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows' numbers by group and time `[rows]`, and how many are before each in its run, in that order.
+def in_sequence(rows: _Rows, sequence: InSequence, holes: Flags) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows' numbers by group and time `[rows]`, and how many are before each in its run, in that order. The `holes` `[rows]`
+    end a run.
 
-    Raises UnusableRows where group or time are not there or cannot be read.
+    Raises UnusableRows where group or time are not there or cannot be read, and for rows of a group that share a moment.
     """
     absent = [f"'{name}'" for name in sequence.names if name not in rows.names]
     if absent:
@@ -416,8 +418,14 @@ def in_sequence(rows: _Rows, sequence: InSequence) -> tuple[NDArray[np.int64], N
         times = _moments(rows, sequence.time)
     order = np.lexsort((times, groups))
     begins = np.diff(groups[order], prepend=-1) != 0
+    steps = np.diff(times[order].astype(np.float64), prepend=-np.inf)
+    if (same := np.flatnonzero(~begins & (steps == 0))).size:
+        of = f" of one '{sequence.group}'" if sequence.group else ""
+        first, second = sorted(int(order[place]) + rows.first for place in (same[0] - 1, same[0]))
+        raise UnusableRows(f"rows {first} and {second}{of} have the same moment, so that their order is not known; remove repeats.")
     if sequence.gap is not None:
-        begins |= np.diff(times[order].astype(np.float64), prepend=0.0) > sequence.gap
+        begins |= steps > sequence.gap
+    begins |= holes[order] | np.append(False, holes[order][:-1])[: rows.count]
     begins[:1] = True
     starts = np.flatnonzero(begins)
     return order, np.arange(rows.count) - np.repeat(starts, np.diff(starts, append=rows.count))
@@ -604,7 +612,7 @@ class Served:
         packed_rows = _packed_rows(rows, self.columns)
         if self.sequence is None:
             return self._outputs(packed_rows)
-        order, history = in_sequence(rows, self.sequence)
+        order, history = in_sequence(rows, self.sequence, self._holes(packed_rows, self.sequence))
         span, width = self.sequence.rows, packed_rows.shape[1]
         windows = np.lib.stride_tricks.as_strided(
             packed_rows := packed_rows[order], (max(0, rows.count - span + 1), span * width), packed_rows.strides
@@ -616,6 +624,15 @@ class Served:
         found = np.full((rows.count, outputs.shape[1]), np.nan)
         found[order[whole]] = outputs
         return found
+
+    def _holes(self, packed_rows: Packed, sequence: InSequence) -> Flags:
+        """Return the rows that no window reaches over: those without a value of the target, which training left out."""
+        place = 0
+        for column in self.columns:
+            if column.name == sequence.own_past:
+                return np.isnan(packed_rows[:, place])
+            place += len(column.packed_names)
+        return np.zeros(len(packed_rows), bool)
 
     def _outputs(self, packed_rows: Packed) -> NDArray[np.float64]:
         import torch

@@ -27,7 +27,7 @@ class WindowRule(Record):
     dates; without one given, ten times the median step.
     """
 
-    rows: int = Field(20, ge=2, le=100_000)
+    rows: int = Field(ge=2, le=100_000)
     horizon: int = Field(1, ge=0, le=100_000)
     gap: float | str | None = None
 

@@ -1,6 +1,6 @@
 """What gives the target away, or makes a held-out row known: warnings from a packed table and its split."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -54,7 +54,8 @@ class Sample:
 def leaks(table: PackedTable, split: Split, columns: ColumnRule, kind: str) -> tuple[Leak, ...]:
     """Return all warnings, those on single features first; `kind` is that of the split. Memory and time are bounded by samples."""
     sample = sampled(table, split)
-    found = [*_of_missing(sample), *_of_features(sample), *_of_time(table, columns, kind), *_of_numbers(table)]
+    known = set() if table.schema.sequence is None else {table.schema.sequence.own_past}  # before the target is, by definition
+    found = [*_of_missing(sample), *_of_features(sample, known), *_of_time(table, columns, kind), *_of_numbers(table)]
     if kind != "in_sample":
         found += _of_repeats(table, split, sample)
     return tuple(found)
@@ -70,13 +71,13 @@ def sampled(table: PackedTable, split: Split) -> Sample:
     return Sample(gathered(table.features, rows)[shuffled], truth, table.schema.columns)
 
 
-def _of_features(sample: Sample) -> list[Leak]:
-    """Warn of features that are the target, or almost determine it."""
+def _of_features(sample: Sample, known: Container[str | None]) -> list[Leak]:
+    """Warn of features that are the target, or almost determine it; not of those that are surely known before."""
     left = unexplained(sample.features, sample.truth)
     least = np.array([left[places].min() for places in sample.places])
     near = [int(number) for number in np.argsort(least, kind="stable")[:MOST_CONFIRMED] if least[number] < SCREENED]
     found = [(sample.columns[number].name, determined(sample.columns[number], sample.of(number), sample.truth)) for number in near]
-    return _warned("target", [(name, said) for name, said in found if said is not None])
+    return _warned("target", [(name, said) for name, said in found if said is not None and name not in known])
 
 
 def _of_missing(sample: Sample) -> list[Leak]:

@@ -274,7 +274,9 @@ def _finish(job: Job, packer: Packer, draft: Draft) -> Target:
 def _sequenced(job: Job, packer: Packer, draft: Draft) -> sequence.Sequenced | None:
     """Put the draft's rows in sequence where windows of them are asked for."""
     rule = job.columns.window
-    return None if rule is None else sequence.put_in_sequence(draft, rule, packer.plan.time, job.columns.group)
+    if rule is None:
+        return None
+    return sequence.put_in_sequence(draft, rule, packer.plan.time, job.columns.group, job.columns.target, packer.holes)
 
 
 def _remarks(job: Job, facts: Sequence[ColumnFacts]) -> list[str]:

@@ -49,6 +49,7 @@ class Packer:
         self.weights = Figures(1)
         self.codes, self.target_codes = Codes(self.features), Codes([plan.target])
         self.unlabelled = Counter[str]()
+        self.holes: list[dict[str, NDArray[np.generic]]] = []
         self.draft, self.source_rows = draft, 0
         self.precision = precision
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="writing")
@@ -71,6 +72,8 @@ class Packer:
         self.source_rows += batch.num_rows
         kept = reasons.usable
         if not kept.all():
+            if self.columns.window is not None:  # no window reaches over what is left out
+                self.holes.append({part: side[~kept] for part, side in sides.items() if part in ("time", "group")})
             values, target, sides = values[:, kept], target[kept], {part: side[kept] for part, side in sides.items()}
         if not len(target):
             return
@@ -139,6 +142,8 @@ class Packer:
         sides: dict[str, NDArray[np.generic]] = {}
         if self.plan.time is not None:
             sides["time"] = self._times(decoded(batch.column(self.plan.time.name)), self.plan.time, reasons)
+        elif self.columns.window is not None:
+            sides["time"] = np.arange(self.source_rows, self.source_rows + batch.num_rows, dtype=np.float64)  # in the order of rows
         if self.plan.weight is not None:
             found, unreadable = exact(decoded(batch.column(self.plan.weight.name)), self.plan.weight)
             reasons.put(

@@ -3,7 +3,7 @@ model sees at once lie side by side in the table's files."""
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from batchlab.table.columns import WindowRule
 from batchlab.table.durations import length_of
 from batchlab.table.writing import Draft, RowsFile
 
+Sides = Mapping[str, NDArray[Any]]
 ROWS_AT_ONCE = 2**16
 GAP_STEPS = 10.0
 """Without a rule of the user's a step in time of more than so many median steps is a gap."""
@@ -33,21 +34,27 @@ class Sequenced(Record):
     runs: int
 
 
-def put_in_sequence(draft: Draft, rule: WindowRule, time: PackedColumn | None, group: str | None) -> Sequenced:
-    """Write the files of a draft anew in sequence, with the number of rows before each in its run (`history.npy`) and, where there are
-    times, the moment of its target (`ahead.npy`).
+def put_in_sequence(
+    draft: Draft, rule: WindowRule, time: PackedColumn | None, group: str | None, target: str, holes: Iterable[Sides] = ()
+) -> Sequenced:
+    """Write the files of a draft anew in sequence, with the number of rows before each in its run (`history.npy`) and the moment of its
+    target (`ahead.npy`).
 
-    A run is what follows each other in a group without a gap. Rows without another one `horizon` later in their run have no target and
-    are left out. Raises BadInput where rows of a group share a moment, and where no row would remain.
+    A run is what follows each other in a group without a gap, and without one of the `holes`: times and groups of rows that were left out.
+    Rows without another one `horizon` later in their run have no target and are left out. Raises BadInput where rows of a group share a
+    moment, and where no row would remain.
     """
-    times, groups = _loaded(draft, "time"), _loaded(draft, "group")
+    times, groups = _with_holes(draft, holes)
     count = len(np.load(draft.path / "target.npy", mmap_mode="r"))
-    order = _order(times, groups, count)
-    steps = np.full(count, math.inf) if times is None else np.diff(times[order].astype(np.float64), prepend=-math.inf)
+    order = np.lexsort((times,) if groups is None else (times, groups))
+    left_out = order >= count
+    before, order = np.cumsum(left_out)[~left_out], order[~left_out]
+    steps = np.diff(times[order].astype(np.float64), prepend=-math.inf)
     begins = np.zeros(count, bool) if groups is None else np.diff(groups[order], prepend=~groups[order[:1]]) != 0
     begins[0] = True
     _check_steps(steps[~begins], time, group)
-    gap = None if times is None else _gap(rule, steps[~begins], times.dtype.kind == "i")
+    gap = None if time is None else _gap(rule, steps[~begins], times.dtype.kind == "i")
+    begins |= np.diff(before, prepend=before[:1]) > 0
     if gap is not None:
         begins |= steps > gap
     starts = np.flatnonzero(begins)
@@ -55,13 +62,22 @@ def put_in_sequence(draft: Draft, rule: WindowRule, time: PackedColumn | None, g
     last_of_run = np.repeat(np.append(starts[1:], count) - 1, np.diff(starts, append=count))
     kept = np.flatnonzero(np.arange(count) + rule.horizon <= last_of_run)
     _check_kept(kept, history, rule, len(starts))
-    if times is None and groups is not None:
-        np.save(draft.path / "time.npy", np.arange(count, dtype=np.float64))  # in the order of rows
-    if (draft.path / "time.npy").exists():
-        shutil.copyfile(draft.path / "time.npy", draft.path / f"{AHEAD}.npy")
+    shutil.copyfile(draft.path / "time.npy", draft.path / f"{AHEAD}.npy")
     _write(draft, order, kept, rule.horizon, np.minimum(history[kept], MOST_HISTORY))
-    sequence = InSequence(rows=rule.rows, horizon=rule.horizon, gap=gap, time=time, group=group)
+    own_past = target if rule.horizon else None
+    sequence = InSequence(rows=rule.rows, horizon=rule.horizon, gap=gap, time=time, group=group, own_past=own_past)
     return Sequenced(sequence=sequence, rows=len(kept), targetless=count - len(kept), runs=len(starts))
+
+
+def _with_holes(draft: Draft, holes: Iterable[Sides]) -> "tuple[NDArray[Any], NDArray[Any] | None]":
+    """Return the times and groups of the draft's rows, and after them those of rows that were left out, where they have a moment."""
+    parts = [{name: np.load(path) for name in ("time", "group") if (path := draft.path / f"{name}.npy").exists()}]
+    for hole in holes:
+        moments = hole["time"]
+        known = moments != np.iinfo(np.int64).min if moments.dtype.kind == "i" else np.isfinite(moments.astype(np.float64))
+        parts.append({name: side[known] for name, side in hole.items()})
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return found["time"], found.get("group")
 
 
 def whole_windows(labels: NDArray[np.uint8], history: NDArray[np.int32], sequence: InSequence) -> NDArray[np.bool_]:
@@ -95,10 +111,12 @@ def notes(sequenced: Sequenced) -> list[str]:
     if sequence.gap is not None:
         unit = 1e6 if sequence.time is not None and sequence.time.kind == "datetime" else 1.0
         step = _duration(sequence.gap / unit) if unit > 1 else f"{sequence.gap:g}"
-        found.append(f"a step in time of more than {step} is a gap, which no window reaches over: {sequenced.runs:,} runs without one")
+        runs = "1 run" if sequenced.runs == 1 else f"{sequenced.runs:,} runs"
+        found.append(f"a step in time of more than {step} is a gap, which no window reaches over: {runs} without one")
     if sequenced.targetless:
         later = "1 row" if sequence.horizon == 1 else f"{sequence.horizon} rows"
-        found.append(f"{sequenced.targetless:,} rows have no target, which would come {later} later: their run ends before")
+        rows = "1 row has" if sequenced.targetless == 1 else f"{sequenced.targetless:,} rows have"
+        found.append(f"{rows} no target, which would come {later} later: the run ends before")
     return found
 
 
@@ -107,19 +125,6 @@ def _duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.4g} {name}"
     return f"{seconds:.4g} seconds"
-
-
-def _loaded(draft: Draft, part: str) -> "NDArray[Any] | None":
-    path = draft.path / f"{part}.npy"
-    return np.load(path) if path.exists() else None
-
-
-def _order(times: "NDArray[Any] | None", groups: "NDArray[Any] | None", count: int) -> NDArray[np.int64]:
-    """Return the rows' numbers by group and, within each, by time; else as they are."""
-    if times is None and groups is None:
-        return np.arange(count)
-    keys = [key for key in (times, groups) if key is not None]
-    return np.lexsort(keys)
 
 
 def _check_steps(steps: NDArray[np.float64], time: PackedColumn | None, group: str | None) -> None:
