@@ -44,7 +44,7 @@ class SplitRule(Record):
     validation: float = Field(0.15, gt=0, lt=1)
     test: float = Field(0.15, gt=0, lt=1)
     embargo: float | str | None = None
-    folds: int = Field(4, ge=2)
+    folds: int = Field(3, ge=2)
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,7 @@ def test_a_planted_signal_seven_rows_back_is_found_by_the_sequence_model_and_not
 @pytest.mark.parametrize("kind", ["chronological", "walk_forward"])
 def test_no_window_and_no_target_reaches_over_a_cut(folder: Path, kind: str) -> None:
     experiment = experiment_of(folder, panel(200), 'columns.window.gap="30 days"')
-    table, rule = experiment.table, experiment.profile.split.model_copy(update={"kind": kind, "folds": 3})
+    table, rule = experiment.table, experiment.profile.split.model_copy(update={"kind": kind})
     times, ahead = (np.asarray(table.side_column(name)) for name in ("time", "ahead"))
     assert (ahead > times).all()
     for found in walk_forward(table, rule) if kind == "walk_forward" else [split(table, rule, 0)]:
