@@ -613,10 +613,9 @@ class Served:
         if self.sequence is None:
             return self._outputs(packed_rows)
         order, history = in_sequence(rows, self.sequence, self._holes(packed_rows, self.sequence))
-        span, width = self.sequence.rows, packed_rows.shape[1]
-        windows = np.lib.stride_tricks.as_strided(
-            packed_rows := packed_rows[order], (max(0, rows.count - span + 1), span * width), packed_rows.strides
-        )
+        ordered, span = packed_rows[order], self.sequence.rows
+        shape = max(0, rows.count - span + 1), span * ordered.shape[1]
+        windows = np.lib.stride_tricks.as_strided(ordered, shape, ordered.strides)
         whole = np.flatnonzero(history >= span - 1)
         starts = range(0, max(1, len(whole)), ROWS_AT_ONCE)
         portions = [whole[start : start + ROWS_AT_ONCE] for start in starts]
