@@ -65,6 +65,10 @@ def small(shape: tuple[int, ...], outputs: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(shape[0], 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, outputs))
 
 
+def flat(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, outputs))
+
+
 def test_what_is_a_data_set_is_told_from_frames_arrays_and_lists() -> None:
     assert is_data_set(Pictures())
     assert is_data_set(TensorDataset(torch.zeros(3, 2), torch.zeros(3)))
@@ -136,10 +140,11 @@ def test_parts_of_a_dict_are_taken_by_the_targets_key() -> None:
 
 
 def test_a_data_set_is_compared_like_the_arrays_that_it_holds() -> None:
-    found = batchlab.compare(Pictures(), model=small, strategies=["mini_batch"], **LITTLE)
-    same = batchlab.compare(fetched(Pictures()).inputs, fetched(Pictures()).target, model=small, strategies=["mini_batch"], **LITTLE)
-    assert found.search.experiment.model.shape == (1, 8, 8)  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(found.search.experiment.table.features, same.search.experiment.table.features)
+    found = batchlab.compare(Pictures(), model=flat, strategies=["mini_batch"], **LITTLE)
+    experiment, items = found.search.experiment, fetched(Pictures())
+    assert experiment.model.row_shape == (1, 8, 8)
+    np.testing.assert_array_equal(experiment.table.features, items.inputs.reshape(200, -1))
+    assert [experiment.table.schema.target.classes[number] for number in experiment.table.target] == items.target.tolist()
     assert any("items were fetched once" in note for note in found.verdict.notes)
 
 

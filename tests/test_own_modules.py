@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import batchlab
+from batchlab.config import load_profile
 from batchlab.engine.averaging import average_share
 from batchlab.engine.backends.base import seeded_network
 from batchlab.engine.backends.slopes import GROUPS, SURE, TRACING_STEPS, Costs, Way, traced
@@ -23,15 +24,18 @@ from batchlab.engine.losses import Loss
 from batchlab.engine.optimizers import AdamW, Sgd
 from batchlab.engine.records import Plan, Trial, TrialResult
 from batchlab.errors import BadInput
+from batchlab.experiment import Experiment
 from batchlab.models.custom import Custom
 from batchlab.models.session import named
 from batchlab.preparation import identity
 from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.shipping import GRAPH, export, predicted, shipped
+from batchlab.split import split
 from batchlab.strategies import Population, Strategy
 from batchlab.strategies.accumulated import Accumulated
 from batchlab.strategies.mini_batch import MiniBatch
 from batchlab.strategies.stochastic import Stochastic
+from batchlab.table import pack
 from tests.conftest import SMALL
 
 HERE, CPU, FEATURES = __name__, torch.device("cpu"), 16
@@ -415,16 +419,25 @@ def test_gaps_in_an_array_of_pictures_are_said_with_what_to_do() -> None:
         batchlab.compare(array, array[:, 0, 0, 0], model=pictures, **LITTLE)
 
 
-def test_all_numbers_of_a_channel_are_scaled_alike_where_that_is_asked_for() -> None:
+def mixed(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(6, outputs))
+
+
+def test_all_numbers_of_a_channel_are_scaled_alike_where_that_is_asked_for(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(300, 2, 3)) * np.array([1.0, 50.0])[:, None] + np.array([0.0, 1e7])[:, None]
-    given = {**LITTLE, "overrides": [*LITTLE["overrides"], "scale=channels"]}
-    model = lambda shape, outputs: nn.Sequential(nn.Flatten(), nn.Linear(6, outputs))  # noqa: E731
-    found = batchlab.compare(values, values[:, 0, 0], model=model, strategies=["mini_batch"], **given).search.experiment
+    np.savez(tmp_path / "rows.npz", x=values, y=values[:, 0, 0])
+
+    def experiment(*overrides: str) -> Experiment:
+        given = ["scale=channels", "model.kind=custom", f"model.factory={HERE}:mixed", *overrides]
+        settings = load_profile("quick", data=str(tmp_path / "rows.npz"), target="y", overrides=given)
+        table = pack(settings.source, settings.named_columns(), tmp_path / "tables")
+        return Experiment(settings, table, split(table, settings.split, 0))
+
+    found = experiment("model.shape=[2,3]")
     rows = values[found.split.train]
-    whole = found.data.features.numpy().reshape(-1, 2, 3)
     expected = (rows - rows.mean((0, 2), keepdims=True)) / rows.std((0, 2), keepdims=True)
-    np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(found.data.features.numpy().reshape(-1, 2, 3), expected, rtol=1e-4, atol=2e-5)
     with pytest.raises(
         BadInput, match=r"scale 'channels' needs rows of a shape \[channels, …\] \(model.shape\), .* the shape is not given"
     ):
-        batchlab.compare(small_frame(), "y", strategies=["mini_batch"], **given)
+        _ = experiment().preparation

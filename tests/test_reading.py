@@ -99,7 +99,7 @@ print(Bundled(dataset="wine").opened(0, Path({str(tmp_path)!r})).fingerprint, "s
 
 
 def test_every_kind_of_source_is_found_and_abstract_ones_are_not() -> None:
-    assert set(SOURCES) == {"arrays", "arrow", "bundled", "csv", "parquet", "sql", "synthetic"}
+    assert set(SOURCES) == {"arrays", "arrow", "bundled", "csv", "dataset", "parquet", "sql", "synthetic"}
 
 
 # CSV: how it is written
