@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +86,7 @@ def shipped(
 
 def export(
     model: ShippedModel,
-    columns: Iterable[PackedColumn],
+    columns: Collection[PackedColumn],
     folder: Path,
     program: "ExportedProgram | None" = None,
     sequence: InSequence | None = None,

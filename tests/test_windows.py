@@ -12,6 +12,7 @@ from torch import nn
 import batchlab
 from batchlab.analysis.yardsticks import last_known
 from batchlab.config import load_profile
+from batchlab.engine.backends.torch_stacked import resident
 from batchlab.engine.data import TrainingData
 from batchlab.engine.loop import train
 from batchlab.engine.losses import Loss
@@ -151,6 +152,16 @@ def test_windows_are_a_view_of_the_rows_which_are_in_memory_once(folder: Path) -
     rows, width = data.features.shape[0], data.features.shape[1] // ROWS
     assert data.features.stride() == (width, 1)
     assert data.features.untyped_storage().nbytes() == (rows + ROWS - 1) * width * data.features.element_size()
+
+
+def test_windows_stay_a_view_of_the_rows_on_another_device(folder: Path) -> None:
+    data = experiment_of(folder, panel()).data
+    features, target = resident(data.features, data.target, torch.device("meta"))
+    assert (features.device.type, features.shape, features.stride()) == ("meta", data.features.shape, data.features.stride())
+    assert features.untyped_storage().nbytes() == data.features.untyped_storage().nbytes()
+    same, _ = resident(data.features, data.target, CPU)
+    torch.testing.assert_close(same, data.features)
+    assert target.shape == data.target.shape
 
 
 def test_the_targets_own_past_is_a_feature_only_where_a_later_one_is_predicted(folder: Path) -> None:

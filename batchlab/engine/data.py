@@ -132,3 +132,8 @@ class TrainingData:
         sample = some(train_rows, *self.evaluated[0])
         validation = some(validation_rows, self.validation_features, self.validation_target)
         return replace(self, sample=sample, validation_features=validation[0], validation_target=validation[1])
+
+
+def overlaps(features: "Tensor") -> bool:
+    """Whether rows `[rows, features]` are windows that reach over the rows after them."""
+    return features.ndim == 2 and features.stride(0) < features.shape[1]

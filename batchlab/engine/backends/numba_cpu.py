@@ -11,7 +11,7 @@ from torch import Tensor
 
 from batchlab.engine.activations import ACTIVATIONS
 from batchlab.engine.backends.base import PORTIONS, Backend, Batch
-from batchlab.engine.data import TrainingData
+from batchlab.engine.data import TrainingData, overlaps
 from batchlab.engine.kernels import compiled
 from batchlab.engine.kernels.training import DIVERGED, MOST_LANES, Replicas, Rows, Scratch, Task, lane_count
 from batchlab.engine.losses import LOSSES, Loss
@@ -65,9 +65,8 @@ class NumbaCpu(Backend):
         self.kernel_order = self._kernel_order()
         self.replicas.weights[0, :, : self.task.parameters] = self.initial.numpy()[:, self.kernel_order]
         self.replicas.average[:] = self.replicas.weights[0]
-        self.features = (
-            data.features if _overlaps(data.features) else data.features.contiguous()
-        )  # no array of it is kept: a DataLoader's workers move it into shared memory
+        # no array of it is kept: a DataLoader's workers move it into shared memory
+        self.features = data.features if overlaps(data.features) else data.features.contiguous()
         self.stored_target = None if data.stored is None else data.stored.arrays[1]
         self.own_target = None if data.stored else data.target.numpy().astype(real)
         self.blocks = np.zeros((self.threads, padded(block_scratch(widths))), real)
@@ -185,16 +184,11 @@ def warm(precision: Precision = "float32") -> None:
     backend.losses()
 
 
-def _overlaps(features: Tensor) -> bool:
-    """Whether rows are windows that reach over the rows after them."""
-    return features.stride(0) < features.shape[1]
-
-
 def _begun(features: Tensor) -> NDArray[Any]:
     """Return rows as the kernels take them: of windows only where each begins. The network's width says how far a row goes; that the last
     ones go beyond the array is right, since it is a part of a larger one."""
     rows = features.numpy()
-    return rows[:, : features.stride(0)] if _overlaps(features) else rows
+    return rows[:, : features.stride(0)] if overlaps(features) else rows
 
 
 def _delivered(batches: list[Batch], pace: NDArray[Any]) -> Rows:

@@ -14,7 +14,7 @@ from torch import Tensor
 from batchlab.engine.averaging import average_share
 from batchlab.engine.backends.base import PORTIONS, Backend, Batch, Flags
 from batchlab.engine.backends.slopes import Slopes
-from batchlab.engine.data import TrainingData
+from batchlab.engine.data import TrainingData, overlaps
 from batchlab.engine.delivery import batches_of
 from batchlab.engine.losses import Loss
 from batchlab.engine.records import Plan, Trial
@@ -302,9 +302,11 @@ def _tf32_products(wanted: bool) -> Iterator[None]:
 
 def resident(features: Tensor, target: Tensor, device: torch.device, mapped: bool = False) -> Batch:
     """Return the rows on the device where they take at most half of its free memory; else on the host, pinned unless they are `mapped`."""
-    numbers = (len(features) - 1) * features.stride(0) + features.shape[1]  # of windows, whose rows overlap, fewer than they seem
-    needed = numbers * features.element_size() + target.nbytes
-    flat = features.as_strided((numbers,), (1,))
+    if overlaps(features):  # the rows behind windows move, once
+        numbers = (len(features) - 1) * features.stride(0) + features.shape[1]
+        flat, target = resident(features.as_strided((numbers,), (1,)), target, device, mapped)
+        return flat.as_strided(features.shape, features.stride()), target
+    needed = features.nbytes + target.nbytes
     if device.type == "cuda" and needed > torch.cuda.mem_get_info(device)[0] / 2:
-        return (features, target) if mapped else (flat.pin_memory().as_strided(features.shape, features.stride()), target.pin_memory())
-    return flat.to(device).as_strided(features.shape, features.stride()), target.to(device)
+        return (features, target) if mapped else (features.pin_memory(), target.pin_memory())
+    return features.to(device), target.to(device)
