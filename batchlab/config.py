@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from batchlab.engine.device import DeviceChoice
+from batchlab.engine.losses import is_own
 from batchlab.engine.optimizers import OPTIMIZERS
 from batchlab.engine.records import Plan
 from batchlab.errors import BadInput, UnknownName
@@ -41,7 +42,7 @@ else:  # the kinds are found at run time; pydantic picks one by its `kind`
 
 Tree = dict[str, Any]
 DEFAULT_KINDS: Tree = {"source": {"kind": "bundled"}, "model": {"kind": "linear"}}
-RUNS_CODE = (("model", "factory", "runs code"), ("source", "factory", "runs code"))
+RUNS_CODE = (("model", "factory", "runs code"), ("source", "factory", "runs code"), ("train", "loss", "runs code"))
 SAME_KEYS = ("split",)
 """Tables whose keys are the same whatever their `kind`."""
 PROFILES = resources.files("batchlab") / "profiles"
@@ -176,7 +177,7 @@ def _check_harmless(name: str, held: Tree, tree: Tree, overrides: Sequence[str])
         said = _merged(said, _override(override))
     for table, key, does in (*RUNS_CODE, ("source", "url", "sends what the environment holds to a database")):
         own, now, given = (_looked_up(one, table, key) for one in (held, tree, said))
-        risky = isinstance(own, str) and own == now != given and (key == "factory" or _sends(own))
+        risky = isinstance(own, str) and own == now != given and _is_risky(key, own)
         if risky:
             shown = without_password(str(own))
             raise BadInput(f"profile '{name}' {does}: {table}.{key} is '{shown}'. If you trust it, say so: --set {table}.{key}='{shown}'.")
@@ -185,6 +186,10 @@ def _check_harmless(name: str, held: Tree, tree: Tree, overrides: Sequence[str])
 def _looked_up(tree: Tree, table: str, key: str) -> Any:
     held = tree.get(table)
     return held.get(key) if isinstance(held, dict) else None
+
+
+def _is_risky(key: str, value: str) -> bool:
+    return key == "factory" or (is_own(value) if key == "loss" else _sends(value))
 
 
 def _sends(url: str) -> bool:

@@ -18,7 +18,10 @@ def mean_loss(truth: NDArray[Any], predictions: Predictions, loss: Loss, target_
 
 def row_losses(truth: NDArray[Any], predictions: Predictions, loss: Loss, target_scale: float) -> NDArray[np.float64]:
     """Return each row's loss `[rows]` in the target's unit: squared for MSE and Huber (its knee is `delta` scaled units wide), nats for
-    cross-entropy, where a row costs at most 708, what the smallest probability in float64 does. One that is not a number stays so."""
+    cross-entropy, where a row costs at most 708, what the smallest probability in float64 does; its own for one of the user's. One that is
+    not a number stays so."""
+    if loss.own is not None:
+        return loss.own.of_predictions(truth, predictions)
     if loss.name == "cross_entropy":  # not sklearn's log_loss, which takes no row to cost more than 36 nats
         probability = predictions[np.arange(len(truth)), truth].astype(np.float64)
         return np.asarray(-np.log(np.maximum(probability, np.finfo(np.float64).tiny)))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from batchlab.shipping import ShippedModel
 
 
+MOST_FITTED = 100_000
+"""So many training rows say what always predicting the mean costs in a loss of the user's own."""
 MOST_TESTED = 1_000_000
 """Of more rows the test loss, what a constant costs, and the largest stable rate are those of a sample."""
 
@@ -72,8 +74,12 @@ class Experiment:
 
     @cached_property
     def loss(self) -> Loss:
-        """The loss that the profile asks for on this task."""
-        return chosen_loss(self.profile.train.loss, self.table.schema.target.task, self.profile.train.huber_delta)
+        """The loss that the profile asks for on this task; raises BadInput for one that cannot be trained with."""
+        loss = chosen_loss(self.profile.train.loss, self.table.schema.target.task, self.profile.train.huber_delta)
+        if loss.own is None:
+            return loss
+        truth, known = self.truth(self.split.rows("train", MOST_FITTED)), self.preparation
+        return replace(loss, own=loss.own.fitted(loss.name, truth, known.target_mean, known.target_scale, self._classes))
 
     @cached_property
     def device(self) -> "torch.device":
@@ -110,6 +116,11 @@ class Experiment:
 
         return EmbeddedMlp(**model.model_dump(), embedded=sizes)
 
+    @property
+    def steps_in_torch(self) -> bool:
+        """Whether code of the user's own, a network or a loss, runs in every step: small ones then cost as much as large ones."""
+        return self.model.code is not None or self.loss.own is not None
+
     @cached_property
     def data(self) -> TrainingData:
         """Training and validation rows, as inputs; rows that take more than their share of the allowance stay in files."""
@@ -132,7 +143,11 @@ class Experiment:
     @property
     def shape(self) -> tuple[int, int]:
         """Inputs and outputs of the network."""
-        return self.table.span * self.preparation.width, max(1, len(self.table.schema.target.classes))
+        return self.table.span * self.preparation.width, max(1, self._classes)
+
+    @property
+    def _classes(self) -> int:
+        return len(self.table.schema.target.classes)
 
     @property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -145,13 +160,15 @@ class Experiment:
     @property
     def loss_unit(self) -> float:
         """What a loss of the scaled target is multiplied by to be in the unit of the target, or of its logarithm (squared, for MSE and
-        Huber)."""
-        return self.preparation.target_scale**2
+        Huber), or in that of the user's own loss."""
+        return self.preparation.target_scale**2 if self.loss.own is None else self.loss.own.unit
 
     @property
     def loss_unit_name(self) -> str:
         """The unit of losses for people."""
         target = self.table.schema.target
+        if self.loss.own is not None:
+            return self.loss.label
         if target.classes:
             return "nats"
         return f"log({target.name})²" if self.preparation.log_target else f"{target.name}²"
@@ -226,7 +243,7 @@ class Experiment:
         """Return the trial's model with its preparation inside: packed columns in, prediction in the target's unit out."""
         from batchlab.shipping import shipped
 
-        return shipped(self.model, self.shape, result.weights, self.preparation, self.loss.name == "cross_entropy", self.table.span)
+        return shipped(self.model, self.shape, result.weights, self.preparation, bool(self._classes), self.table.span)
 
     def reason(self, result: TrialResult) -> str | None:
         """Say why the trial ended as it did; None for nothing to say."""
@@ -243,8 +260,8 @@ class Experiment:
 
     @cached_property
     def stable_rate(self) -> float | None:
-        """The largest stable learning rate of a linear model on the training rows; None for other models and for Adam."""
-        if not self.profile.model.is_linear:
+        """The largest stable learning rate of a linear model on the training rows; None for other models, Adam, and a loss of one's own."""
+        if not self.profile.model.is_linear or self.loss.own is not None:
             return None
         whole = self.data.stored is None and self.data.places is None
         features = (self.data.features if whole else self.data.evaluated[0][0]).double().numpy()

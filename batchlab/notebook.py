@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from batchlab.config import Profile, load_profile
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
+from batchlab.imported import name_of
 from batchlab.intake import Held, taken
 from batchlab.models.session import named
 from batchlab.report.wording import verdict_text
@@ -123,6 +124,7 @@ def compare(
     target: Any = None,
     *,
     model: Any = None,
+    loss: Any = None,
     profile: str = "quick",
     task: str | None = None,
     strategies: Sequence[str] | None = None,
@@ -142,6 +144,9 @@ def compare(
     `"package.module:function"`. A module's layers draw their weights anew for every training. It takes an array's rows in their shape,
     which stands in place of features where it is made, and integers as such (tokens); other models take them flat.
 
+    `loss` is one of the names in the settings (`"huber"`), or your own: a function of (predictions, target) `[rows]`, both in the target's
+    unit, that returns a loss `[rows]` for every row; of classes it gets logits `[rows, classes]` and their numbers.
+
     `overrides` are settings as `key=value`, for example `"model.kind=mlp"`; `max_minutes` bounds the search. `progress` shows a bar in the
     cell or the terminal; left out, it does where there is one. An interruption ends the search with the verdict of what is known. Raises
     BadInput for a column, task or setting that does not fit.
@@ -149,7 +154,7 @@ def compare(
     held = taken(frame, target)
     with tempfile.TemporaryDirectory(prefix="batchlab-") as folder:
         path, given = Path(folder) / "frame.parquet", [overrides] if isinstance(overrides, str) else list(overrides)
-        given = [*_model_settings(model, held), *given]
+        given = [*_model_settings(model, held), *_loss_settings(loss), *given]
         given += [] if max_minutes is None else [f"search.max_minutes={max_minutes}"]
         choices: dict[str, Any] = {"data": str(path), "target": held.target, "task": task, "strategies": strategies, "seed": seed}
         settings = load_profile(profile, overrides=given, **choices)
@@ -174,6 +179,14 @@ def _model_settings(model: Any, held: Held) -> list[str]:
     of_rows = [] if shape is None else [f"model.shape={list(shape)}"]
     tokens = ["model.integers=true"] if held.integers else []
     return ["model.kind=custom", f"model.factory={json.dumps(named(model))}", *of_rows, *tokens]
+
+
+def _loss_settings(loss: Any) -> list[str]:
+    if loss is None or isinstance(loss, str):
+        return [] if loss is None else [f"train.loss={json.dumps(loss)}"]
+    if not callable(loss):
+        raise BadInput(f"loss is {type(loss).__name__}; give a function of (predictions, target), a name, or 'package.module:function'.")
+    return [f"train.loss={json.dumps(name_of(loss))}"]
 
 
 def _packed(settings: Profile, tables: Path) -> PackedTable:

@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from batchlab.engine.losses import LossName
 from batchlab.records import Record
 from batchlab.table.target import Task
 
@@ -112,14 +111,14 @@ class YardstickResult(Result):
 class TrainingFacts(Result):
     """What a training is made of beside the setting: the network as keys of a profile and its inputs and outputs, loss and schedule,
     whether numbers are `scaled` and weights averaged, and the rows of an epoch. `loss_unit` turns losses as training sees them into the
-    target's unit. `input_names` says what the inputs are, in their order; empty where they are many. Of a `window` of
-    several rows the inputs are those of all of them, oldest first, and the names those of one;
-    the target is that of the row `horizon` later."""
+    target's unit; `target_mean` and `target_scale` are what it was scaled by. `input_names` says what the inputs are, in their order; empty
+    where they are many. Of a `window` of several rows the inputs are those of all of them, oldest first, and the names those of one; the
+    target is that of the row `horizon` later."""
 
     model: dict[str, Any]
     inputs: int
     outputs: int
-    loss: LossName
+    loss: str
     huber_delta: float
     scaled: bool
     loss_unit: float
@@ -129,6 +128,13 @@ class TrainingFacts(Result):
     input_names: tuple[str, ...] = ()
     window: int = 1
     horizon: int = 0
+    target_mean: float = 0.0
+    target_scale: float = 1.0
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the target is a class: a regression has one output."""
+        return self.outputs > 1
 
 
 class Verdict(Result):

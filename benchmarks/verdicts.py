@@ -1,9 +1,9 @@
 """`make verdicts`: whether verdicts hold, at every size and limit. Each stage adds to verdicts.json; the page is written from it.
 
 Stages: `limits` (twelve data sets within several limits, every setting of each table trained afresh), `seeds` (the 200,000 rows made anew
-five times, and two million), `peer` (Optuna on a plain PyTorch loop, the same space and wall time, three times), `truth` (intervals, differences and
-planted ones), `new_rows` (small tables, split in time and at random, against rows that nobody has seen), `short` (limits kept, from 0.1
-minutes on, with networks that are dear to train, too).
+five times, and two million), `peer` (Optuna on a plain PyTorch loop, the same space and wall time, three times), `truth` (intervals,
+differences and planted ones), `new_rows` (small tables, split in time and at random, against rows that nobody has seen), `short` (limits
+kept, from 0.1 minutes on, with networks that are dear to train, too).
 """
 
 import argparse
@@ -76,7 +76,7 @@ def seeds(folder: Path, sets: Sequence[str], minutes: Sequence[float]) -> Any:
 
 
 def peer(folder: Path, sets: Sequence[str], minutes: Sequence[float]) -> Any:
-    """Give Optuna the same wall time on the same rows, one after the other; several seeds (of rows, splits and searches) for a short time."""
+    """Give Optuna the same wall time on the same rows, one after the other; for a short time with several seeds."""
     for name in sets:
         for limit in minutes:
             for seed in range(PEER_SEEDS if limit <= PEER_MINUTES else 1):

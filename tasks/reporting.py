@@ -168,7 +168,7 @@ def page_of(comparison: ComparisonRun, search: Ended, title: str, tracking: Mapp
         "task": schema.target.task,
         "rows": f"{sizes['train']:,} training, {sizes['validation']:,} validation, {sizes['test']:,} test",
         "features": f"{len(schema.features):,}",
-        "model": f"{experiment.profile.model.kind}, {experiment.loss.name}",
+        "model": f"{experiment.profile.model.kind}, {experiment.loss.label}",
         "optimizers": ", ".join(optimizer_words(optimizer) for optimizer in optimizers_of(experiment.profile)),
         "device": f"{experiment.device}, {machine()['machine.cores']} cores, {machine()['machine.processor']}",
         "split": experiment.split.digest,

@@ -105,7 +105,7 @@ def keep_comparison(run: RetrainingRun, seed: int, comparison: Comparison) -> No
 def _kept(run: RetrainingRun, seed: int) -> Kept:
     """Return what keeps the state of this retraining, and of all that are to do the same."""
     study = run.study
-    key = unfinished.digest_of(study.mark.digest, _split(study).name, study.profile.model_dump_json(), study.mode, seed)
+    key = unfinished.digest_of(study.mark.digest, _split(study).name, *unfinished.settings_of(study.profile), study.mode, seed)
     return unfinished.kept(f"retraining-{key}")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import batchlab
 from batchlab.config import Profile
 from batchlab.errors import BadInput
+from batchlab.imported import source_of
 from batchlab.received import text_of
 from batchlab.records import Record
 from tasks import progress, store
@@ -56,9 +57,15 @@ class Unfinished(Record):
 
 
 def key_of(experiment: "Experiment") -> str:
-    """Return what two comparisons share that may go on from each other: rows, split, every setting, device and code."""
+    """Return what two comparisons share that may go on from each other: rows, split, every setting, device and code, the user's too."""
     table, split, profile = experiment.table.schema.digest, experiment.split.digest, experiment.profile
-    return digest_of(table, split, profile.model_dump_json(), str(experiment.device))
+    return digest_of(table, split, *settings_of(profile), str(experiment.device))
+
+
+def settings_of(profile: Profile) -> tuple[str, ...]:
+    """Return all settings, and the code of the user's own that they name: from another network or loss nothing goes on."""
+    named = {"model.factory": getattr(profile.model, "factory", None), "train.loss": profile.train.loss}
+    return profile.model_dump_json(), *(source_of(name, key) for key, name in named.items() if name is not None and ":" in name)
 
 
 def digest_of(*parts: object) -> str:

@@ -4,16 +4,19 @@ the CPU kernels."""
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
-from batchlab.errors import BadInput
+from pydantic_core import PydanticCustomError
+
+from batchlab.engine.own_loss import OwnLoss
+from batchlab.errors import BadInput, nearest
+from batchlab.imported import imported
 from batchlab.table.target import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LossName = Literal["mse", "huber", "cross_entropy"]
-LossChoice = Literal["auto", "mse", "huber", "cross_entropy"]
 
 
 class LossKind(NamedTuple):
@@ -83,25 +86,58 @@ LOSSES: dict[LossName, LossKind] = {
 }
 
 
+CHOICES = ("auto", *LOSSES, "package.module:function")
+
+
 @dataclass(frozen=True)
 class Loss:
-    """A loss by its name; `delta` is the Huber loss's knee, in units of the (scaled) target."""
+    """A loss by its name; `delta` is the Huber loss's knee, in units of the (scaled) target. `own` is the user's, named
+    `package.module:function`."""
 
-    name: LossName
+    name: str
     delta: float = 1.0
+    own: OwnLoss | None = None
 
     def per_row(self, outputs: "Tensor", target: "Tensor") -> "Tensor":
         """Return `[replicas, rows]` from outputs `[replicas, rows, outputs]` and target `[replicas, rows]`, as torch.nn defines them."""
-        return LOSSES[self.name].per_row(outputs, target, self.delta)
+        if self.own is not None:
+            return self.own.per_row(outputs, target)
+        return _kind(self.name).per_row(outputs, target, self.delta)
 
     @property
     def curvature(self) -> float:
-        """The largest second derivative of the loss in its outputs."""
-        return LOSSES[self.name].curvature
+        """The largest second derivative of the loss in its outputs; nobody knows that of one of the user's own."""
+        return _kind(self.name).curvature
+
+    @property
+    def label(self) -> str:
+        """The name for people: of a function without where it lies."""
+        return self.name.rpartition(":")[2]
 
 
-def chosen_loss(choice: LossChoice, task: Task, delta: float) -> Loss:
-    """Return the loss for the task; raise BadInput for one that does not fit."""
+def is_own(choice: str) -> bool:
+    """Whether a choice of loss names a function of the user's."""
+    return ":" in choice
+
+
+def known_choice(choice: str) -> str:
+    """Return the choice; raises ValueError, which names the nearest, for none that there is."""
+    if not is_own(choice) and choice not in CHOICES:
+        raise PydanticCustomError(
+            "unknown_loss", "'{choice}' does not exist{nearest}", {"choice": choice, "nearest": nearest(choice, CHOICES)}
+        )
+    return choice
+
+
+def _kind(name: str) -> LossKind:
+    return LOSSES[cast(LossName, name)]
+
+
+def chosen_loss(choice: str, task: Task, delta: float) -> Loss:
+    """Return the loss for the task; raise BadInput for one that does not fit. One of the user's own is in the target's unit until it is
+    `fitted`."""
+    if is_own(choice):
+        return Loss(choice, delta, OwnLoss(imported(choice, "train.loss")))
     fitting = [name for name, kind in LOSSES.items() if kind.classes == (task != "regression")]
     if choice == "auto":
         return Loss(fitting[0], delta)

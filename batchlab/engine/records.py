@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
 
-from batchlab.engine.losses import LossChoice
+from batchlab.engine.losses import known_choice
 from batchlab.engine.optimizers import AnyOptimizer, Optimizer, Sgd
 from batchlab.engine.pace import Schedule
 from batchlab.records import Record
@@ -42,7 +42,7 @@ class Plan(Record):
     optimizer: AnyOptimizer | None = None
     schedule: Schedule = Schedule()
     averaging: bool = True
-    loss: LossChoice = "auto"
+    loss: Annotated[str, AfterValidator(known_choice)] = "auto"
     huber_delta: PositiveFloat = 1.0
     evaluations: PositiveInt = 50
     spacing: Literal["even", "geometric"] = "even"

@@ -7,7 +7,7 @@ from pydantic import PositiveInt
 from batchlab.errors import BadInput
 from batchlab.imported import imported
 from batchlab.models.base import Model, Traits
-from batchlab.models.session import GIVEN, Factory
+from batchlab.models.session import Factory
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,8 +82,6 @@ class Custom(Model):
         return Shaped(network, self.shape, self.integers) if self.shape or self.integers else network
 
     def _factory(self) -> Factory:
-        if self.factory in GIVEN:
-            return GIVEN[self.factory]
         return cast(Factory, imported(self.factory, "model.factory"))
 
 

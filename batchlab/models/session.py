@@ -5,16 +5,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from batchlab.errors import BadInput
+from batchlab.imported import name_of
 
 if TYPE_CHECKING:
     from torch import nn
 
 Factory = Callable[[Any, int], object]
 """Called with the number of features, or a row's shape, and the number of outputs; returns an nn.Module."""
-GIVEN: dict[str, Factory] = {}
-"""The factories of this session by name."""
-SESSION = "session"
-"""What stands before the name of such a factory, or of a module `Net()`, in place of a package."""
 
 
 def named(given: object) -> str:
@@ -28,11 +25,7 @@ def named(given: object) -> str:
         raise BadInput(
             f"model is {type(given).__name__}; give an nn.Module, a function of (features, outputs), or 'package.module:function'."
         )
-    name = getattr(factory, "__qualname__", type(factory).__name__)
-    if (place := getattr(factory, "__module__", None)) != "__main__" and getattr(sys.modules.get(str(place)), name, None) is factory:
-        return f"{place}:{name}"
-    GIVEN[f"{SESSION}:{name}"] = factory
-    return f"{SESSION}:{name}"
+    return name_of(factory)
 
 
 def _is_module(given: object) -> bool:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from batchlab.engine.activations import ACTIVATIONS
+from batchlab.engine.losses import is_own
 from batchlab.engine.optimizers import Adam, AdamW, AnyOptimizer, Optimizer, Sgd
 from batchlab.errors import BadInput
-from batchlab.models.session import SESSION
+from batchlab.imported import SESSION
 from batchlab.models.tcn import WindowTcn
 from batchlab.report import snippet_texts as texts
 from batchlab.strategies import STRATEGIES, Strategy
@@ -105,7 +106,7 @@ def network(facts: "TrainingFacts") -> str:
         if name.endswith("()"):
             return f"your_network  # the {name[:-2]} that was given, with fresh weights"
         shape = tuple(model.get("shape") or ())
-        own = f"{name.rpartition('.')[2]}({shape or facts.inputs}, {facts.outputs})"
+        own = f"{own_name(name)}({shape or facts.inputs}, {facts.outputs})"
         return f"nn.Sequential(nn.Unflatten(1, {shape}), {own})" if len(shape) > 1 else own
     if model["kind"] == "linear":
         return f"nn.Linear({facts.inputs}, {facts.outputs})"
@@ -132,12 +133,30 @@ def kept(facts: "TrainingFacts", averaged: str, last: str) -> str:
 
 def factory_import(facts: "TrainingFacts") -> str:
     """Return the line that imports the user's own network; nothing for others, and for one that only a session knows."""
-    place, _, name = facts.model.get("factory", "").partition(":")
+    return _import_of(facts.model.get("factory", ""))
+
+
+def own_name(named: str) -> str:
+    """Return the name by which code calls what the user named."""
+    return named.rpartition(":")[2].rpartition(".")[2]
+
+
+def loss_import(facts: "TrainingFacts") -> str:
+    """Return the line that imports the user's own loss; nothing for others, and for one that only a session knows."""
+    return _import_of(facts.loss) if is_own(facts.loss) else ""
+
+
+def _import_of(named: str) -> str:
+    place, _, name = named.partition(":")
     return f"from {place} import {name}" if name and place != SESSION else ""
 
 
 def loss(facts: "TrainingFacts", outputs: str, target: str) -> str:
-    """Return the mean loss in torch."""
+    """Return the mean loss in torch; one of the user's own is of numbers in the target's unit."""
+    if is_own(facts.loss):
+        unit = "" if facts.classifies else f" * {facts.target_scale:.9g} + {facts.target_mean:.9g}"
+        outputs = outputs if facts.classifies else f"{outputs}.squeeze(-1)"
+        return f"({own_name(facts.loss)}({outputs}{unit}, {target}{unit}).mean() / {facts.loss_unit:.9g})"
     if facts.loss == "cross_entropy":
         return f"nn.functional.cross_entropy({outputs}, {target})"
     if facts.loss == "huber":

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from batchlab.engine.losses import is_own
 from batchlab.engine.optimizers import Adam, AdamW, Sgd
 from batchlab.errors import BadInput, UnknownName
 from batchlab.report import recommended as says
@@ -32,7 +33,7 @@ def code_of(verdict: "Verdict", library: str) -> str:
 def _takes(facts: "TrainingFacts") -> str:
     inputs = SCALED if facts.scaled else "as they are"
     scaled = "less its mean over its spread" if facts.scaled else "as it is"
-    target = "class numbers from 0" if facts.loss == "cross_entropy" else scaled
+    target = "class numbers from 0" if facts.classifies else scaled
     seen = "" if facts.window == 1 else f", of the row and the {facts.window - 1} before it, oldest first"
     later = "" if not facts.horizon else f" of the row {facts.horizon} later"
     names = f"\n#   in this order: {', '.join(facts.input_names)}" if facts.input_names else ""
@@ -48,7 +49,7 @@ def _leaves(verdict: "Verdict", facts: "TrainingFacts") -> str:
     ends = f"over {number(low / facts.loss_unit)}" if high is None else f"{number(low / facts.loss_unit)}–{number(high / facts.loss_unit)}"
     own = "" if facts.loss_unit == 1 else f"\n#   of this y; times {facts.loss_unit:.5g} of the target as it was: {verdict.loss:.4g}"
     expected = f"{number(verdict.loss / facts.loss_unit)} (95% of trainings: {ends})"
-    return f"{said}; mean {facts.loss} on validation rows to expect: {expected}{own}"
+    return f"{said}; mean {facts.loss.rpartition(':')[2]} on validation rows to expect: {expected}{own}"
 
 
 def _torch(chosen: Recommended) -> str:
@@ -101,6 +102,7 @@ def _lightning(chosen: Recommended) -> str:
 
 def _skorch(chosen: Recommended) -> str:
     facts, grows = chosen.facts, isinstance(chosen.updates, Growing)
+    _refuse_own_loss(facts, "skorch")
     if chosen.portion_rows is not None:
         raise BadInput("skorch sums no gradients over portions; full_batch makes the same updates, or take the code for torch.")
     order = "iterator_train__shuffle=True," if chosen.shuffled else ""
@@ -111,9 +113,9 @@ def _skorch(chosen: Recommended) -> str:
     return _written(
         texts.SKORCH,
         facts,
-        task="Classifier" if facts.loss == "cross_entropy" else "Regressor",
+        task="Classifier" if facts.classifies else "Regressor",
         import_sampler="" if chosen.epoch_rows is None else "from torch.utils.data import RandomSampler",
-        column="" if facts.loss == "cross_entropy" else "[:, None]",
+        column="" if facts.classifies else "[:, None]",
         average=says.average(facts),
         averaging=texts.SKORCH_AVERAGING if facts.averaging else "",
         criterion=CRITERIA[facts.loss] + delta,
@@ -128,6 +130,7 @@ def _skorch(chosen: Recommended) -> str:
 
 
 def _keras(chosen: Recommended) -> str:
+    _refuse_own_loss(chosen.facts, "Keras")
     facts, grows, portion, weights = chosen.facts, isinstance(chosen.updates, Growing), chosen.portion_rows, ""
     batches = [f"batch_size={portion or chosen.size}", *([] if chosen.shuffled else ["shuffle=False"])]
     if portion is not None:  # Keras takes the mean over portions, whatever their rows
@@ -153,6 +156,11 @@ def _keras(chosen: Recommended) -> str:
     )
 
 
+def _refuse_own_loss(facts: "TrainingFacts", library: str) -> None:
+    if is_own(facts.loss):
+        raise BadInput(f"{library} takes no loss that is a function of torch; take the code for torch or lightning.")
+
+
 def _keras_layers(facts: "TrainingFacts") -> str:
     if facts.model["kind"] in ("custom", "tcn"):
         return f"keras.layers.TorchModuleWrapper({says.network(facts)})"
@@ -161,7 +169,7 @@ def _keras_layers(facts: "TrainingFacts") -> str:
 
 
 def _keras_loss(facts: "TrainingFacts") -> str:
-    if facts.loss == "cross_entropy":
+    if facts.classifies:
         return "keras.losses.SparseCategoricalCrossentropy(from_logits=True)"
     return f"keras.losses.Huber({facts.huber_delta:g})" if facts.loss == "huber" else '"mse"'
 
@@ -188,8 +196,8 @@ def _written(template: str, facts: "TrainingFacts", **parts: object) -> str:
     """Return the template with these parts, and those that every snippet in torch has."""
     shared = {
         "import_average": texts.IMPORT_AVERAGE if facts.averaging else "",
-        "import_factory": says.factory_import(facts),
-        "kind": "torch.long" if facts.loss == "cross_entropy" else "torch.float32",
+        "import_factory": "\n".join(filter(None, (says.factory_import(facts), says.loss_import(facts)))),
+        "kind": "torch.long" if facts.classifies else "torch.float32",
         "network": says.network(facts),
         "numbers": "int64" if facts.model.get("integers") else "float32",
         "inputs": facts.inputs,

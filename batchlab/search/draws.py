@@ -35,9 +35,9 @@ def thinned(experiment: Experiment) -> TrainingData:
 
 
 def lightly(experiment: Experiment, data: TrainingData) -> TrainingData:
-    """Return the data with few training rows looked at where the network is the user's own: looking at rows costs as much as training on
+    """Return the data with few training rows looked at where trainings step in torch: looking at rows costs as much as training on
     some, and the training loss decides nothing."""
-    if experiment.model.code is None:
+    if not experiment.steps_in_torch:
         return data
     return data.thinned(OWN_TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED, experiment.profile.seed)
 

@@ -95,11 +95,11 @@ def _afforded_rows(start: Start, settings: Sequence[Setting], costs: Costs, allo
 
 
 def first_look(worker: Worker, standings: Standings, terms: Terms) -> Costs:
-    """Train one setting for a moment: first for a step, which loads the kernels, then to tell what it costs. A network of one's own, whose
-    rows take many times as long in small batches, is trained with the smallest batch, too."""
+    """Train one setting for a moment: first for a step, which loads the kernels, then to tell what it costs. Where trainings step in torch
+    and rows take many times as long in small batches, one is trained with the smallest batch, too."""
     settings, count = list(standings.entries), terms.row_count
     few = replace(worker, data=sampled(worker.data, LOOKED_AT, worker.experiment.profile.seed))
-    if worker.experiment.model.code is None:
+    if not worker.experiment.steps_in_torch:
         return _costs(few, settings[0], count, terms.first_rows)
     smallest = min(settings, key=lambda setting: setting.updates.rows_per_step(count))
     usual = min(settings, key=lambda setting: abs(math.log2(setting.updates.rows_per_step(count) / USUAL_SIZE)))

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from batchlab.engine.data import TrainingData
 from batchlab.engine.records import Plan
 from batchlab.experiment import Experiment
+from batchlab.imported import GIVEN
 from batchlab.models.custom import Custom
-from batchlab.models.session import GIVEN
 from batchlab.search.apart import Apart, ApartFailed
 from batchlab.search.clock import Clock
 from batchlab.search.evidence import Ground, evidence_of
@@ -65,9 +65,9 @@ class Measuring:
     def begun_apart(self, known: Known, candidates: Sequence[Candidate]) -> Known:
         """Begin to measure memory in a process of its own, beside the confirmation, whose time nobody takes."""
         limit, model = self.experiment.profile.search.max_minutes, self.experiment.profile.model
-        if isinstance(model, Custom) and model.factory in GIVEN:
+        if (isinstance(model, Custom) and model.factory in GIVEN) or self.experiment.profile.train.loss in GIVEN:
             return _without(
-                known, ("peak memory", "loaders"), "a process of its own measures them, and cannot import a module of this session"
+                known, ("peak memory", "loaders"), "a process of its own measures them, and cannot import what is of this session"
             )
         if self.clock.left(DONE) >= 2 * APART_SECONDS:
             self.apart = Apart(self.experiment, candidates, self.plan)

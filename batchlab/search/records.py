@@ -92,6 +92,8 @@ def training_facts(experiment: Experiment, train_rows: int) -> TrainingFacts:
         train_rows=train_rows,
         input_names=experiment.preparation.names if inputs <= MOST_NAMED else (),
         window=experiment.table.span,
+        target_mean=experiment.preparation.target_mean,
+        target_scale=experiment.preparation.target_scale,
         horizon=0 if experiment.table.schema.sequence is None else experiment.table.schema.sequence.horizon,
     )
 

@@ -7,7 +7,7 @@ import torch
 
 from batchlab.engine.backends.base import Backend
 from batchlab.engine.embedding import EmbeddedMlp
-from batchlab.engine.losses import Loss
+from batchlab.engine.losses import Loss, is_own
 from batchlab.engine.records import Plan, Trial
 from batchlab.errors import BadInput
 from batchlab.models import Model
@@ -24,9 +24,10 @@ WIDE = 1024
 
 def uses_kernels(model: Model, plan: Plan, device: torch.device, step_rows: int) -> bool:
     """Whether the CPU kernels run this training; raises BadInput where the plan asks for them and they cannot."""
-    known = isinstance(model, Linear | Mlp) and not isinstance(model, EmbeddedMlp)
+    known = isinstance(model, Linear | Mlp) and not isinstance(model, EmbeddedMlp) and not is_own(plan.loss)
     can = device.type == "cpu" and known and plan.precision in ("float32", "float64")
     what = f"{model.kind} with embeddings" if isinstance(model, EmbeddedMlp) else model.kind
+    what += " with a loss of your own" if is_own(plan.loss) else ""
     if plan.backend == "kernels" and not can:
         raise BadInput(
             f"train.backend 'kernels' runs linear and mlp on the CPU in float32 or float64, not {what} on {device.type} in "

@@ -45,7 +45,7 @@ class NumbaCpu(Backend):
             widths=widths,
             parameters=self.initial.shape[1],
             activation=list(ACTIVATIONS).index(model.activation) if isinstance(model, Mlp) else 0,
-            loss=list(LOSSES).index(loss.name),
+            loss=[*map(str, LOSSES)].index(loss.name),
             knee=real.type(loss.delta),
             optimizer=list(OPTIMIZERS).index(optimizer.kind),
             settings=np.array(optimizer.settings, np.float64),
