@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,12 @@ from batchlab.engine.device import chosen_device
 from batchlab.engine.losses import Loss, chosen_loss
 from batchlab.engine.records import OnProgress, Trial, TrialResult
 from batchlab.errors import BadInput
+from batchlab.items import GivenItems
 from batchlab.mapped import gathered
 from batchlab.models import Model
 from batchlab.models.mlp import Mlp
 from batchlab.preparation import Preparation, measured_preparation
+from batchlab.sources.dataset import DataSet
 from batchlab.split import Split
 from batchlab.table import PackedTable
 from batchlab.table.leakage import Leak, leaks
@@ -43,12 +45,14 @@ MOST_TESTED = 1_000_000
 @dataclass(frozen=True)
 class Experiment:
     """A profile applied to a packed table and its split; everything else follows from these three, and from a preparation where one is
-    given: a model that goes on training keeps its own."""
+    given: a model that goes on training keeps its own. `items` is the data set that the rows were fetched of, where one was given in
+    Python."""
 
     profile: Profile
     table: PackedTable
     split: Split
     given_preparation: Preparation | None = None
+    items: GivenItems | None = field(default=None, compare=False, repr=False)
 
     def check(self) -> None:
         """Raise BadInput for whatever would stop a strategy from training: its batch, the loss, the device, the model."""
@@ -115,6 +119,12 @@ class Experiment:
         from batchlab.engine.embedding import EmbeddedMlp
 
         return EmbeddedMlp(**model.model_dump(), embedded=sizes)
+
+    @property
+    def given_items(self) -> GivenItems | None:
+        """The data set that the rows were fetched of, or the name of what makes it; None for other sources."""
+        source = self.profile.source
+        return GivenItems(source.factory) if isinstance(source, DataSet) else self.items
 
     @property
     def steps_in_torch(self) -> bool:

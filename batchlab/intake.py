@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchlab.errors import BadInput
 from batchlab.frames import Unusable, array_of, index_of, plain
-from batchlab.items import Items, fetched, is_data_set
+from batchlab.items import GivenItems, Items, fetched, is_data_set
 from batchlab.sources.arrays import MOST_COLUMNS
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class Held:
     integers: bool = False
     gaps: str = ""
     """How many numbers of an array are missing or infinite, and where the first is; empty for none."""
+    items: GivenItems | None = None
+    """The data set that this was."""
 
     def add(self, name: str, values: "pa.Array | pa.ChunkedArray | Unusable") -> None:
         """Take in one column."""
@@ -69,7 +71,7 @@ def taken(frame: Any, target: Any) -> Held:
     import pandas as pd
 
     if is_data_set(frame):
-        return _of_items(fetched(frame, target))
+        return _of_items(fetched(frame, target), GivenItems(frame, target))
     if target is None:
         raise BadInput("target is missing: name the column to predict, or give its values: batchlab.compare(X, y).")
     if _is_name(target):
@@ -94,11 +96,11 @@ def taken(frame: Any, target: Any) -> Held:
     return held
 
 
-def _of_items(items: Items) -> Held:
+def _of_items(items: Items, given: GivenItems) -> Held:
     """Return the table of a data set's items."""
     held = taken(items.inputs.reshape(len(items.inputs), -1), items.target)
     held.notes.extend(items.notes)
-    held.shape, held.integers = items.inputs.shape[1:], _are_integers(items.inputs)
+    held.shape, held.integers, held.items = items.inputs.shape[1:], _are_integers(items.inputs), given
     return held
 
 

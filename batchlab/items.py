@@ -25,6 +25,14 @@ class Items:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class GivenItems:
+    """A map-style data set, or the name `package.module:function` of what makes one; `target` is the key of a dict's target."""
+
+    data: Any
+    target: str | None = None
+
+
 def is_data_set(thing: Any) -> bool:
     """Whether that is a map-style data set: torch's, or one of Hugging Face's `datasets`."""
     module = type(thing).__module__.partition(".")[0]
@@ -66,6 +74,12 @@ def fetched(data: Any, target: str | None = None) -> Items:
         what = f"item {changing[0]:,} is another one each time it is fetched (an augmentation?)"
         notes.append(f"{what}: trainings see every item as it was fetched first")
     return Items(inputs, targets, tuple(notes))
+
+
+def inputs_of(data: Any, number: int, target: str | None = None) -> NDArray[Any]:
+    """Fetch an item and return its inputs."""
+    item = data[number]
+    return np.asarray((_of_dict(item, target) if isinstance(item, dict) else item)[0])
 
 
 def _pair(data: Any, number: int, target: str | None) -> tuple[NDArray[Any], NDArray[Any]]:

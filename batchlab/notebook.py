@@ -162,7 +162,7 @@ def compare(
         settings = load_profile(profile, overrides=[*given, *by_time], **choices) if by_time else settings
         held.write(path, settings.columns.drop)
         table = _packed(settings, Path(folder) / "tables")
-        experiment = Experiment(settings, table, split(table, settings.split, settings.seed))
+        experiment = Experiment(settings, table, split(table, settings.split, settings.seed), items=held.items)
         experiment.check()
         # what is memory-mapped stays readable when the folder is gone; what is read from its files is read now
         _ = table.features, table.target, table.history, experiment.data, experiment.leaks, experiment.portrait

@@ -108,6 +108,33 @@ class YardstickResult(Result):
     note: str = ""
 
 
+class Fetching(Result):
+    """What a loop costs that fetches a data set's items anew, as measured on `cores` cores.
+
+    Seconds are those of an item: for its own code (`decode_seconds`), for putting it into a batch, for copying it to the device.
+    `step_seconds` are a plain loop's with rows in memory, by the rows of a step; `trained` the rows a second of the loop that fetches
+    `batch_rows` of the `items` a step, by the number of its DataLoader's workers.
+    """
+
+    items: int
+    batch_rows: int
+    decode_seconds: float
+    collate_seconds: float
+    copy_seconds: float
+    step_seconds: dict[int, float]
+    trained: dict[int, float]
+    cores: int
+
+    @property
+    def item_seconds(self) -> float:
+        """What a worker needs for an item."""
+        return self.decode_seconds + self.collate_seconds
+
+    def kept_busy_by(self, rows: int) -> float:
+        """Return how many workers, each on a core of its own, deliver as fast as steps of so many rows take them."""
+        return self.item_seconds * rows / self.step_seconds[rows]
+
+
 class TrainingFacts(Result):
     """What a training is made of beside the setting: the network as keys of a profile and its inputs and outputs, loss and schedule,
     whether numbers are `scaled` and weights averaged, and the rows of an epoch. `loss_unit` turns losses as training sees them into the
@@ -145,8 +172,8 @@ class Verdict(Result):
     that. `value` and `ci` are in loss (objectives `best` and `loss`), seconds, rows or bytes, as `objective` says. `ratio` is the
     runner-up's seconds (rows, bytes; loss for `loss`) to the target over the recommended one's with its 97.5% interval,
     `full_batch_ratio` full batch's; `ties` cannot be told from the recommendation in that. `left_out` names what was not measured, with
-    the reason; `yardsticks` are cheap ways to predict, scored beside it. `settings` are the keys of a profile that train so, `training` is
-    what else a training is made of, and `code` says both in a few lines.
+    the reason; `fetching` is what a loop over a data set's items costs; `yardsticks` are cheap ways to predict, scored beside it.
+    `settings` are the keys of a profile that train so, `training` is what else a training is made of, and `code` says both in a few lines.
     """
 
     strategy: str | None
@@ -183,6 +210,7 @@ class Verdict(Result):
     left_out: tuple[str, ...] = ()
     periods: tuple[Period, ...] = ()
     yardsticks: tuple[YardstickResult, ...] = ()
+    fetching: Fetching | None = None
     notes: tuple[str, ...]
     text: str
     settings: dict[str, Any] | None = None

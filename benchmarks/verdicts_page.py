@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from batchlab.report.wording import seconds
+from batchlab.report.quantities import seconds
 
 Records = Mapping[str, Mapping[str, Any]]
 YARDSTICKS = {"constant": "mean or shares", "linear": "linear", "last_known": "last known value", "boosting": "boosting"}

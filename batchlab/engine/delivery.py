@@ -8,6 +8,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from batchlab.engine.records import Plan
 from batchlab.engine.runs import Run, Window
 from batchlab.engine.schedule import runs
 from batchlab.engine.streams import Stream
+from batchlab.items import inputs_of
 from batchlab.mapped import gathered
 from batchlab.strategies import Indices, Population, Strategy
 from batchlab.strategies.streaming import Streaming
@@ -188,6 +190,23 @@ class _StoredRows(Dataset[Batch]):
     def __getitem__(self, block: Indices) -> Batch:
         features, target = self.stored.arrays
         return torch.from_numpy(gathered(features, block)), torch.from_numpy(gathered(target, block))
+
+
+class NumberedItems(Dataset[Batch]):
+    """A data set's items as a loop fetches them: all numbers of the inputs, and the item's number, by which its target is known."""
+
+    def __init__(self, items: Any, target: str | None) -> None:
+        self.items, self.target = items, target
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, number: int) -> Batch:
+        return torch.from_numpy(np.array(self.inputs(number), order="C").reshape(-1)), torch.tensor(number)
+
+    def inputs(self, number: int) -> NDArray[Any]:
+        """Fetch an item, as its own code makes it."""
+        return inputs_of(self.items, number, self.target)
 
 
 class _BlockSampler(Sampler[Indices]):

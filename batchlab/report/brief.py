@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 from batchlab.analysis.verdict import paired
 from batchlab.engine.optimizers import Optimizer, Sgd
+from batchlab.report.quantities import number, seconds
 from batchlab.report.ranking import ranked, times_shown
-from batchlab.report.wording import cut, number, seconds
+from batchlab.report.wording import cut
 from batchlab.search.findings import Finding, Findings
 
 MOST_LINES = 10

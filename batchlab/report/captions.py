@@ -10,8 +10,9 @@ from batchlab.analysis.throughput import KNEE_SHARE
 from batchlab.report.cost_pictures import held_bytes, is_divided, split_seconds
 from batchlab.report.critical_pictures import noise_lines
 from batchlab.report.ink import lines
+from batchlab.report.quantities import memory, number, seconds
 from batchlab.report.ranking import ranked, times_shown
-from batchlab.report.wording import critical, in_short, interval, listed, memory, number, seconds
+from batchlab.report.wording import critical, in_short, interval, listed
 from batchlab.search.findings import Finding, Findings
 
 CURVES = (

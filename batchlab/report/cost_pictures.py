@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchlab.report.ink import ACCENT, BLACK, OTHERS, PARTS, QUIET, SMALL, dressed, is_sized, literal, logarithmic, nothing, sheet
+from batchlab.report.quantities import memory, number, seconds
 from batchlab.report.ranking import ranked, times_shown
-from batchlab.report.wording import memory, number, seconds
 from batchlab.search.findings import Finding, Findings
 
 if TYPE_CHECKING:

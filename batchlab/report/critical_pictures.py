@@ -23,7 +23,7 @@ from batchlab.report.ink import (
     nothing,
     sheet,
 )
-from batchlab.report.wording import number
+from batchlab.report.quantities import number
 from batchlab.search.findings import Findings
 
 if TYPE_CHECKING:

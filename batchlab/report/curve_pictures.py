@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.report.ink import PAPER, QUIET, SMALL, Line, dressed, lines, literal, logarithmic, nothing, sheet
-from batchlab.report.wording import number, seconds
+from batchlab.report.quantities import number, seconds
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.standings import measured
 

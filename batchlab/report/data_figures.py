@@ -6,7 +6,7 @@ from batchlab.experiment import Experiment
 from batchlab.report.data_pictures import gathered, split_picture, target_picture
 from batchlab.report.data_table import DAY_LONG, cut, percent, when
 from batchlab.report.document import framed
-from batchlab.report.wording import number
+from batchlab.report.quantities import number
 from batchlab.table.timeline import FEWEST_ROWS, LABELS, TIMED, Timeline
 
 SPLIT_READING = (

@@ -5,7 +5,7 @@ import html
 import numpy as np
 
 from batchlab.report.document import table
-from batchlab.report.wording import number
+from batchlab.report.quantities import number
 from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.table.portrait import ColumnPortrait, Distribution
 

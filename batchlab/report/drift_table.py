@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from batchlab.mapped import gathered
 from batchlab.report.data_table import HIGH, LONGEST_NAME, WIDE, cut, percent
 from batchlab.report.document import table
-from batchlab.report.wording import number
+from batchlab.report.quantities import number
 from batchlab.retraining.drift import MADE_BY_CHAMPION, ColumnDrift, Drift
 from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.table import PackedTable

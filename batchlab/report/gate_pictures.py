@@ -7,7 +7,7 @@ import numpy as np
 
 from batchlab.report.data_table import cut
 from batchlab.report.ink import ACCENT, BLACK, LONGEST, PARTS, QUIET, SMALL, WARNING, dressed, literal, nothing, sheet, shortened
-from batchlab.report.wording import number
+from batchlab.report.quantities import number
 from batchlab.retraining.promotion import Promotion, Slice
 
 if TYPE_CHECKING:

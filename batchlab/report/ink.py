@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchlab.report.wording import number
+from batchlab.report.quantities import number
 from batchlab.search.findings import Finding, Findings
 
 if TYPE_CHECKING:

@@ -13,11 +13,13 @@ from batchlab.report import captions, cost_pictures, critical_pictures, curve_pi
 from batchlab.report.claims import claims
 from batchlab.report.data_section import alert, data_section
 from batchlab.report.document import footer, framed, listing, opening, section
+from batchlab.report.fetching import fetching_section
 from batchlab.report.ink import lines
 from batchlab.report.page_tables import claims_table, settings_table, typed_table, yardsticks_table
 from batchlab.report.periods import periods_section
+from batchlab.report.quantities import number, seconds
 from batchlab.report.snippets_section import snippets_section
-from batchlab.report.wording import interval, listed, number, seconds, verdict_text
+from batchlab.report.wording import interval, listed, verdict_text
 from batchlab.search.findings import Findings
 from batchlab.search.records import verdict_of
 
@@ -62,6 +64,7 @@ def page(
         section("Every setting, best first", settings_table(found, unit)),
         section("What people type by default", typed_table(found)),
         section("Yardsticks", yardsticks_table(found, unit)),
+        section("Where a loop's time goes", fetching_section(found.fetching)) if found.fetching else "",
         section("Use it elsewhere", snippets_section(verdict_of(found, ""))),
         section("Pictures", "".join(_figure(plate, found, unit) for plate in plates(found, tracking_seconds))),
         periods_section(found.periods, unit),

@@ -9,8 +9,9 @@ import numpy as np
 from batchlab.analysis.estimates import Estimate
 from batchlab.report.claims import Claim
 from batchlab.report.document import table
+from batchlab.report.quantities import memory, number, seconds
 from batchlab.report.ranking import ranked, times_shown
-from batchlab.report.wording import beside, beside_it_in_loss, interval, memory, number, seconds, status, why
+from batchlab.report.wording import beside, beside_it_in_loss, interval, status, why
 from batchlab.results import YardstickResult
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.space import optimizer_words

@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 
 from batchlab.report.document import section, table
-from batchlab.report.wording import number
+from batchlab.report.quantities import number
 from batchlab.results import Period
 
 HEADINGS = ("period", "training rows", "test rows", "test loss", "95% CI", "always the mean")

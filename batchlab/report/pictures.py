@@ -22,8 +22,9 @@ from batchlab.report.ink import (
     nothing,
     sheet,
 )
+from batchlab.report.quantities import seconds
 from batchlab.report.ranking import ranked, times_shown
-from batchlab.report.wording import seconds, status
+from batchlab.report.wording import status
 from batchlab.search.findings import Finding, Findings, RateSummary
 from batchlab.search.space import optimizer_words
 

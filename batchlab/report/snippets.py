@@ -7,8 +7,8 @@ from batchlab.engine.optimizers import Adam, AdamW, Sgd
 from batchlab.errors import BadInput, UnknownName
 from batchlab.report import recommended as says
 from batchlab.report import snippet_texts as texts
+from batchlab.report.quantities import number
 from batchlab.report.recommended import Recommended, recommended
-from batchlab.report.wording import number
 from batchlab.strategies.growing import Growing
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from batchlab.analysis.estimates import Estimate
-from batchlab.report.wording import interval, memory, number, seconds
+from batchlab.report.quantities import memory, number, seconds
+from batchlab.report.wording import interval
 from batchlab.results import StrategyResult
 from batchlab.table.target import Task
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from batchlab.analysis.estimates import Estimate
 from batchlab.analysis.verdict import Objective, Pair
 from batchlab.analysis.yardsticks import BOOSTING, LEAST_SQUARES, LOGISTIC
+from batchlab.report.fetching import fetching_text
+from batchlab.report.quantities import memory, number, seconds, unit_of
 from batchlab.search.space import optimizer_words
 
 if TYPE_CHECKING:
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from batchlab.search.space import Branch, Setting
     from batchlab.search.standings import Left
 
-UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
-BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
 FASTER = {"best": "faster than", "time": "faster than", "rows": "fewer rows than", "memory": "less memory than"}
 SLOWER = {"best": "slower than", "time": "slower than", "rows": "more rows than", "memory": "more memory than"}
 
@@ -27,30 +27,9 @@ SAME = 5e-4
 """Losses closer than this are written as the same."""
 
 
-def number(value: float) -> str:
-    """Return three significant digits, thousands with commas, M for millions and G for billions."""
-    if not math.isfinite(value):
-        return "∞" if value > 0 else "–"
-    if abs(value) >= 1e6:
-        return f"{value / 1e9:.3g}G" if abs(value) >= 1e9 else f"{value / 1e6:.3g}M"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def seconds(value: float) -> str:
-    """Return a duration with its unit."""
-    size, name = _unit(value)
-    return f"{number(value / size)} {name}"
-
-
-def memory(value: float) -> str:
-    """Return an amount of memory with its unit."""
-    size, name = next(((size, name) for size, name in BYTES if value >= size), BYTES[-1])
-    return f"{value / size:.3g} {name}"
-
-
 def interval(estimate: Estimate, what: Objective = "rows") -> str:
     """Return low–high, in the unit that the value is shown in."""
-    size = _unit(estimate.value)[0] if what == "time" else 1.0
+    size = unit_of(estimate.value)[0] if what == "time" else 1.0
     return f"{number(estimate.low / size)}–{number(estimate.high / size)}"
 
 
@@ -68,10 +47,6 @@ def interval_of_loss(estimate: Estimate) -> str:
     return f"{estimate.low:.4g}–{estimate.high:.4g}" if math.isfinite(estimate.high) else f"{estimate.low:.4g}–∞"
 
 
-def _unit(value: float) -> tuple[float, str]:
-    return next(((size, name) for size, name in UNITS if value >= size), UNITS[-1])
-
-
 def verdict_text(found: "Findings") -> str:
     """Return the verdict in a few lines: the setting, its loss, its cost, and what stands beside it."""
     return "\n".join([*recommendation(found), *beside_it(found)])
@@ -81,7 +56,7 @@ def beside_it(found: "Findings") -> list[str]:
     """Return what stands beside the recommendation: batch sizes, what people type, the best yardstick, and the search itself."""
     limit = "" if found.limit_minutes is None else f" of the {number(found.limit_minutes)} min that it was given"
     search = f"The search itself: {found.trials:,} trainings, {seconds(found.seconds)}{limit}.{_left_out(found)}"
-    return [*_batch_sizes(found), *_typed(found), *_unbeaten(found), search]
+    return [*_batch_sizes(found), *_typed(found), *_unbeaten(found), *fetching_text(found.fetching), search]
 
 
 def _left_out(found: "Findings") -> str:

@@ -14,6 +14,9 @@ from batchlab.allowance import give_back_freed_memory
 from batchlab.engine.records import Plan
 from batchlab.errors import BatchlabError
 from batchlab.experiment import Experiment
+from batchlab.items import GivenItems
+from batchlab.results import Fetching
+from batchlab.search.fetching import Loop
 from batchlab.search.loaders import Delivery, deliveries, warm_workers
 from batchlab.search.memory import peaks
 from batchlab.search.space import Candidate
@@ -24,33 +27,40 @@ class ApartFailed(BatchlabError):
     """The measuring process ended before it answered."""
 
 
-class Apart:
-    """Measures the memory of every setting beside the tuning, whose time nobody takes, and DataLoaders when asked.
+class Beside:
+    """A process of its own that is told something at first, and answers in turn what it is asked then.
 
-    DataLoader workers import the main module of the process that starts them; here that is none of the user's. Both questions raise
-    ApartFailed, with the last line that the process said, when it has ended.
+    Raises ApartFailed, with the last line that the process said, when it has ended.
     """
 
-    def __init__(self, experiment: Experiment, candidates: Sequence[Candidate], plan: Plan) -> None:
-        self.candidates = tuple(candidates)
+    def __init__(self, main: str, experiment: Experiment, *told: object) -> None:
         lean = Experiment(experiment.profile, PackedTable(experiment.table.path, experiment.table.schema), experiment.split)
-        command = [sys.executable, "-c", "from batchlab.search.apart import main; main()"]
+        command = [sys.executable, "-c", f"from batchlab.search.apart import {main}; {main}()"]
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would fill up and stop the process
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said)
-        # Not pickled together: the path must be set before the candidates are looked for on it.
-        self.sending = threading.Thread(target=self._send, args=(sys.path, pickle.dumps((lean, tuple(candidates), plan))), daemon=True)
+        # Not pickled together: the path must be set before the rest is looked for on it.
+        self.sending = threading.Thread(target=self.send, args=(sys.path, pickle.dumps((lean, *told))), daemon=True)
         self.sending.start()
 
-    def peaks(self) -> list[list[int]]:
-        """Wait for and return, for each candidate, its peaks in bytes."""
-        found: list[list[int]] = self._answer()
-        return found
+    def send(self, *messages: object) -> None:
+        """Ask the next question."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):  # it has ended; the answer says how
+            for message in messages:
+                pickle.dump(message, self.process.stdin)
+            self.process.stdin.flush()
 
-    def deliveries(self, batch_rows: int) -> list[Delivery]:
-        """Measure ways to deliver batches of so many rows; `peaks` must have been asked for."""
-        self._send(batch_rows)
-        found: list[Delivery] = self._answer()
-        return found
+    def answer(self) -> Any:
+        """Wait for and return the next answer."""
+        assert self.process.stdout is not None
+        try:
+            return pickle.load(self.process.stdout)
+        except (EOFError, ValueError, pickle.UnpicklingError):
+            self.process.kill()
+            code = self.process.wait()
+            self.said.seek(0)
+            lines = self.said.read().decode(errors="replace").strip().splitlines()
+            raise ApartFailed(f"the process that measures apart ended: {lines[-1] if lines else f'exit code {code}'}") from None
 
     def stop(self) -> None:
         """End the process."""
@@ -62,39 +72,80 @@ class Apart:
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
 
-    def _send(self, *messages: Any) -> None:
-        assert self.process.stdin is not None
-        with contextlib.suppress(OSError):  # it has ended; the answer says how
-            for message in messages:
-                pickle.dump(message, self.process.stdin)
-            self.process.stdin.flush()
 
-    def _answer(self) -> Any:
-        assert self.process.stdout is not None
+class Apart(Beside):
+    """Measures the memory of every setting beside the tuning, whose time nobody takes, and DataLoaders when asked.
+
+    DataLoader workers import the main module of the process that starts them; here that is none of the user's.
+    """
+
+    def __init__(self, experiment: Experiment, candidates: Sequence[Candidate], plan: Plan) -> None:
+        self.candidates = tuple(candidates)
+        super().__init__("main", experiment, self.candidates, plan)
+
+    def peaks(self) -> list[list[int]]:
+        """Wait for and return, for each candidate, its peaks in bytes."""
+        found: list[list[int]] = self.answer()
+        return found
+
+    def deliveries(self, batch_rows: int) -> list[Delivery]:
+        """Measure ways to deliver batches of so many rows; `peaks` must have been asked for."""
+        self.send(batch_rows)
+        found: list[Delivery] = self.answer()
+        return found
+
+
+class Fetcher(Beside):
+    """Makes the data set and a network ready beside the tuning, and measures a loop that fetches the items anew when asked."""
+
+    def __init__(self, experiment: Experiment, items: GivenItems) -> None:
         try:
-            return pickle.load(self.process.stdout)
-        except (EOFError, ValueError, pickle.UnpicklingError):
-            self.process.kill()
-            code = self.process.wait()
-            self.said.seek(0)
-            lines = self.said.read().decode(errors="replace").strip().splitlines()
-            raise ApartFailed(
-                f"the process that measures memory and loaders ended: {lines[-1] if lines else f'exit code {code}'}"
-            ) from None
+            given = pickle.dumps(items)
+        except (AttributeError, TypeError, pickle.PicklingError) as error:
+            raise ApartFailed(f"the data set cannot be given to another process: {error}") from error
+        super().__init__("fetcher_main", experiment, given)
+
+    def fetching(self, sizes: Sequence[int], seconds: float) -> Fetching:
+        """Measure at about the first of these sizes, for about so many seconds; raises ApartFailed also where the user's code fails."""
+        self.send((tuple(sizes), seconds))
+        found = self.answer()
+        if not isinstance(found, Fetching):
+            raise ApartFailed(str(found))
+        return found
 
 
 def main() -> None:
-    """Answer on standard output what comes in on standard input, until that is closed. What others print goes to standard error."""
-    give_back_freed_memory()
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    sys.path[:] = pickle.load(sys.stdin.buffer)
-    experiment, candidates, plan = pickle.loads(pickle.load(sys.stdin.buffer))
+    """Answer on standard output what comes in on standard input, until that is closed."""
+    answers, (experiment, candidates, plan) = _begun()
     warm_workers()  # before the answer: nothing may run while settings are timed
     _reply(answers, peaks(experiment, candidates, plan))
     with contextlib.suppress(EOFError):
         while True:
             _reply(answers, deliveries(experiment.data, pickle.load(sys.stdin.buffer), experiment.profile.seed))
+
+
+def fetcher_main() -> None:
+    """The same of a data set's items. What the user's own code fails with is the answer."""
+    answers, (experiment, given) = _begun()
+    try:
+        loop = Loop.of(pickle.loads(given), experiment)
+        warm_workers()
+        sizes, seconds = pickle.load(sys.stdin.buffer)
+        _reply(answers, loop.measured(sizes, seconds))
+    except EOFError:
+        return
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        _reply(answers, f"{type(error).__name__}: {lines[-1] if lines else ''}")
+
+
+def _begun() -> tuple[Any, Any]:
+    """Return where answers go, and what this process is told. What others print goes to standard error."""
+    give_back_freed_memory()
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.path[:] = pickle.load(sys.stdin.buffer)
+    return answers, pickle.loads(pickle.load(sys.stdin.buffer))
 
 
 def _reply(answers: Any, answer: Any) -> None:

@@ -64,6 +64,7 @@ def concluded(ground: Ground, known: Known) -> Findings:
         throughput_knee=_knee(settings),
         memory_ceiling=memory_ceiling(experiment, ground.data),
         deliveries=known.deliveries,
+        fetching=known.fetching,
         sorted_order=sorted_order(known, evidence, goal),
         sorted_label=next((item.candidate.label for item in settings if item.candidate.setting == known.sorted_of), ""),
         target_loss=None if goal is None else float(goal.target[0]) * unit,

@@ -10,7 +10,7 @@ from batchlab.analysis.estimates import Estimate
 from batchlab.analysis.frontier import Frontier
 from batchlab.analysis.verdict import Choice, Objective, Outcome, Pair
 from batchlab.engine.records import TrialResult
-from batchlab.results import Period, TrainingFacts, YardstickResult
+from batchlab.results import Fetching, Period, TrainingFacts, YardstickResult
 from batchlab.search.loaders import Delivery
 from batchlab.search.noise import NoisePoint
 from batchlab.search.space import Candidate
@@ -117,6 +117,7 @@ class Findings:
     throughput_knee: float | None
     memory_ceiling: int
     deliveries: Sequence[Delivery]
+    fetching: Fetching | None
     sorted_order: Pair | None
     sorted_label: str
     target_loss: float | None

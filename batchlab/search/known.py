@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from batchlab.analysis.yardsticks import Yardstick
 from batchlab.engine.records import TrialResult
+from batchlab.results import Fetching
 from batchlab.search.loaders import Delivery
 from batchlab.search.looking import Start
 from batchlab.search.noise import NoisePoint
@@ -41,6 +42,7 @@ class Known:
     timings: Mapping[Candidate, Timings] = field(default_factory=dict)
     peaks: Mapping[Candidate, Sequence[int]] = field(default_factory=dict)
     deliveries: Sequence[Delivery] = ()
+    fetching: Fetching | None = None
     sorted_of: Setting | None = None
     sorted_results: Sequence[TrialResult] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)

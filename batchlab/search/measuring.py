@@ -12,7 +12,7 @@ from batchlab.engine.records import Plan
 from batchlab.experiment import Experiment
 from batchlab.imported import GIVEN
 from batchlab.models.custom import Custom
-from batchlab.search.apart import Apart, ApartFailed
+from batchlab.search.apart import Apart, ApartFailed, Fetcher
 from batchlab.search.clock import Clock
 from batchlab.search.evidence import Ground, evidence_of
 from batchlab.search.known import Known
@@ -26,6 +26,11 @@ TIMED, DONE = 0.9, 0.97
 """By these shares of the limit the first sitting of the timing, and all else that is measured, are over; the rest is for the verdict."""
 LOADED_BATCH = 32
 """Loaders are compared at the batch size nearest to this one."""
+MOST_FETCHED, SIZES_FETCHED = 4096, 4
+"""A loop that fetches items anew is measured at so many sizes of a step, up to so many rows."""
+FETCHING_SECONDS = 5.0
+"""What that takes, at least; it is given two thirds of what is left."""
+NOT_FETCHED = "what fetching the data set's items costs was not measured"
 APART_SECONDS = 15.0
 """What memory and loaders take at least, beside and after the confirmation."""
 SECONDS_A_TIMING = 0.06
@@ -43,6 +48,7 @@ class Measuring:
     clock: Clock
     stopwatch: Stopwatch = field(init=False)
     apart: Apart | None = field(default=None, init=False)
+    fetcher: Fetcher | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.stopwatch = Stopwatch(self.experiment, self.data, self.plan, lambda: self.clock.is_over(DONE))
@@ -53,6 +59,7 @@ class Measuring:
         return {
             "test rows": lambda known: self.tested(known, ground),
             "yardsticks": self.with_yardsticks,
+            "fetching items": lambda known: self.with_fetching(known, candidates),
             "timing, first sitting": lambda known: self.timed(known, candidates, 0.5),
             **{f"model {number} of {len(settings)}": self._model(ground, setting) for number, setting in enumerate(settings, start=1)},
             "models": with_models_missing,
@@ -63,7 +70,7 @@ class Measuring:
         }
 
     def begun_apart(self, known: Known, candidates: Sequence[Candidate]) -> Known:
-        """Begin to measure memory in a process of its own, beside the confirmation, whose time nobody takes."""
+        """Begin to measure memory in a process of its own, beside the confirmation, whose time nobody takes; and start one for fetching."""
         limit, model = self.experiment.profile.search.max_minutes, self.experiment.profile.model
         if (isinstance(model, Custom) and model.factory in GIVEN) or self.experiment.profile.train.loss in GIVEN:
             return _without(
@@ -71,14 +78,23 @@ class Measuring:
             )
         if self.clock.left(DONE) >= 2 * APART_SECONDS:
             self.apart = Apart(self.experiment, candidates, self.plan)
-            return known
+            return self._with_fetcher(known)
         why = "the search was ended" if self.clock.stopping.is_set() else f"a limit of {limit:g} min leaves no time"
         return _without(known, ("peak memory", "loaders"), why)
 
+    def _with_fetcher(self, known: Known) -> Known:
+        items = self.experiment.given_items
+        try:
+            self.fetcher = None if items is None else Fetcher(self.experiment, items)
+        except ApartFailed as error:
+            return replace(known, notes=(*known.notes, f"{NOT_FETCHED}: {error}"))
+        return known
+
     def stop(self) -> None:
-        """End the process that measures apart."""
-        if self.apart is not None:
-            self.apart.stop()
+        """End the processes that measure apart."""
+        for process in (self.apart, self.fetcher):
+            if process is not None:
+                process.stop()
 
     def tested(self, known: Known, ground: Ground) -> Known:
         """Add what the trainings come to on the test rows."""
@@ -146,6 +162,19 @@ class Measuring:
             return replace(known, deliveries=self.apart.deliveries(min(sizes, key=lambda rows: abs(rows - LOADED_BATCH))))
         except ApartFailed as error:
             return replace(known, notes=(*known.notes, f"loaders were not measured: {error}"))
+
+    def with_fetching(self, known: Known, candidates: Sequence[Candidate]) -> Known:
+        """Add what a loop costs that fetches a data set's items anew, measured apart, at the sizes of the best settings' steps."""
+        if self.fetcher is None:
+            return known
+        left = self.clock.left(DONE)
+        if left < FETCHING_SECONDS:
+            return _without(known, ("fetching items",), "no time")
+        sizes = [candidate.batch_rows for candidate in candidates if candidate.batch_rows <= MOST_FETCHED] or [LOADED_BATCH]
+        try:
+            return replace(known, fetching=self.fetcher.fetching(tuple(dict.fromkeys(sizes))[:SIZES_FETCHED], left / 1.5))
+        except ApartFailed as error:
+            return replace(known, notes=(*known.notes, f"{NOT_FETCHED}: {error}"))
 
     def _is_over(self) -> bool:
         return self.clock.is_over(DONE)

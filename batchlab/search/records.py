@@ -58,6 +58,7 @@ def verdict_of(found: Findings, text: str) -> Verdict:
         left_out=tuple(f"{name}: {why}" for name, why in found.left_out.items()),
         periods=tuple(found.periods),
         yardsticks=tuple(found.yardsticks),
+        fetching=found.fetching,
         notes=tuple(found.notes),
         text=text,
         settings=None if best is None else _settings(best),

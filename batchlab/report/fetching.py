@@ -1,0 +1,73 @@
+"""What fetching a data set's items costs, in words and as a table: whether the loader or the model is the limit, and what workers gain."""
+
+import html
+from typing import TYPE_CHECKING
+
+from batchlab.report.document import table
+from batchlab.report.quantities import number, seconds
+
+if TYPE_CHECKING:
+    from batchlab.results import Fetching
+
+BUSY = 0.9
+"""A loader keeps the model busy where the loop trains at this share of its speed with rows in memory."""
+
+
+def fetching_text(fetching: "Fetching | None") -> list[str]:
+    """Say where the time of a loop goes that fetches the items anew, at the batch size that it was measured at, and which workers help."""
+    if fetching is None:
+        return []
+    rows, trained = fetching.batch_rows, fetching.trained
+    alone = rows / fetching.step_seconds[rows]
+    item, share = fetching.item_seconds, fetching.decode_seconds / fetching.item_seconds
+    copied = f", copying it {seconds(fetching.copy_seconds)}" if fetching.copy_seconds else ""
+    costs = (
+        f"Fetching an item takes {seconds(item)} ({share:.0%} in its own code, the rest to make a batch of it){copied}; the model takes "
+        f"{seconds(1 / alone)} of a step of {rows:,} for it"
+    )
+    best = best_workers(fetching)
+    speeds = f"{number(trained[0])} rows a second without workers"
+    speeds += f", {number(trained[best])} with {best}" if best else "; workers gain nothing here"
+    loop = f"a loop that fetches items anew trains on {speeds}, and on {number(alone)} from memory"
+    return [f"{costs}: {loop}. {_limit(fetching, best, alone)}"]
+
+
+def best_workers(fetching: "Fetching") -> int:
+    """Return the fewest workers with which the loop is as fast as with any, to a tenth."""
+    most = max(fetching.trained.values())
+    return min(count for count, speed in fetching.trained.items() if speed >= BUSY * most)
+
+
+def _limit(fetching: "Fetching", best: int, alone: float) -> str:
+    """Say what is the limit at the measured batch size."""
+    workers = f"{best} worker{'' if best == 1 else 's'}" if best else "no workers"
+    if fetching.trained[best] >= BUSY * alone:
+        return f"With {workers} the model is the limit, not the loader."
+    needed = fetching.kept_busy_by(fetching.batch_rows)
+    cure = f"some {needed:.0f} workers, each on a core of its own" if needed >= 2 else "a worker with a core of its own"
+    return f"The loader is the limit: what keeps the model busy is {cure} ({fetching.cores} cores here), or items that are decoded once."
+
+
+def fetching_section(fetching: "Fetching") -> str:
+    """Return the sentence and the tables: the loop by its workers, and by the rows of a step what the model needs."""
+    alone = fetching.batch_rows / fetching.step_seconds[fetching.batch_rows]
+    loop = [
+        [f"{count}", number(speed), f"{min(1.0, speed / alone):.0%}", "the model" if speed >= BUSY * alone else "the loader"]
+        for count, speed in fetching.trained.items()
+    ]
+    steps = [
+        [f"{rows:,}", seconds(taken), number(rows / taken), f"{max(1.0, fetching.kept_busy_by(rows)):.3g}"]
+        for rows, taken in fetching.step_seconds.items()
+    ]
+    of_loop = ["workers", f"rows a second, {fetching.batch_rows:,} a step", "of the model's own speed", "the limit"]
+    of_steps = ["rows of a step", "a step, from memory", "rows a second", "workers that keep it busy"]
+    tables = (table(of_loop, _rows(of_loop, loop)), table(of_steps, _rows(of_steps, steps)))
+    return f"<p>{html.escape(fetching_text(fetching)[0])}</p>{''.join(tables)}"
+
+
+def _rows(headings: list[str], rows: list[list[str]]) -> str:
+    """Return rows of a table as markup; each cell says what it is, for narrow screens."""
+    cells = (
+        "".join(f'<td data-label="{html.escape(heading)}">{cell}</td>' for heading, cell in zip(headings, row, strict=True)) for row in rows
+    )
+    return "".join(f"<tr>{row}</tr>" for row in cells)
