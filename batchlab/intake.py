@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchlab.errors import BadInput
 from batchlab.frames import Unusable, array_of, index_of, plain
-from batchlab.items import GivenItems, Items, fetched, is_data_set
+from batchlab.items import GivenItems, Items, fetched, is_data_set, without_loader
 from batchlab.sources.arrays import MOST_COLUMNS
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def taken(frame: Any, target: Any) -> Held:
     import pandas as pd
 
     if is_data_set(frame):
-        return _of_items(fetched(frame, target), GivenItems(frame, target))
+        data = without_loader(frame)
+        return _of_items(fetched(data, target), GivenItems(data, target))
     if target is None:
         raise BadInput("target is missing: name the column to predict, or give its values: batchlab.compare(X, y).")
     if _is_name(target):

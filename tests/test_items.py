@@ -9,12 +9,12 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset, WeightedRandomSampler
 
 import batchlab
 from batchlab.config import load_profile
 from batchlab.errors import BadInput, UnknownName
-from batchlab.items import fetched, is_data_set
+from batchlab.items import fetched, is_data_set, without_loader
 from batchlab.sources.dataset import DataSet
 from batchlab.table import pack
 from tests.test_own_modules import LITTLE
@@ -178,3 +178,43 @@ def test_a_profile_runs_no_data_sets_code_unless_its_user_says_so(tmp_path: Path
     with pytest.raises(BadInput, match=r"runs code: source\.factory is"):
         load_profile(str(profile))
     assert load_profile(str(profile), overrides=[f"source.factory={HERE}:pictures"]).source == DataSet(factory=f"{HERE}:pictures")
+
+
+def halved(items: list[tuple[torch.Tensor, str]]) -> tuple[torch.Tensor, list[str]]:
+    return torch.stack([picture / 2 for picture, _ in items]), [label for _, label in items]
+
+
+def padded(items: list[tuple[torch.Tensor, str]]) -> tuple[torch.Tensor, list[str]]:
+    longest = max(int(picture.sum()) for picture, _ in items)
+    return torch.stack([torch.full((longest,), 1.0) for _ in items]), [label for _, label in items]
+
+
+def test_of_a_data_loader_its_data_set_is_taken_as_its_collate_function_makes_it() -> None:
+    loaders = DataLoader(Pictures(), 16, shuffle=True), DataLoader(Pictures(), 16), DataLoader(Pictures(), batch_size=None)
+    for loader in loaders:
+        assert isinstance(without_loader(loader), Pictures)
+    halves = fetched(without_loader(DataLoader(Pictures(), 16, collate_fn=halved)))
+    np.testing.assert_array_equal(halves.inputs, fetched(Pictures()).inputs / 2)
+    assert is_data_set(loaders[0])
+
+
+@pytest.mark.parametrize(
+    ("loader", "said"),
+    [
+        (lambda: DataLoader(Pictures(), 16, sampler=WeightedRandomSampler([1.0] * 200, 200)), "WeightedRandomSampler decides which rows"),
+        (lambda: DataLoader(Pictures(), 16, sampler=RandomSampler(Pictures(), replacement=True)), "RandomSampler decides which rows"),
+        (lambda: DataLoader(Pictures(), batch_sampler=[[0, 1]]), "list decides which rows come"),
+        (lambda: DataLoader(Pictures(), 16, collate_fn=padded), "does it pad to the longest"),
+        (lambda: DataLoader(Stream(), 16), "a Stream has no items by number"),
+    ],
+)
+def test_a_data_loader_that_decides_about_rows_is_refused_by_name(loader: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        batchlab.compare(loader(), model=small, progress=False)
+
+
+def test_a_list_of_pairs_is_a_data_set() -> None:
+    pairs = [(torch.full((2,), float(number)), number % 3) for number in range(9)]
+    assert is_data_set(pairs)
+    assert fetched(pairs).inputs.shape == (9, 2)
+    assert not is_data_set([[1.0, 2.0], [3.0, 4.0]])

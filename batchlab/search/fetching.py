@@ -15,7 +15,7 @@ from batchlab.engine.backends.base import seeded_network
 from batchlab.engine.delivery import Batch, NumberedItems, preload_workers
 from batchlab.experiment import Experiment
 from batchlab.imported import imported
-from batchlab.items import GivenItems
+from batchlab.items import GivenItems, without_loader
 from batchlab.results import Fetching
 from batchlab.search.loaders import MOST_WORKERS
 
@@ -46,7 +46,7 @@ class Loop:
     def of(cls, given: GivenItems, experiment: Experiment) -> "Loop":
         """Return the loop, with the network and the data set made."""
         data, device = experiment.data, experiment.device
-        data_set = imported(given.data, "source.factory")() if isinstance(given.data, str) else given.data
+        data_set = without_loader(imported(given.data, "source.factory")()) if isinstance(given.data, str) else given.data
         order = np.random.default_rng(experiment.profile.seed).permutation(len(data_set)).tolist()
         return cls(NumberedItems(data_set, given.target), data.features, _step(experiment), device, order)
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from batchlab.errors import BadInput
 from batchlab.imported import imported
-from batchlab.items import Items, fetched
+from batchlab.items import Items, fetched, without_loader
 from batchlab.sources.arrays import ALONE, MOST_COLUMNS, columns_of_arrays
 from batchlab.sources.base import Source
 from batchlab.sources.held import TableReading
@@ -41,7 +41,7 @@ class DataSet(Source):
             raise
         except Exception as error:
             raise BadInput(f"source.factory '{self.factory}' raised {type(error).__name__}: {error}") from error
-        return ItemsReading(fetched(data))
+        return ItemsReading(fetched(without_loader(data)))
 
 
 class ItemsReading(TableReading):
