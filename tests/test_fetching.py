@@ -145,7 +145,9 @@ def made(**changes: Any) -> Fetching:
 
 def test_a_loader_that_keeps_the_model_waiting_is_the_limit_with_the_workers_that_would_cure_it() -> None:
     (said,) = fetching_text(made())
-    assert said.startswith("Fetching an item takes 1 ms (96% in its own code, the rest to make a batch of it); the model takes 31.3 µs")
+    assert said.startswith(
+        "Fetching an item takes 1 ms (96% in its own code, the rest to make a batch of it); a step of 32 takes the model 31.3 µs"
+    )
     assert "trains on 900 rows a second without workers, 1,900 with 2, and on 32,000 from memory" in said
     assert "The loader is the limit: what keeps the model busy is some 32 workers, each on a core of its own (2 cores here)" in said
     assert made().kept_busy_by(256) == pytest.approx(64)
@@ -156,7 +158,7 @@ def test_a_model_that_is_slower_than_the_loader_is_the_limit() -> None:
     assert best_workers(busy) == 1
     assert fetching_text(busy)[0].endswith("With 1 worker the model is the limit, not the loader.")
     alone = made(step_seconds={32: 0.4}, trained={0: 78.0, 1: 80.0})
-    assert "78 rows a second without workers; workers gain nothing here" in fetching_text(alone)[0]
+    assert "78 rows a second without workers (workers gain nothing here)" in fetching_text(alone)[0]
     assert fetching_text(alone)[0].endswith("With no workers the model is the limit, not the loader.")
     assert "copying it 5 µs" in fetching_text(made(copy_seconds=5e-6))[0]
 

@@ -22,12 +22,12 @@ def fetching_text(fetching: "Fetching | None") -> list[str]:
     item, share = fetching.item_seconds, fetching.decode_seconds / fetching.item_seconds
     copied = f", copying it {seconds(fetching.copy_seconds)}" if fetching.copy_seconds else ""
     costs = (
-        f"Fetching an item takes {seconds(item)} ({share:.0%} in its own code, the rest to make a batch of it){copied}; the model takes "
-        f"{seconds(1 / alone)} of a step of {rows:,} for it"
+        f"Fetching an item takes {seconds(item)} ({share:.0%} in its own code, the rest to make a batch of it){copied}; "
+        f"a step of {rows:,} takes the model {seconds(1 / alone)} an item"
     )
     best = best_workers(fetching)
     speeds = f"{number(trained[0])} rows a second without workers"
-    speeds += f", {number(trained[best])} with {best}" if best else "; workers gain nothing here"
+    speeds += f", {number(trained[best])} with {best}" if best else " (workers gain nothing here)"
     loop = f"a loop that fetches items anew trains on {speeds}, and on {number(alone)} from memory"
     return [f"{costs}: {loop}. {_limit(fetching, best, alone)}"]
 
@@ -43,9 +43,9 @@ def _limit(fetching: "Fetching", best: int, alone: float) -> str:
     workers = f"{best} worker{'' if best == 1 else 's'}" if best else "no workers"
     if fetching.trained[best] >= BUSY * alone:
         return f"With {workers} the model is the limit, not the loader."
-    needed = fetching.kept_busy_by(fetching.batch_rows)
+    needed, cores = fetching.kept_busy_by(fetching.batch_rows), f"{fetching.cores} core{'' if fetching.cores == 1 else 's'}"
     cure = f"some {needed:.0f} workers, each on a core of its own" if needed >= 2 else "a worker with a core of its own"
-    return f"The loader is the limit: what keeps the model busy is {cure} ({fetching.cores} cores here), or items that are decoded once."
+    return f"The loader is the limit: what keeps the model busy is {cure} ({cores} here), or items that are decoded once."
 
 
 def fetching_section(fetching: "Fetching") -> str:

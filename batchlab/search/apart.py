@@ -22,6 +22,8 @@ from batchlab.search.memory import peaks
 from batchlab.search.space import Candidate
 from batchlab.table import PackedTable
 
+GIVING_WAY = 10
+
 
 class ApartFailed(BatchlabError):
     """The measuring process ended before it answered."""
@@ -35,15 +37,20 @@ class Beside:
 
     def __init__(self, main: str, experiment: Experiment, *told: object) -> None:
         lean = Experiment(experiment.profile, PackedTable(experiment.table.path, experiment.table.schema), experiment.split)
-        command = [sys.executable, "-c", f"from batchlab.search.apart import {main}; {main}()"]
+        # what begins beside trainings gives way to them, where there are few cores
+        command = [sys.executable, "-c", f"import os; os.nice({GIVING_WAY}); from batchlab.search.apart import {main}; {main}()"]
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would fill up and stop the process
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said)
         # Not pickled together: the path must be set before the rest is looked for on it.
-        self.sending = threading.Thread(target=self.send, args=(sys.path, pickle.dumps((lean, *told))), daemon=True)
+        self.sending = threading.Thread(target=self._write, args=(sys.path, pickle.dumps((lean, *told))), daemon=True)
         self.sending.start()
 
-    def send(self, *messages: object) -> None:
-        """Ask the next question."""
+    def send(self, question: object) -> None:
+        """Ask the next question, once all is told."""
+        self.sending.join()
+        self._write(question)
+
+    def _write(self, *messages: object) -> None:
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):  # it has ended; the answer says how
             for message in messages:

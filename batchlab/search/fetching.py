@@ -22,8 +22,8 @@ from batchlab.search.loaders import MOST_WORKERS
 LOOP_SECONDS, LOOP_SHARE = 1.0, 1 / 12
 """A loop is measured for so long with each number of workers, and for no more than this share of the time for all: workers take as long
 to start."""
-PART_SECONDS = 0.2
-"""Each part of a step is measured for so long by itself."""
+PART_SECONDS, STRETCHES = 0.3, 5
+"""Each part of a step is measured for so long by itself, in so many stretches."""
 BATCH_SECONDS = 0.25
 """A batch of the measured loop takes no longer to fetch: it has fewer rows where it would."""
 STUCK_SECONDS = 30
@@ -133,10 +133,14 @@ def _rows_a_second(loader: DataLoader[Batch], step: Step, seconds: float) -> flo
 
 
 def _seconds(work: Iterator[object]) -> float:
-    """Return the seconds of one piece of endless work, after a first one."""
+    """Return the seconds of one piece of endless work, after a first one: the median of a few stretches, since others disturb some."""
     next(work)
+    return float(np.median([_stretch(work, PART_SECONDS / STRETCHES) for _ in range(STRETCHES)]))
+
+
+def _stretch(work: Iterator[object], seconds: float) -> float:
     count, began = 0, time.perf_counter()
-    while (passed := time.perf_counter() - began) < PART_SECONDS or not count:
+    while (passed := time.perf_counter() - began) < seconds or not count:
         next(work)
         count += 1
     return passed / count

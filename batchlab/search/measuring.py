@@ -26,8 +26,8 @@ TIMED, DONE = 0.9, 0.97
 """By these shares of the limit the first sitting of the timing, and all else that is measured, are over; the rest is for the verdict."""
 LOADED_BATCH = 32
 """Loaders are compared at the batch size nearest to this one."""
-MOST_FETCHED, SIZES_FETCHED = 4096, 4
-"""A loop that fetches items anew is measured at so many sizes of a step, up to so many rows."""
+FETCHED_SIZES = (32, 256, 2048)
+"""A loop that fetches items anew is measured at the best setting's rows a step, where these are no more, and its steps at these, too."""
 FETCHING_SECONDS = 5.0
 """What that takes, at least; it is given two thirds of what is left."""
 NOT_FETCHED = "what fetching the data set's items costs was not measured"
@@ -170,9 +170,11 @@ class Measuring:
         left = self.clock.left(DONE)
         if left < FETCHING_SECONDS:
             return _without(known, ("fetching items",), "no time")
-        sizes = [candidate.batch_rows for candidate in candidates if candidate.batch_rows <= MOST_FETCHED] or [LOADED_BATCH]
+        most = min(FETCHED_SIZES[-1], self.data.population.row_count)
+        own = [candidate.batch_rows for candidate in candidates][:1]
+        sizes = [size for size in dict.fromkeys([*own, *FETCHED_SIZES]) if size <= most] or [most]
         try:
-            return replace(known, fetching=self.fetcher.fetching(tuple(dict.fromkeys(sizes))[:SIZES_FETCHED], left / 1.5))
+            return replace(known, fetching=self.fetcher.fetching(sizes, left / 1.5))
         except ApartFailed as error:
             return replace(known, notes=(*known.notes, f"{NOT_FETCHED}: {error}"))
 

@@ -31,8 +31,8 @@ from batchlab.search.terms import DRAWS_WHERE_DIVIDED, Terms, terms_of
 from batchlab.search.walking import walked
 from batchlab.search.work import CONFIRMING_LOOKS, Worker
 
-RACED, CONFIRMED = 0.55, 0.8
-"""By these shares of the limit the race and the confirmation are over."""
+RACED, CONFIRMED, CONFIRMED_AT_ALL = 0.55, 0.8, 0.9
+"""By these shares of the limit the race and the confirmation are over, and that of the first setting, without which nothing is sure."""
 ENOUGH = 0.5
 """A confirmation that time cut short counts where it saw so much of its rows: averages are good at any moment."""
 
@@ -169,6 +169,7 @@ class Search:
                 continue
             if self.clock.is_over(CONFIRMED):
                 break
+            self.share_allowed = CONFIRMED if self.known.confirmed else CONFIRMED_AT_ALL
             label = next((candidate.label for candidate in self.candidates if candidate.setting == item.setting), "")
             yield Part(f"confirm {label}", partial(self._confirm, item))
         self.candidates = rows_of_table(lines, self.known.confirmed)
