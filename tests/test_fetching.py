@@ -160,6 +160,7 @@ def test_a_model_that_is_slower_than_the_loader_is_the_limit() -> None:
     alone = made(step_seconds={32: 0.4}, trained={0: 78.0, 1: 80.0})
     assert "78 rows a second without workers (workers gain nothing here)" in fetching_text(alone)[0]
     assert fetching_text(alone)[0].endswith("With no workers the model is the limit, not the loader.")
+    assert fetching_text(made(collate_seconds=2e-6))[0].startswith("Fetching an item takes 962 µs (nearly all in its own code)")
     assert "copying it 5 µs" in fetching_text(made(copy_seconds=5e-6))[0]
 
 

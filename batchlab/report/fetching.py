@@ -9,6 +9,7 @@ from batchlab.report.quantities import number, seconds
 if TYPE_CHECKING:
     from batchlab.results import Fetching
 
+NEARLY_ALL = 0.995
 BUSY = 0.9
 """A loader keeps the model busy where the loop trains at this share of its speed with rows in memory."""
 
@@ -21,10 +22,8 @@ def fetching_text(fetching: "Fetching | None") -> list[str]:
     alone = rows / fetching.step_seconds[rows]
     item, share = fetching.item_seconds, fetching.decode_seconds / fetching.item_seconds
     copied = f", copying it {seconds(fetching.copy_seconds)}" if fetching.copy_seconds else ""
-    costs = (
-        f"Fetching an item takes {seconds(item)} ({share:.0%} in its own code, the rest to make a batch of it){copied}; "
-        f"a step of {rows:,} takes the model {seconds(1 / alone)} an item"
-    )
+    spent = "nearly all in its own code" if share > NEARLY_ALL else f"{share:.0%} in its own code, the rest to make a batch of it"
+    costs = f"Fetching an item takes {seconds(item)} ({spent}){copied}; a step of {rows:,} takes the model {seconds(1 / alone)} an item"
     best = best_workers(fetching)
     speeds = f"{number(trained[0])} rows a second without workers"
     speeds += f", {number(trained[best])} with {best}" if best else " (workers gain nothing here)"
