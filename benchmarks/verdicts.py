@@ -26,6 +26,8 @@ DATA, PAGE = FOLDER / "verdicts.json", FOLDER.parent / "docs" / "verdicts.md"
 REPETITIONS, TABLES = 200, 40
 PEER_SEEDS, PEER_MINUTES = 3, 1
 """A test loss of some hundred rows is luck: up to so many minutes a set is searched and tuned so many times."""
+OWN = ("strategy", "batch_rows", "optimizer", "learning_rate", "rows", "loss", "test_loss", "search_seconds")
+"""What is kept of a verdict beside its peer's."""
 HELD_MINUTES = 3
 """Settings of a longer search are not trained afresh: its loss is what a shorter one's is compared with."""
 Record = dict[str, Any]
@@ -85,7 +87,7 @@ def peer(folder: Path, sets: Sequence[str], minutes: Sequence[float]) -> Any:
                 train = experiment.profile.train
                 count = experiment.split.sizes()["train"]
                 its = tuned(experiment, 60 * limit, min(train.max_rows or 10**12, train.epochs * count))
-                yield f"{name} {limit:g} seed {seed}", its | {"own": told(search)}
+                yield f"{name} {limit:g} seed {seed}", its | {"own": {key: value for key, value in told(search).items() if key in OWN}}
 
 
 def truth(folder: Path, sets: Sequence[str], minutes: Sequence[float]) -> Any:
