@@ -63,7 +63,7 @@ def without_loader(data: Any) -> Any:
     own = order if not plain else batches
     raise BadInput(
         f"the DataLoader's {type(own).__name__} decides which rows come and when, and here the strategies do. Give its data set "
-        "(loader.dataset); rows that are to come more often have a weight: strategy data_loader with sampling 'weighted'."
+        "(loader.dataset)."
     )
 
 

@@ -16,7 +16,7 @@ from batchlab.experiment import Experiment
 from batchlab.items import GivenItems
 from batchlab.report.fetching import best_workers, fetching_section, fetching_text
 from batchlab.results import Fetching
-from batchlab.search.apart import ApartFailed, Fetcher
+from batchlab.search.apart import ApartFailed, ApartLate, Fetcher
 from batchlab.search.fetching import Loop
 from batchlab.search.plain import Arrays, plain, restored
 from batchlab.split import split
@@ -105,6 +105,13 @@ def test_items_that_fail_in_the_measuring_process_are_said_in_a_line(experiment:
     fetcher = Fetcher(experiment, GivenItems(Failing()))
     with pytest.raises(ApartFailed, match=r"^ValueError: no such picture$"):
         fetcher.fetching((16,), 1e9)
+    fetcher.stop()
+
+
+def test_a_measuring_process_that_is_not_up_in_time_is_not_waited_for(experiment: Experiment) -> None:
+    fetcher = Fetcher(experiment, GivenItems(f"{HERE}:slow"))
+    with pytest.raises(ApartLate, match="in time"):
+        fetcher.fetching((16,), 0.0)
     fetcher.stop()
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Function = Callable[["Tensor", "Tensor"], "Tensor"]
 """From predictions `[rows]` in the target's unit (of classes: logits `[rows, classes]`) and the target `[rows]` to losses `[rows]`."""
 ROWS = 16
+NEVER_BELOW = "losses must be finite and never below 0 (add a constant, or leave out what is subtracted)"
 CLOSE = 1e-3
 """A loss that is the same differs by no more than this share of the losses' mean, in float32."""
 
@@ -59,11 +60,8 @@ class OwnLoss:
         losses = self.of_predictions(truth, constant)
         unit = float(losses.mean())
         if not np.isfinite(unit) or losses.min() < 0:
-            always, least = "the shares of classes" if classes else "the mean", losses.min()
-            raise BadInput(
-                f"train.loss '{name}' of always predicting {always} is {unit:.4g}, of its lowest row {least:.4g}; losses must be "
-                "finite and never below 0."
-            )
+            always = f"where {'the shares of classes are' if classes else 'the mean is'} always predicted"
+            raise BadInput(f"train.loss '{name}': {always}, its mean is {unit:.4g} and its lowest {losses.min():.4g}; {NEVER_BELOW}.")
         return replace(self, mean=mean, scale=scale, unit=unit or 1.0)
 
     def _in_unit(self, values: "Tensor") -> "Tensor":
@@ -93,7 +91,7 @@ def _check(name: str, function: Function, truth: NDArray[Any], mean: float, scal
         raise refuse(f"returned {found}; it must return a loss for every row, {tuple(target.shape)}{one}")
     values = losses.detach()
     if not bool(torch.isfinite(values).all()) or float(values.min()) < 0:
-        raise refuse(f"returned {float(values.min()):.4g} as the lowest loss; losses must be finite and never below 0")
+        raise refuse(f"returned {float(values.min()):.4g} as the lowest loss; {NEVER_BELOW}")
     close = CLOSE * float(values.mean()) + 1e-30
     alone = torch.cat([function(leaf[place : place + 1], target[place : place + 1]) for place in range(len(target))])
     if not torch.allclose(losses, alone, rtol=CLOSE, atol=close):

@@ -1,12 +1,15 @@
 """A process of its own for what must not happen in this one: peaks of memory, and DataLoaders with workers."""
 
 import contextlib
+import math
 import os
 import pickle
+import select
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,10 +26,16 @@ from batchlab.search.space import Candidate
 from batchlab.table import PackedTable
 
 GIVING_WAY = 10
+MEASURED_SHARE = 1.5
+"""Of the time for an answer so much is a loop's; the rest is for what takes longer than it did before."""
 
 
 class ApartFailed(BatchlabError):
     """The measuring process ended before it answered."""
+
+
+class ApartLate(ApartFailed):
+    """The measuring process did not answer within the time that there was."""
 
 
 class Beside:
@@ -45,10 +54,14 @@ class Beside:
         self.sending = threading.Thread(target=self._write, args=(sys.path, pickle.dumps((lean, *told))), daemon=True)
         self.sending.start()
 
-    def send(self, question: object) -> None:
-        """Ask the next question, once all is told."""
-        self.sending.join()
+    def ask(self, question: object, seconds: float) -> Any:
+        """Ask the next question, once all is told, and return the answer; raises ApartLate after so many seconds."""
+        ends = time.monotonic() + seconds
+        self.sending.join(None if math.isinf(seconds) else max(0.0, seconds))
+        if self.sending.is_alive():
+            raise ApartLate("the process that measures apart was not up in time")
         self._write(question)
+        return self.answer(ends - time.monotonic())
 
     def _write(self, *messages: object) -> None:
         assert self.process.stdin is not None
@@ -57,9 +70,11 @@ class Beside:
                 pickle.dump(message, self.process.stdin)
             self.process.stdin.flush()
 
-    def answer(self) -> Any:
-        """Wait for and return the next answer."""
+    def answer(self, seconds: float) -> Any:
+        """Return the next answer; raises ApartLate for one that does not come within so many seconds."""
         assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], None if math.isinf(seconds) else max(0.0, seconds))[0]:
+            raise ApartLate("the process that measures apart did not answer in time")
         try:
             return pickle.load(self.process.stdout)
         except (EOFError, ValueError, pickle.UnpicklingError):
@@ -90,15 +105,14 @@ class Apart(Beside):
         self.candidates = tuple(candidates)
         super().__init__("main", experiment, self.candidates, plan)
 
-    def peaks(self) -> list[list[int]]:
+    def peaks(self, seconds: float = math.inf) -> list[list[int]]:
         """Wait for and return, for each candidate, its peaks in bytes."""
-        found: list[list[int]] = self.answer()
+        found: list[list[int]] = self.answer(seconds)
         return found
 
-    def deliveries(self, batch_rows: int) -> list[Delivery]:
+    def deliveries(self, batch_rows: int, seconds: float = math.inf) -> list[Delivery]:
         """Measure ways to deliver batches of so many rows; `peaks` must have been asked for."""
-        self.send(batch_rows)
-        found: list[Delivery] = self.answer()
+        found: list[Delivery] = self.ask(batch_rows, seconds)
         return found
 
 
@@ -113,9 +127,8 @@ class Fetcher(Beside):
         super().__init__("fetcher_main", experiment, given)
 
     def fetching(self, sizes: Sequence[int], seconds: float) -> Fetching:
-        """Measure at about the first of these sizes, for about so many seconds; raises ApartFailed also where the user's code fails."""
-        self.send((tuple(sizes), seconds))
-        found = self.answer()
+        """Measure at about the first of these sizes, within so many seconds; raises ApartFailed also where the user's code fails."""
+        found = self.ask((tuple(sizes), seconds / MEASURED_SHARE), seconds)
         if not isinstance(found, Fetching):
             raise ApartFailed(str(found))
         return found

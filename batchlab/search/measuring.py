@@ -12,7 +12,7 @@ from batchlab.engine.records import Plan
 from batchlab.experiment import Experiment
 from batchlab.imported import GIVEN
 from batchlab.models.custom import Custom
-from batchlab.search.apart import Apart, ApartFailed, Fetcher
+from batchlab.search.apart import Apart, ApartFailed, ApartLate, Fetcher
 from batchlab.search.clock import Clock
 from batchlab.search.evidence import Ground, evidence_of
 from batchlab.search.known import Known
@@ -29,7 +29,7 @@ LOADED_BATCH = 32
 FETCHED_SIZES = (32, 256, 2048)
 """A loop that fetches items anew is measured at the best setting's rows a step, where these are no more, and its steps at these, too."""
 FETCHING_SECONDS = 5.0
-"""What that takes, at least; it is given two thirds of what is left."""
+"""What that takes, at least."""
 NOT_FETCHED = "what fetching the data set's items costs was not measured"
 APART_SECONDS = 15.0
 """What memory and loaders take at least, beside and after the confirmation."""
@@ -59,7 +59,7 @@ class Measuring:
         return {
             "test rows": lambda known: self.tested(known, ground),
             "yardsticks": self.with_yardsticks,
-            "fetching items": lambda known: self.with_fetching(known, candidates),
+            "fetching items": lambda known: self.with_fetching(known, settings),
             "timing, first sitting": lambda known: self.timed(known, candidates, 0.5),
             **{f"model {number} of {len(settings)}": self._model(ground, setting) for number, setting in enumerate(settings, start=1)},
             "models": with_models_missing,
@@ -73,8 +73,9 @@ class Measuring:
         """Begin to measure memory in a process of its own, beside the confirmation, whose time nobody takes; and start one for fetching."""
         limit, model = self.experiment.profile.search.max_minutes, self.experiment.profile.model
         if (isinstance(model, Custom) and model.factory in GIVEN) or self.experiment.profile.train.loss in GIVEN:
+            own = "the loss" if self.experiment.profile.train.loss in GIVEN else "the module"
             return _without(
-                known, ("peak memory", "loaders"), "a process of its own measures them, and cannot import what is of this session"
+                known, ("peak memory", "loaders"), f"a process of its own measures them, and cannot import {own} of this session"
             )
         if self.clock.left(DONE) >= 2 * APART_SECONDS:
             self.apart = Apart(self.experiment, candidates, self.plan)
@@ -137,7 +138,9 @@ class Measuring:
         if self._is_over():
             return _without(known, ("peak memory",), "no time")
         try:
-            peaks = self.apart.peaks()
+            peaks = self.apart.peaks(self.clock.left(DONE))
+        except ApartLate:
+            return _without(known, ("peak memory",), "no time")
         except ApartFailed as error:
             return replace(known, notes=(*known.notes, f"memory was not measured: {error}"))
         return replace(known, peaks=dict(zip(self.apart.candidates, map(tuple, peaks), strict=True)))
@@ -159,22 +162,27 @@ class Measuring:
             return replace(known, notes=(*known.notes, note))
         sizes = [candidate.batch_rows for candidate in candidates if not candidate.typed] or [LOADED_BATCH]
         try:
-            return replace(known, deliveries=self.apart.deliveries(min(sizes, key=lambda rows: abs(rows - LOADED_BATCH))))
+            size = min(sizes, key=lambda rows: abs(rows - LOADED_BATCH))
+            return replace(known, deliveries=self.apart.deliveries(size, self.clock.left(DONE)))
+        except ApartLate:
+            return _without(known, ("loaders",), "no time")
         except ApartFailed as error:
             return replace(known, notes=(*known.notes, f"loaders were not measured: {error}"))
 
-    def with_fetching(self, known: Known, candidates: Sequence[Candidate]) -> Known:
-        """Add what a loop costs that fetches a data set's items anew, measured apart, at the sizes of the best settings' steps."""
+    def with_fetching(self, known: Known, best_first: Sequence[Setting]) -> Known:
+        """Add what a loop costs that fetches a data set's items anew, measured apart, at the best setting's rows a step and others."""
         if self.fetcher is None:
             return known
         left = self.clock.left(DONE)
         if left < FETCHING_SECONDS:
             return _without(known, ("fetching items",), "no time")
-        most = min(FETCHED_SIZES[-1], self.data.population.row_count)
-        own = [candidate.batch_rows for candidate in candidates][:1]
+        count = self.data.population.row_count
+        most, own = min(FETCHED_SIZES[-1], count), [setting.updates.rows_per_step(count) for setting in best_first[:1]]
         sizes = [size for size in dict.fromkeys([*own, *FETCHED_SIZES]) if size <= most] or [most]
         try:
-            return replace(known, fetching=self.fetcher.fetching(sizes, left / 1.5))
+            return replace(known, fetching=self.fetcher.fetching(sizes, left))
+        except ApartLate:
+            return _without(known, ("fetching items",), "no time")
         except ApartFailed as error:
             return replace(known, notes=(*known.notes, f"{NOT_FETCHED}: {error}"))
 
