@@ -115,6 +115,12 @@ def test_a_measuring_process_that_is_not_up_in_time_is_not_waited_for(experiment
     fetcher.stop()
 
 
+def test_a_large_data_set_is_not_copied_but_named(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchlab.search.apart.MOST_SENT", 100)
+    with pytest.raises(ApartFailed, match="GiB would be copied to another process; name what makes it"):
+        Fetcher(experiment, GivenItems(Slow()))
+
+
 def test_a_data_set_that_no_other_process_can_be_given_is_named(experiment: Experiment) -> None:
     class Local(Slow):
         pass

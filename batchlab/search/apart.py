@@ -26,6 +26,7 @@ from batchlab.search.space import Candidate
 from batchlab.table import PackedTable
 
 GIVING_WAY = 10
+MOST_SENT = 2**30
 MEASURED_SHARE = 1.5
 """Of the time for an answer so much is a loop's; the rest is for what takes longer than it did before."""
 
@@ -120,6 +121,10 @@ class Fetcher(Beside):
     """Makes the data set and a network ready beside the tuning, and measures a loop that fetches the items anew when asked."""
 
     def __init__(self, experiment: Experiment, items: GivenItems) -> None:
+        schema = experiment.table.schema
+        size = schema.rows * len(schema.packed_names) * 4
+        if size > MOST_SENT and not isinstance(items.data, str):
+            raise ApartFailed(f"its {size / 2**30:.1f} GiB would be copied to another process; name what makes it: source.factory")
         try:
             given = pickle.dumps(items)
         except (AttributeError, TypeError, pickle.PicklingError) as error:
