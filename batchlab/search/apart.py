@@ -13,6 +13,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import joblib
+
 from batchlab.allowance import give_back_freed_memory
 from batchlab.engine.records import Plan
 from batchlab.errors import BatchlabError
@@ -25,7 +27,7 @@ from batchlab.search.memory import peaks
 from batchlab.search.space import Candidate
 from batchlab.table import PackedTable
 
-GIVING_WAY = 10
+GIVING_WAY = 5
 MOST_SENT = 2**30
 MEASURED_SHARE = 1.5
 """Of the time for an answer so much is a loop's; the rest is for what takes longer than it did before."""
@@ -47,8 +49,8 @@ class Beside:
 
     def __init__(self, main: str, experiment: Experiment, *told: object) -> None:
         lean = Experiment(experiment.profile, PackedTable(experiment.table.path, experiment.table.schema), experiment.split)
-        # what begins beside trainings gives way to them, where there are few cores
-        command = [sys.executable, "-c", f"import os; os.nice({GIVING_WAY}); from batchlab.search.apart import {main}; {main}()"]
+        way = GIVING_WAY if joblib.cpu_count() == 1 else 0  # what begins beside trainings gives way to them on their one core
+        command = [sys.executable, "-c", f"import os; os.nice({way}); from batchlab.search.apart import {main}; {main}()"]
         self.said = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would fill up and stop the process
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said)
         # Not pickled together: the path must be set before the rest is looked for on it.
