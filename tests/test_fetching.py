@@ -14,7 +14,8 @@ import batchlab
 from batchlab.config import load_profile
 from batchlab.experiment import Experiment
 from batchlab.items import GivenItems
-from batchlab.report.fetching import best_workers, fetching_section, fetching_text
+from batchlab.report.fetching import best_workers, fetching_text
+from batchlab.report.fetching_section import fetching_section
 from batchlab.results import Fetching
 from batchlab.search.apart import ApartFailed, ApartLate, Fetcher
 from batchlab.search.fetching import Loop

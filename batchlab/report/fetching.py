@@ -1,9 +1,7 @@
-"""What fetching a data set's items costs, in words and as a table: whether the loader or the model is the limit, and what workers gain."""
+"""What fetching a data set's items costs, in words: whether the loader or the model is the limit, and what workers gain."""
 
-import html
 from typing import TYPE_CHECKING
 
-from batchlab.report.document import table
 from batchlab.report.quantities import number, seconds
 
 if TYPE_CHECKING:
@@ -45,28 +43,3 @@ def _limit(fetching: "Fetching", best: int, alone: float) -> str:
     needed, cores = fetching.kept_busy_by(fetching.batch_rows), f"{fetching.cores} core{'' if fetching.cores == 1 else 's'}"
     cure = f"some {needed:.0f} workers, each on a core of its own" if needed >= 2 else "a worker with a core of its own"
     return f"The loader is the limit: what keeps the model busy is {cure} ({cores} here), or items that are decoded once."
-
-
-def fetching_section(fetching: "Fetching") -> str:
-    """Return the sentence and the tables: the loop by its workers, and by the rows of a step what the model needs."""
-    alone = fetching.batch_rows / fetching.step_seconds[fetching.batch_rows]
-    loop = [
-        [f"{count}", number(speed), f"{min(1.0, speed / alone):.0%}", "the model" if speed >= BUSY * alone else "the loader"]
-        for count, speed in fetching.trained.items()
-    ]
-    steps = [
-        [f"{rows:,}", seconds(taken), number(rows / taken), f"{max(1.0, fetching.kept_busy_by(rows)):.3g}"]
-        for rows, taken in fetching.step_seconds.items()
-    ]
-    of_loop = ["workers", f"rows a second, {fetching.batch_rows:,} a step", "of the model's own speed", "the limit"]
-    of_steps = ["rows of a step", "a step, from memory", "rows a second", "workers that keep it busy"]
-    tables = (table(of_loop, _rows(of_loop, loop)), table(of_steps, _rows(of_steps, steps)))
-    return f"<p>{html.escape(fetching_text(fetching)[0])}</p>{''.join(tables)}"
-
-
-def _rows(headings: list[str], rows: list[list[str]]) -> str:
-    """Return rows of a table as markup; each cell says what it is, for narrow screens."""
-    cells = (
-        "".join(f'<td data-label="{html.escape(heading)}">{cell}</td>' for heading, cell in zip(headings, row, strict=True)) for row in rows
-    )
-    return "".join(f"<tr>{row}</tr>" for row in cells)

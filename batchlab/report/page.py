@@ -13,7 +13,7 @@ from batchlab.report import captions, cost_pictures, critical_pictures, curve_pi
 from batchlab.report.claims import claims
 from batchlab.report.data_section import alert, data_section
 from batchlab.report.document import footer, framed, listing, opening, section
-from batchlab.report.fetching import fetching_section
+from batchlab.report.fetching_section import fetching_section
 from batchlab.report.ink import lines
 from batchlab.report.page_tables import claims_table, settings_table, typed_table, yardsticks_table
 from batchlab.report.periods import periods_section
