@@ -56,7 +56,8 @@ class OwnLoss:
         """
         shares = np.bincount(truth, minlength=classes)[None] / len(truth) if classes else np.array([[truth.mean()]])
         constant = np.tile(shares, (len(truth), 1))
-        _check(name, self.function, truth[np.linspace(0, len(truth) - 1, ROWS).astype(int)], mean, scale, classes)
+        few = truth[np.linspace(0, len(truth) - 1, ROWS).astype(int)]
+        _Tried.of(name, self.function, few, mean, scale, classes).check()
         losses = self.of_predictions(truth, constant)
         unit = float(losses.mean())
         if not np.isfinite(unit) or losses.min() < 0:
@@ -68,45 +69,90 @@ class OwnLoss:
         return values * self.scale + self.mean
 
 
-def _check(name: str, function: Function, truth: NDArray[Any], mean: float, scale: float, classes: int) -> None:
-    """Raise BadInput unless the function gives every row a loss of its own, with a slope, for one training as for several at once."""
-    import torch
+@dataclass(frozen=True)
+class _Tried:
+    """A function tried on a few outputs `[rows]` (of classes `[rows, classes]`) and targets `[rows]`."""
 
-    draw = torch.Generator().manual_seed(0)
-    target = torch.from_numpy(np.array(truth)) if classes else torch.from_numpy(np.array(truth, np.float32))
-    outputs = torch.randn((len(truth), classes) if classes else len(truth), generator=draw) * scale + (0 if classes else mean)
-    leaf = outputs.requires_grad_()
+    name: str
+    function: Function
+    outputs: "Tensor"
+    target: "Tensor"
 
-    def refuse(why: str) -> BadInput:
-        given = f"{tuple(leaf.shape)} {'logits' if classes else 'predictions'} and {tuple(target.shape)} targets"
-        return BadInput(f"train.loss '{name}' {why}. It was called with {given}.")
+    @classmethod
+    def of(cls, name: str, function: Function, truth: NDArray[Any], mean: float, scale: float, classes: int) -> "_Tried":
+        """Return the trial on random outputs that look like predictions of these targets."""
+        import torch
 
-    try:
-        losses = function(leaf, target)
-    except Exception as error:
-        raise refuse(f"raised {type(error).__name__}: {error}") from error
-    if not isinstance(losses, torch.Tensor) or losses.shape != target.shape:
-        found = f"a tensor {tuple(losses.shape)}" if isinstance(losses, torch.Tensor) else f"a {type(losses).__name__}"
-        one = "; leave the mean to the training (reduction='none')" if isinstance(losses, torch.Tensor) and losses.numel() == 1 else ""
-        raise refuse(f"returned {found}; it must return a loss for every row, {tuple(target.shape)}{one}")
-    values = losses.detach()
-    if not bool(torch.isfinite(values).all()) or float(values.min()) < 0:
-        raise refuse(f"returned {float(values.min()):.4g} as the lowest loss; {NEVER_BELOW}")
-    close = CLOSE * float(values.mean()) + 1e-30
-    alone = torch.cat([function(leaf[place : place + 1], target[place : place + 1]) for place in range(len(target))])
-    if not torch.allclose(losses, alone, rtol=CLOSE, atol=close):
-        raise refuse("gives a row another loss where it stands beside others; each row's loss must be its own")
-    if classes and not torch.allclose(losses, function(leaf + 3, target), rtol=CLOSE, atol=close):
-        raise refuse(
-            "changes when the same number is added to all of a row's logits; it must go by softmax, since models give probabilities"
-        )
-    slopes = torch.autograd.grad(losses.sum(), leaf, allow_unused=True)[0] if losses.requires_grad else None
-    if slopes is None or not bool(torch.isfinite(slopes).all()) or not bool(slopes.any()):
-        raise refuse("has no finite slope in the predictions, so nothing can be learnt from it")
-    try:
-        torch.func.vmap(torch.func.grad(lambda some, true: function(some, true).sum()))(leaf.detach()[None], target[None])
-    except Exception as error:
-        said = str(error).strip().splitlines()[0]
-        raise refuse(
-            f"cannot be taken of several trainings at once ({type(error).__name__}: {said}); let no branch depend on values: torch.where"
-        ) from error
+        draw = torch.Generator().manual_seed(0)
+        if classes:
+            outputs, target = torch.randn(len(truth), classes, generator=draw), torch.from_numpy(np.array(truth))
+        else:
+            outputs = torch.randn(len(truth), generator=draw) * scale + mean
+            target = torch.from_numpy(np.array(truth, np.float32))
+        return cls(name, function, outputs.requires_grad_(), target)
+
+    def check(self) -> None:
+        """Raise BadInput unless the function gives every row a loss of its own, with a slope, for one training as for several at once."""
+        losses = self._losses()
+        self._check_rows(losses)
+        self._check_slopes(losses)
+        self._check_several()
+
+    def _refused(self, why: str) -> BadInput:
+        what = "logits" if self.outputs.ndim > 1 else "predictions"
+        given = f"{tuple(self.outputs.shape)} {what} and {tuple(self.target.shape)} targets"
+        return BadInput(f"train.loss '{self.name}' {why}. It was called with {given}.")
+
+    def _losses(self) -> "Tensor":
+        """Return the losses; raises BadInput for what is not one finite number from 0 on for every row."""
+        import torch
+
+        try:
+            losses = self.function(self.outputs, self.target)
+        except Exception as error:
+            raise self._refused(f"raised {type(error).__name__}: {error}") from error
+        if not isinstance(losses, torch.Tensor):
+            raise self._refused(f"returned a {type(losses).__name__}; it must return a tensor: a loss for every row")
+        if losses.shape != self.target.shape:
+            one = "; leave the mean to the training (reduction='none')" if losses.numel() == 1 else ""
+            must = f"it must return a loss for every row, {tuple(self.target.shape)}{one}"
+            raise self._refused(f"returned a tensor {tuple(losses.shape)}; {must}")
+        lowest = float(losses.detach().min())
+        if not bool(torch.isfinite(losses).all()) or lowest < 0:
+            raise self._refused(f"returned {lowest:.4g} as the lowest loss; {NEVER_BELOW}")
+        return losses
+
+    def _check_rows(self, losses: "Tensor") -> None:
+        import torch
+
+        def same(others: "Tensor") -> bool:
+            return torch.allclose(losses, others, rtol=CLOSE, atol=CLOSE * float(losses.detach().mean()) + 1e-30)
+
+        rows = range(len(self.target))
+        if not same(torch.cat([self.function(self.outputs[row : row + 1], self.target[row : row + 1]) for row in rows])):
+            raise self._refused("gives a row another loss where it stands beside others; each row's loss must be its own")
+        if self.outputs.ndim > 1 and not same(self.function(self.outputs + 3, self.target)):
+            raise self._refused(
+                "changes when the same number is added to all of a row's logits; it must go by softmax, since models give probabilities"
+            )
+
+    def _check_slopes(self, losses: "Tensor") -> None:
+        import torch
+
+        slopes = torch.autograd.grad(losses.sum(), self.outputs, allow_unused=True)[0] if losses.requires_grad else None
+        if slopes is None or not bool(torch.isfinite(slopes).all()) or not bool(slopes.any()):
+            raise self._refused("has no finite slope in the predictions, so nothing can be learnt from it")
+
+    def _check_several(self) -> None:
+        import torch
+
+        def summed(outputs: "Tensor", target: "Tensor") -> "Tensor":
+            return self.function(outputs, target).sum()
+
+        try:
+            torch.func.vmap(torch.func.grad(summed))(self.outputs.detach()[None], self.target[None])
+        except Exception as error:
+            said = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            raise self._refused(
+                f"cannot be taken of several trainings at once ({said}); let no branch depend on values: torch.where"
+            ) from error

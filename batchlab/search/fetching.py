@@ -41,6 +41,8 @@ class Loop:
     step: Step
     device: torch.device
     order: Sequence[int]
+    fewest: int
+    """Rows of a step at least: batch norm does not train on one."""
 
     @classmethod
     def of(cls, given: GivenItems, experiment: Experiment) -> "Loop":
@@ -48,14 +50,15 @@ class Loop:
         data, device = experiment.data, experiment.device
         data_set = without_loader(imported(given.data, "source.factory")()) if isinstance(given.data, str) else given.data
         order = np.random.default_rng(experiment.profile.seed).permutation(len(data_set)).tolist()
-        return cls(NumberedItems(data_set, given.target), data.features, _step(experiment), device, order)
+        fewest = 2 if experiment.model.traits(*experiment.shape).needs_rows else 1
+        return cls(NumberedItems(data_set, given.target), data.features, _step(experiment), device, order, fewest)
 
     def measured(self, sizes: Sequence[int], seconds: float) -> Fetching:
         """Measure with 0, 1, … workers, for about so many seconds, at about the first of these rows a step; and steps of all these sizes
         with rows in memory."""
         ends, device = time.perf_counter() + seconds, self.device
         decode = _seconds(self.items.inputs(number) for number in cycle(self.order))
-        batch_rows = max(1, min(sizes[0], len(self.items), int(BATCH_SECONDS / decode)))
+        batch_rows = max(self.fewest, min(sizes[0], len(self.items), int(BATCH_SECONDS / decode)))
         batch = [self.items[number] for number in self.order[:batch_rows]]
         rows, _ = default_collate(batch)
         return Fetching(
@@ -64,7 +67,7 @@ class Loop:
             decode_seconds=decode,
             collate_seconds=_seconds(default_collate(batch) for _ in repeat(None)) / batch_rows,
             copy_seconds=0.0 if device.type == "cpu" else _seconds(_copied(rows, device) for _ in repeat(None)) / batch_rows,
-            step_seconds={size: self._step_seconds(size) for size in sorted({batch_rows, *sizes})},
+            step_seconds={size: self._step_seconds(size) for size in sorted({batch_rows, *(max(self.fewest, size) for size in sizes)})},
             trained=self._trained(batch_rows, min(LOOP_SECONDS, LOOP_SHARE * seconds), ends),
             cores=joblib.cpu_count(),
         )
@@ -111,6 +114,7 @@ def _loader(items: NumberedItems, batch_rows: int, workers: int, device: torch.d
         items,
         batch_rows,
         shuffle=True,
+        drop_last=True,  # a last batch of another size has other costs
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
         persistent_workers=workers > 0,
