@@ -42,7 +42,12 @@ else:  # the kinds are found at run time; pydantic picks one by its `kind`
 
 Tree = dict[str, Any]
 DEFAULT_KINDS: Tree = {"source": {"kind": "bundled"}, "model": {"kind": "linear"}}
-RUNS_CODE = (("model", "factory", "runs code"), ("source", "factory", "runs code"), ("train", "loss", "runs code"))
+RUNS_CODE = (
+    ("model", "factory", "runs code"),
+    ("source", "factory", "runs code"),
+    ("source", "plain", "runs code"),
+    ("train", "loss", "runs code"),
+)
 SAME_KEYS = ("split",)
 """Tables whose keys are the same whatever their `kind`."""
 PROFILES = resources.files("batchlab") / "profiles"

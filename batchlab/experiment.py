@@ -137,7 +137,8 @@ class Experiment:
         import torch
 
         real = torch.float64 if self.profile.train.precision == "float64" else torch.float32
-        return prepared(self.table, self.split, self.preparation, real, Allowance.of(self.profile.memory_gib))
+        versions = self.table.versions if self.items is None else self.items.versions
+        return prepared(self.table, self.split, self.preparation, real, Allowance.of(self.profile.memory_gib), versions)
 
     @cached_property
     def leaks(self) -> tuple[Leak, ...]:

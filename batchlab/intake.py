@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchlab.errors import BadInput
 from batchlab.frames import Unusable, array_of, index_of, plain
-from batchlab.items import GivenItems, Items, fetched, is_data_set, without_loader
+from batchlab.items import FETCHES, GivenItems, Items, fetched, is_data_set, without_loader
 from batchlab.sources.arrays import MOST_COLUMNS
 
 if TYPE_CHECKING:
@@ -63,16 +63,20 @@ class Held:
         raise BadInput(f"the frame cannot be read as a table: {'; '.join([*wrong[:MOST_SHOWN], *more])}.")
 
 
-def taken(frame: Any, target: Any) -> Held:
+def taken(frame: Any, target: Any, plain: Any = None, fetches: int = FETCHES, seed: int = 0) -> Held:
     """Return the table that `frame` is, with `target` as the name of a column of it, or as the values `[rows]` of one more.
 
+    Of a data set whose items differ each time `fetches` versions are taken, and those of `plain` are told apart (`items.fetched`).
     Raises BadInput for what is no table, and for features and targets that do not go together.
     """
     import pandas as pd
 
     if is_data_set(frame):
         data = without_loader(frame)
-        return _of_items(fetched(data, target), GivenItems(data, target))
+        plain = None if plain is None else without_loader(plain)
+        return _of_items(fetched(data, target, plain, fetches, seed), data, target)
+    if plain is not None:
+        raise BadInput("plain goes with a map-style data set: the same items without their augmentation.")
     if target is None:
         raise BadInput("target is missing: name the column to predict, or give its values: batchlab.compare(X, y).")
     if _is_name(target):
@@ -97,11 +101,12 @@ def taken(frame: Any, target: Any) -> Held:
     return held
 
 
-def _of_items(items: Items, given: GivenItems) -> Held:
+def _of_items(items: Items, data: Any, target: str | None) -> Held:
     """Return the table of a data set's items."""
     held = taken(items.inputs.reshape(len(items.inputs), -1), items.target)
     held.notes.extend(items.notes)
-    held.shape, held.integers, held.items = items.inputs.shape[1:], _are_integers(items.inputs), given
+    held.shape, held.integers = items.inputs.shape[1:], _are_integers(items.inputs)
+    held.items = GivenItems(data, target, items.versions)
     return held
 
 

@@ -1,6 +1,9 @@
-"""A map-style data set → arrays X `[rows, …]` and y `[rows]`: every item is fetched once and held, a few twice."""
+"""A map-style data set → arrays X `[rows, …]` and y `[rows]`: every item is fetched and held, several times where it changes."""
 
+import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,25 +15,33 @@ from batchlab.errors import BadInput, UnknownName
 
 TWICE = 8
 """So many items, evenly spread, are fetched twice: those of an augmentation differ."""
+FETCHES, VERSIONS_SECONDS = 8, 60.0
+"""Of items that differ trainings see so many versions; no further one is fetched after so long."""
+TRAINED_BYTES = 4
+"""A number of an item takes so many when it is trained on."""
 TOLD_SECONDS = 1.0
 """A data set that is fetched in less need not be told of."""
 
 
 @dataclass(frozen=True)
 class Items:
-    """What a data set holds: inputs `[rows, …]`, targets `[rows]`, and what people should know of how they were fetched."""
+    """What a data set holds: inputs `[rows, …]`, targets `[rows]`, and what people should know of how they were fetched. Where items differ
+    each time, trainings see `versions` `[versions, rows, …]` of them in turn, and losses are told by `inputs`."""
 
     inputs: NDArray[Any]
     target: NDArray[Any]
     notes: tuple[str, ...] = ()
+    versions: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
 class GivenItems:
-    """A map-style data set, or the name `package.module:function` of what makes one; `target` is the key of a dict's target."""
+    """A map-style data set, or the name `package.module:function` of what makes one; `target` is the key of a dict's target. `versions` are
+    those that were fetched of items which differ each time."""
 
     data: Any
     target: str | None = None
+    versions: NDArray[Any] | None = None
 
 
 def is_data_set(thing: Any) -> bool:
@@ -103,20 +114,55 @@ class Collated:
         return inputs[0], target[0]
 
 
-def fetched(data: Any, target: str | None = None) -> Items:
+def fetched(data: Any, target: str | None = None, plain: Any = None, fetches: int = FETCHES, seed: int = 0) -> Items:
     """Fetch all items of a map-style data set: pairs of inputs and target, or dicts of two (`target` is the target's key, else the second).
 
+    Where items differ each time (an augmentation), trainings see `fetches` versions of each; losses are told by those of `plain`, the same
+    items without it, or else by the first fetch. Python's, numpy's and torch's generators begin at `seed`, and are left as they were.
     Raises BadInput that names the first item which cannot be fetched or has another shape, and for more than memory holds.
     """
+    for given in (data, plain) if plain is not None else (data,):
+        _check_indexable(given)
+    began = time.perf_counter()
+    with _chance(seed):
+        held = _held(data if plain is None else plain, target)
+        seconds, count = time.perf_counter() - began, len(held.target)
+        notes = [f"the data set's {count:,} items were fetched once and are held in memory"]
+        if seconds > TOLD_SECONDS:
+            notes[0] += (
+                f": {seconds:.3g} s, {1e3 * seconds / count:.3g} ms an item, so a loop that fetches them anew spends as much every epoch"
+            )
+        if plain is not None:
+            _check_same_items(data, target, held)
+        tried = np.unique(np.linspace(0, count - 1, TWICE).astype(int)).tolist()
+        changing = [number for number in tried if _differs(data, number, target)]
+        if not changing and plain is None:
+            return Items(held.inputs, held.target, tuple(notes))
+        what = f"item {changing[0]:,} is another one each time it is fetched (an augmentation?)" if changing else ""
+        most = fetches if changing else 1
+        if plain is None and most == 1:
+            notes.append(f"{what}: trainings see every item as it was fetched first")
+            return Items(held.inputs, held.target, tuple(notes))
+        versions, why_fewer = _versions(data, target, held, most)
+    seen = f"trainings take {len(versions)} fetches of every item in turn, one an epoch{why_fewer}" if changing else "trainings see these"
+    by = "those of plain" if plain is not None else "the items as they were fetched first; without the augmentation give them as plain"
+    notes.append(f"{what or 'the items differ from those of plain'}: {seen}; losses are told by {by}")
+    return Items(held.inputs, held.target, tuple(notes), versions)
+
+
+def _check_indexable(data: Any) -> None:
     if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
         raise BadInput(
             f"a {type(data).__name__} has no items by number: an iterable data set cannot be shuffled or divided. Write it to files "
             "(Parquet, .npy), or give it __len__ and __getitem__."
         )
-    count, began = len(data), time.perf_counter()
-    if count == 0:
+    if len(data) == 0:
         raise BadInput(f"the data set ({type(data).__name__}) has no items.")
-    first = _pair(data, 0, target)
+
+
+def _held(data: Any, target: str | None) -> Items:
+    """Return all items, each fetched once."""
+    count, first = len(data), _pair(data, 0, target)
     _check_memory(first[0], count)
     inputs, targets = np.empty((count, *first[0].shape), first[0].dtype), np.empty(count, first[1].dtype)
     for number in range(count):
@@ -125,17 +171,70 @@ def fetched(data: Any, target: str | None = None) -> Items:
         inputs[number] = row
         targets = targets if targets.dtype == value.dtype else targets.astype(np.result_type(targets.dtype, value.dtype))
         targets[number] = value
-    seconds = time.perf_counter() - began
-    notes = [f"the data set's {count:,} items were fetched once and are held in memory"]
-    if seconds > TOLD_SECONDS:
-        notes[0] += (
-            f": {seconds:.3g} s, {1e3 * seconds / count:.3g} ms an item, so a loop that fetches them anew spends as much every epoch"
+    return Items(inputs, targets)
+
+
+def _versions(data: Any, target: str | None, held: Items, most: int) -> tuple[NDArray[Any], str]:
+    """Return up to `most` further fetches of all items `[versions, rows, …]`, and why they are fewer."""
+    room = Allowance.of(None).rows_bytes // (max(held.inputs.itemsize, TRAINED_BYTES) * held.inputs.size) - 1
+    if room < 1:
+        raise BadInput(
+            f"another fetch of {len(held.inputs):,} items of shape {held.inputs.shape[1:]} does not fit beside the first into the "
+            f"{Allowance.of(None).rows_bytes / 2**30:.2f} GiB that may be used; make them smaller or fewer, or use fetches=1 without plain."
         )
-    changing = [number for number in np.unique(np.linspace(0, count - 1, TWICE).astype(int)) if _differs(data, number, target, inputs)]
-    if changing:
-        what = f"item {changing[0]:,} is another one each time it is fetched (an augmentation?)"
-        notes.append(f"{what}: trainings see every item as it was fetched first")
-    return Items(inputs, targets, tuple(notes))
+    found: list[NDArray[Any]] = []
+    began, why = time.perf_counter(), f" ({most} were asked for, memory holds no more)" if room < most else ""
+    for _ in range(min(room, most)):
+        if found and time.perf_counter() - began > VERSIONS_SECONDS:
+            why = f" ({most} were asked for, these took {time.perf_counter() - began:.0f} s)"
+            break
+        inputs = np.empty_like(held.inputs)
+        for number in range(len(inputs)):
+            row, value = _pair(data, number, target)
+            _check_alike(number, row, held.inputs[0])
+            _check_target(number, value, held.target)
+            inputs[number] = row
+        _check_whole(inputs)
+        found.append(inputs)
+    return np.stack(found), why
+
+
+def _check_same_items(data: Any, target: str | None, held: Items) -> None:
+    """Raise BadInput where the items of `plain`, which are held, are not those of the data set, as far as number, shape and target tell."""
+    if len(data) != len(held.target):
+        raise BadInput(f"the data set has {len(data):,} items and plain {len(held.target):,}; plain must hold the same ones.")
+    for number in {0, len(data) - 1}:
+        row, value = _pair(data, number, target)
+        _check_alike(number, row, held.inputs[0])
+        _check_target(number, value, held.target)
+
+
+def _check_whole(inputs: NDArray[Any]) -> None:
+    """Raise BadInput where an item of several versions holds a number that is none."""
+    if inputs.dtype.kind == "f" and not (whole := np.isfinite(inputs.reshape(len(inputs), -1)).all(1)).all():
+        raise BadInput(f"item {int(np.argmin(whole)):,} holds a missing or infinite number; items that change must have none.")
+
+
+def _check_target(number: int, value: NDArray[Any], targets: NDArray[Any]) -> None:
+    if value != targets[number]:
+        raise BadInput(f"item {number:,} has the target {value} here and {targets[number]} there; it must be the same in every fetch.")
+
+
+@contextmanager
+def _chance(seed: int) -> Iterator[None]:
+    """Let Python's, numpy's and torch's generators begin at the seed inside the block, and leave them as they were."""
+    import torch
+
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
 
 
 def inputs_of(data: Any, number: int, target: str | None = None) -> NDArray[Any]:
@@ -155,12 +254,24 @@ def _pair(data: Any, number: int, target: str | None) -> tuple[NDArray[Any], NDA
     if not isinstance(item, tuple | list) or len(item) != 2:
         what = f"{len(item)} parts" if isinstance(item, tuple | list) else f"a {type(item).__name__}"
         raise BadInput(f"item {number:,} of the data set is {what}; it must be a pair of inputs and target, or a dict of two.")
+    _check_one_input(number, item[0])
     inputs, value = (np.asarray(part) for part in item)
     if inputs.dtype.kind not in "biuf":
         raise BadInput(f"item {number:,} has inputs of {inputs.dtype}; they must be numbers: a tensor, an array or a picture.")
     if value.size != 1 or value.dtype.kind not in "biufU":
         raise BadInput(f"item {number:,} has a target of shape {value.shape} and {value.dtype}; it must be one number or word.")
     return inputs, value.reshape(())
+
+
+def _check_one_input(number: int, inputs: Any) -> None:
+    """Raise BadInput for inputs in several parts, which numpy would stack where they happen to be of one shape."""
+    parts = list(inputs.values()) if isinstance(inputs, dict) else inputs
+    if isinstance(parts, tuple | list) and any(np.ndim(part) for part in parts):
+        shapes = " and ".join(str(tuple(np.shape(part))) for part in parts)
+        raise BadInput(
+            f"item {number:,} has {len(parts)} inputs, of {shapes}, and a module gets one: join them in the data set, "
+            "torch.cat([a.flatten(), b.flatten()]), and take them apart where the module begins."
+        )
 
 
 def _of_dict(item: dict[str, Any], target: str | None) -> tuple[Any, ...]:
@@ -190,6 +301,6 @@ def _check_alike(number: int, row: NDArray[Any], first: NDArray[Any]) -> None:
         )
 
 
-def _differs(data: Any, number: int, target: str | None, inputs: NDArray[Any]) -> bool:
-    again = _pair(data, int(number), target)[0]
-    return again.shape != inputs.shape[1:] or not np.array_equal(again, inputs[number], equal_nan=again.dtype.kind == "f")
+def _differs(data: Any, number: int, target: str | None) -> bool:
+    once, again = (_pair(data, number, target)[0] for _ in range(2))
+    return once.shape != again.shape or not np.array_equal(once, again, equal_nan=again.dtype.kind == "f")

@@ -19,6 +19,7 @@ from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.imported import name_of
 from batchlab.intake import Held, taken
+from batchlab.items import FETCHES
 from batchlab.models.session import named
 from batchlab.report.wording import verdict_text
 from batchlab.results import Verdict
@@ -125,6 +126,8 @@ def compare(
     *,
     model: Any = None,
     loss: Any = None,
+    plain: Any = None,
+    fetches: int = FETCHES,
     profile: str = "quick",
     task: str | None = None,
     strategies: Sequence[str] | None = None,
@@ -137,8 +140,9 @@ def compare(
 
     `frame` is a pandas DataFrame, a polars or Arrow table (or what speaks Arrow's protocol), with the name of its `target`; or it is an
     array `[rows, …]` of numpy or torch, and `target` the values `[rows]`; or a map-style data set, torch's or Hugging Face's, whose items
-    are fetched once (`target` is then the key of a dict's, or left out). A frame's index of dates becomes the time column, and its rows
-    are then split by time, unless the settings say otherwise; another index that has a name is a column.
+    are held (`target` is then the key of a dict's, or left out). Where they differ each time (an augmentation), trainings see `fetches`
+    versions of each in turn, and losses are told by the items of `plain`, the data set without it. A frame's index of dates becomes the
+    time column, and its rows are then split by time, unless the settings say otherwise; another index that has a name is a column.
 
     `model` is `"linear"`, `"mlp"`, or a network of your own: an nn.Module, what makes one of (features, outputs), or the name of that,
     `"package.module:function"`. A module's layers draw their weights anew for every training. It takes an array's rows in their shape,
@@ -151,7 +155,7 @@ def compare(
     cell or the terminal; left out, it does where there is one. An interruption ends the search with the verdict of what is known. Raises
     BadInput for a column, task or setting that does not fit.
     """
-    held = taken(frame, target)
+    held = taken(frame, target, plain, fetches, seed or 0)
     with tempfile.TemporaryDirectory(prefix="batchlab-") as folder:
         path, given = Path(folder) / "frame.parquet", [overrides] if isinstance(overrides, str) else list(overrides)
         given = [*_model_settings(model, held), *_loss_settings(loss), *given]

@@ -13,6 +13,8 @@ from batchlab.errors import BadInput
 from batchlab.mapped import gathered
 from batchlab.preparation import ROWS_AT_ONCE, Preparation, training_rows
 from batchlab.sealing import check_sealed
+from batchlab.serving.batchlab_serving import batch_packed
+from batchlab.sources.arrays import ALONE, columns_of_arrays
 from batchlab.split import Split
 from batchlab.strategies import Population
 from batchlab.table import PackedTable
@@ -24,16 +26,26 @@ if TYPE_CHECKING:
 
 LEAST_BYTES = 2**27
 """Trainings may take at least so much, however little is allowed: they cannot do without a buffer."""
+VERSION_ROWS_AT_ONCE = 2**12
 MOST_EVALUATED, FEWEST_EVALUATED = 2**17, 2**10
 """Of rows in files, and of windows, at most so many are evaluated, of each part: a random sample. Of windows, which take much memory,
 fewer, but not fewer than the other."""
 
 
-def prepared(table: PackedTable, split: Split, preparation: Preparation, precision: "torch.dtype", allowance: Allowance) -> TrainingData:
+def prepared(
+    table: PackedTable,
+    split: Split,
+    preparation: Preparation,
+    precision: "torch.dtype",
+    allowance: Allowance,
+    versions: NDArray[Any] | None = None,
+) -> TrainingData:
     """Return the training and validation rows as inputs in `precision`: in memory, or in files where they would take more than what the
-    allowance has for rows."""
+    allowance has for rows. Of `versions` `[versions, rows, …]`, which trainings see instead, all are in memory."""
     if table.schema.sequence is not None:
         return _in_sequence(table, split, preparation, precision, allowance)
+    if versions is not None:
+        return _in_versions(table, split, preparation, precision, allowance, versions)
     sizes, a_row = split.sizes(), (preparation.width + 1) * precision.itemsize
     outputs, held = max(1, len(table.schema.target.classes)), (sizes["train"] + sizes["validation"]) * a_row
     if held > allowance.rows_bytes:
@@ -86,6 +98,61 @@ def _in_sequence(
         places=(split.train - before).astype(np.int32),
         memory_bytes=max(allowance.trainings_bytes(count * a_row), LEAST_BYTES),
     )
+
+
+def _in_versions(
+    table: PackedTable,
+    split: Split,
+    preparation: Preparation,
+    precision: "torch.dtype",
+    allowance: Allowance,
+    versions: NDArray[Any],
+) -> TrainingData:
+    """Return the training and validation rows, and behind them all versions of each. Raises BadInput for more than memory holds, and where
+    rows were left out, so that it is not known whose versions these are."""
+    import torch
+
+    if versions.shape[1] != table.schema.rows:
+        raise BadInput(
+            f"{versions.shape[1]:,} items have several versions, and {table.schema.rows:,} of them can be used as rows: leave those out "
+            "that have no target or gaps, or use fetches=1."
+        )
+    rows, outputs = np.concatenate([split.train, split.validation]), max(1, len(table.schema.target.classes))
+    shape = ((1 + len(versions)) * len(rows), preparation.width)
+    held = shape[0] * (shape[1] + 1) * precision.itemsize
+    if held > allowance.rows_bytes:
+        raise BadInput(
+            f"{len(versions)} versions of {len(rows):,} items × {preparation.width} inputs take {held / 2**30:.2f} GiB, and there are "
+            f"{allowance.rows_bytes / 2**30:.2f} GiB for rows; allow more (memory_gib), or fewer versions (fetches)."
+        )
+    features, place = torch.empty(shape, dtype=precision), len(rows)
+    features[:place], target = tensors(table, rows, preparation, precision)
+    for version in versions:
+        for start in range(0, len(rows), VERSION_ROWS_AT_ONCE):
+            packed = _packed(version[rows[start : start + VERSION_ROWS_AT_ONCE]], table)
+            features[place : place + len(packed)] = _as_inputs(packed, table, preparation, precision)
+            place += len(packed)
+    count = len(split.train)
+    return TrainingData(
+        features,
+        target.repeat(1 + len(versions)),
+        features[count : len(rows)],
+        target[count:],
+        _population(table, split, target[:count].numpy()),
+        outputs,
+        sample=(features[:count], target[:count]),
+        places=np.arange(count, dtype=np.int32),
+        versions=len(versions),
+        memory_bytes=max(allowance.trainings_bytes(held), LEAST_BYTES),
+    )
+
+
+def _packed(items: NDArray[Any], table: PackedTable) -> NDArray[np.float32]:
+    """Return items `[rows, …]` as the table packs them."""
+    import pyarrow as pa
+
+    columns = columns_of_arrays({ALONE: items.reshape(len(items), -1)}, slice(None))
+    return batch_packed(pa.RecordBatch.from_pydict(columns), table.schema.columns)
 
 
 def _population(table: PackedTable, split: Split, target: NDArray[Any]) -> Population:
@@ -168,10 +235,17 @@ def _inputs(
     """Return the inputs and targets of packed rows, or of several side by side, as training sees them."""
     import torch
 
-    from batchlab.inputs import Inputs
-
-    columns = len(table.schema.packed_names)
-    inputs = Inputs(preparation)(torch.from_numpy(packed).view(-1, columns)).to(precision).view(len(packed), -1)
+    inputs = _as_inputs(packed, table, preparation, precision)
     if table.schema.target.classes:
         return inputs, torch.from_numpy(truth)
     return inputs, torch.from_numpy((preparation.unscaled(truth) - preparation.target_mean) / preparation.target_scale).to(precision)
+
+
+def _as_inputs(packed: NDArray[np.float32], table: PackedTable, preparation: Preparation, precision: "torch.dtype") -> "Tensor":
+    import torch
+
+    from batchlab.inputs import Inputs
+
+    columns = len(table.schema.packed_names)
+    inputs: Tensor = Inputs(preparation)(torch.from_numpy(packed).view(-1, columns))
+    return inputs.to(precision).view(len(packed), -1)

@@ -113,6 +113,8 @@ def test_an_augmentation_is_found_by_fetching_items_twice_and_said() -> None:
         (lambda: torch.zeros(8), "item 7 of the data set is a Tensor; it must be a pair"),
         (lambda: (torch.zeros(1, 8, 8), "a", 3), "item 7 of the data set is 3 parts; it must be a pair"),
         (lambda: (torch.zeros(1, 8, 8), [1, 2]), r"item 7 has a target of shape \(2,\)"),
+        (lambda: ((torch.zeros(1, 8, 8), torch.zeros(3)), 1), r"item 7 has 2 inputs, of \(1, 8, 8\) and \(3,\), and a module gets one"),
+        (lambda: ({"a": torch.zeros(2), "b": torch.zeros(2)}, 1), "item 7 has 2 inputs"),
         (lambda: (np.array(["a"]), 1), "item 7 has inputs of <U1; they must be numbers"),
     ],
 )

@@ -1,5 +1,6 @@
 """Rows made ready to train on, as tensors: all of them in memory, or the training rows in files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,9 @@ class TrainingData:
     files, `features` and `target` are maps of these: every strategy works on them, `streaming` reads the files themselves. With
     `divisions`, `features` and `target` hold the pool that these divide, and `population` is that of one division's training rows.
     With `places` `[training rows]`, `features` and `target` hold other rows too, and the training rows stand at these; such features may be
-    windows, whose rows overlap in memory. `memory_bytes` are what a training on a CPU may take beyond the rows; None: what is free.
+    windows, whose rows overlap in memory. With `versions`, so many other ones of all rows, each as long, stand behind them: every epoch
+    trains on another one in turn, each seed beginning elsewhere. `memory_bytes` are what a training on a CPU may take beyond the rows;
+    None: what is free.
     """
 
     features: "Tensor"
@@ -55,6 +58,7 @@ class TrainingData:
     stored: StoredRows | None = None
     divisions: Divisions | None = None
     places: "NDArray[np.int32] | None" = None
+    versions: int = 0
     memory_bytes: int | None = None
     _evaluated: "dict[int, tuple[LabelledRows, LabelledRows]]" = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -92,11 +96,17 @@ class TrainingData:
         features, target = (gathered(array, rows.numpy().ravel()) for array in self.stored.arrays)
         return torch.from_numpy(features).view(*rows.shape, -1), torch.from_numpy(target).view(rows.shape)
 
-    def in_pool(self, rows: Indices, divisions: NDArray[np.intp]) -> Indices:
-        """Return where in `features` rows `[orders, rows]` stand, each order's of a division of its own."""
+    def in_pool(self, rows: Indices, divisions: NDArray[np.intp], seeds: Sequence[int], rows_before: int = 0) -> Indices:
+        """Return where in `features` rows `[orders, rows]` stand, each order's of a seed and a division of its own; of several versions
+        in that whose turn it is, `rows_before` being those that the seeds have seen before."""
+        found: Indices = rows if self.places is None else self.places[rows]
         if self.divisions is not None:
-            return np.take_along_axis(self.divisions.train[divisions], rows, axis=1)
-        return rows if self.places is None else self.places[rows]
+            found = np.take_along_axis(self.divisions.train[divisions], rows, axis=1)
+        if not self.versions:
+            return found
+        epochs = (rows_before + np.arange(rows.shape[1])) // self.population.row_count
+        turns = 1 + (epochs + np.array([seed % self.versions for seed in seeds])[:, None]) % self.versions
+        return np.asarray(found + turns * (len(self.features) // (1 + self.versions)), found.dtype)
 
     def evaluated_in(self, division: int) -> "tuple[LabelledRows, LabelledRows]":
         """Return the training and the validation rows whose losses make the curves of a division; gathered once."""

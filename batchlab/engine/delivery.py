@@ -135,7 +135,7 @@ def _blocks(
 ) -> Blocks:
     def blocks() -> Iterator[Indices]:
         for run in runs(strategy, data.population, seeds, plan, most_rows, steps_done=steps_done):
-            rows = data.in_pool(run.rows, divisions)
+            rows = data.in_pool(run.rows, divisions, seeds, run.rows_before)
             for spans in run.spans():
                 yield from (rows[:, span] for span in spans)
 

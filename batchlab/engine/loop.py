@@ -131,7 +131,7 @@ class _Stretch:
             with delivery(data, strategy, backend.seeds, backend.divisions, plan, most_rows, self.device, steps) as rows_of:
                 started = time.perf_counter()
                 for cut in cutting.runs(backend.seeds, steps, rows):
-                    run = replace(cut, rows=data.in_pool(cut.rows, backend.divisions))
+                    run = replace(cut, rows=data.in_pool(cut.rows, backend.divisions, backend.seeds, cut.rows_before))
                     backend.train(run, rows_of(run))
                     recorder.train_seconds += time.perf_counter() - started
                     steps, rows = run.last_step, run.rows_seen

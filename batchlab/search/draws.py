@@ -71,9 +71,9 @@ def divided(experiment: Experiment, count: int) -> TrainingData | None:
         return None
     rows = np.concatenate([experiment.split.train, experiment.split.validation])
     found = divisions(experiment, rows, count)
-    in_sequence = data.places is not None
-    target = data.target if in_sequence else torch.cat([data.target, data.validation_target])
-    if in_sequence:
+    placed = data.places is not None  # among all rows already
+    target = data.target if placed else torch.cat([data.target, data.validation_target])
+    if experiment.table.schema.sequence is not None:
         starts = (rows - (experiment.table.span - 1)).astype(np.int32)
         found = Divisions(starts[found.train], starts[found.validation])
     if experiment.table.schema.target.classes:
@@ -82,7 +82,7 @@ def divided(experiment: Experiment, count: int) -> TrainingData | None:
         if len(kept) < FEWEST:
             return None
         found = Divisions(found.train[kept], found.validation[kept])
-    features = data.features if in_sequence else torch.cat([data.features, data.validation_features])
+    features = data.features if placed else torch.cat([data.features, data.validation_features])
     population = Population(row_count=found.train.shape[1])
     if not all(_fits(strategy, population) for strategy in experiment.profile.strategies.values()):
         return None

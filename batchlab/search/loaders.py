@@ -56,7 +56,7 @@ def _blocks(data: TrainingData, batch_rows: int, seed: int) -> Iterator[Indices]
     strategy = MiniBatch(batch_rows=batch_rows)
     for epoch in range(2**31):
         for step in strategy.order(data.population, seed, epoch):
-            yield data.in_pool(step[0][None], FIRST)
+            yield data.in_pool(step[0][None], FIRST, (seed,))
 
 
 def _slices(data: TrainingData, batch_rows: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

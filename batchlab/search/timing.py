@@ -142,7 +142,7 @@ class Stopwatch:
         workers = candidate.strategy.loader_workers
         if workers is not None:
             return loader_seconds(self.data, list(islice(order, 64)), workers)
-        rows = self.data.in_pool(np.resize(order.rows, (1, FETCHED_ROWS)), np.zeros(1, np.intp))[0]
+        rows = self.data.in_pool(np.resize(order.rows, (1, FETCHED_ROWS)), np.zeros(1, np.intp), (0,))[0]
         features, target = (self.data.features.numpy(), self.data.target.numpy()) if self.data.stored is None else self.data.stored.arrays
         began = time.perf_counter()
         _ = gathered(features, rows), gathered(target, rows)

@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchlab.records import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Reading(ABC):
     def notes(self) -> tuple[str, ...]:
         """What else people should know of the rows, in sentences."""
         return ()
+
+    @property
+    def versions(self) -> "NDArray[Any] | None":
+        """`[versions, rows, …]`: other ones of all rows, which trainings see in turn; None where rows are always the same."""
+        return None
 
     @abstractmethod
     def batches(self, on_bad_line: OnBadLine) -> Iterator["pa.RecordBatch"]:

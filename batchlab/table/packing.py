@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from batchlab.errors import BadInput
 from batchlab.sources.base import BadLine, Reading, Source
 from batchlab.table import contract as contracts
@@ -22,7 +24,7 @@ from batchlab.table.finishing import facts_of, is_unique, settled_target
 from batchlab.table.limits import check_features, check_target, check_weights
 from batchlab.table.plan import planned
 from batchlab.table.portions import Packer, exact_precision
-from batchlab.table.schema import ColumnFacts, PackedTable, Schema
+from batchlab.table.schema import VERSIONS, ColumnFacts, PackedTable, Schema
 from batchlab.table.target import Target
 from batchlab.table.unlabelled import check_labelled, unlabelled_note
 from batchlab.table.writing import Draft, TooManyBadRows, check_space, first_of, writing_under
@@ -265,6 +267,8 @@ def _finish(job: Job, packer: Packer, draft: Draft) -> Target:
             *_remarks(job, facts),
         ),
     )
+    if job.reading.versions is not None:
+        np.save(draft.path / VERSIONS, job.reading.versions)
     (draft.path / "contract.json").write_text(own.model_dump_json(indent=2))
     (draft.path / "statistics.json").write_text(json.dumps([item.model_dump() for item in facts], indent=2))
     (draft.path / "schema.json").write_text(schema.model_dump_json(indent=2))

@@ -31,6 +31,7 @@ KINDS = {
     "ahead": ("<f8", "<i8"),
 }
 """The types of what a packed table holds, as packing writes them."""
+VERSIONS = "versions.npy"
 ROWS_AT_ONCE = 2**20
 
 
@@ -147,6 +148,17 @@ class PackedTable:
         """`[rows]`: `time` (int64 microseconds or float64), `weight` (float64), `group` or `key` (uint64 hashes), in sequence
         `ahead` (the time of each row's target); None without one."""
         return self._load(part) if (self.path / f"{part}.npy").exists() else None
+
+    @cached_property
+    def versions(self) -> NDArray[Any] | None:
+        """`[versions, rows, …]`: further fetches of items that differ each time, which trainings see; None for other rows."""
+        path = self.path / VERSIONS
+        if not path.exists():
+            return None
+        found = array_of(path, "file of a packed table's versions")
+        if found.ndim < 2 or found.shape[1] != self.schema.rows:
+            raise BadInput(f"'{path}' holds {found.shape} instead of versions of {self.schema.rows:,} rows; {_again(self.path)}.")
+        return found
 
     @cached_property
     def facts(self) -> tuple[ColumnFacts, ...]:
