@@ -6,7 +6,7 @@ READY := .venv/.ready
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check ui server server-postgres bench bench-tables bench-retraining faults verdicts lock browser postgres test-browser clean
+.PHONY: help setup ray demo test test-slow check ui server server-postgres bench bench-tables bench-retraining faults verdicts lock browser postgres test-browser clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -82,11 +82,17 @@ verdicts: $(READY) ## Whether verdicts hold: data sets × limits, Optuna, covera
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r benchmarks/requirements.lock
 	$(BIN)/python -m benchmarks.verdicts verdicts $(STAGES)
 
+ray: $(READY) ## Install Ray, for trainings on a cluster (run.on=ray) and their tests
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-ray.lock
+
 lock: $(READY) ## Resolve requirements.lock again from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \
 	  --group dev pyproject.toml --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \
 	  --group dev --group bench --constraint requirements.lock pyproject.toml --output-file benchmarks/requirements.lock
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["ray"], sep="\n")' | \
+	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \
+	  --constraint requirements.lock - --output-file requirements-ray.lock
 
 clean: ## Stop the servers; remove .venv, caches and everything under mlruns/
 	-test ! -x $(BIN)/batchlab || $(BIN)/batchlab server stop

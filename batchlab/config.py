@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from batchlab.cluster.rule import RunRule
 from batchlab.engine.device import DeviceChoice
 from batchlab.engine.losses import is_own
 from batchlab.engine.optimizers import OPTIMIZERS
@@ -48,6 +49,10 @@ RUNS_CODE = (
     ("source", "plain", "runs code"),
     ("train", "loss", "runs code"),
 )
+SENDS_OUT = (
+    ("source", "url", "sends what the environment holds to a database"),
+    ("run", "address", "sends rows to a cluster, whose answers can run code"),
+)
 SAME_KEYS = ("split",)
 """Tables whose keys are the same whatever their `kind`."""
 PROFILES = resources.files("batchlab") / "profiles"
@@ -72,6 +77,7 @@ class Profile(Record):
     train: Plan = Plan()
     search: SearchRule = SearchRule()
     retraining: RetrainingRule = RetrainingRule()
+    run: RunRule = RunRule()
     strategies: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")], AnyStrategy] = Field(min_length=1)
 
     @model_validator(mode="before")
@@ -180,7 +186,7 @@ def _check_harmless(name: str, held: Tree, tree: Tree, overrides: Sequence[str])
     said: Tree = {}
     for override in overrides:
         said = _merged(said, _override(override))
-    for table, key, does in (*RUNS_CODE, ("source", "url", "sends what the environment holds to a database")):
+    for table, key, does in (*RUNS_CODE, *SENDS_OUT):
         own, now, given = (_looked_up(one, table, key) for one in (held, tree, said))
         risky = isinstance(own, str) and own == now != given and _is_risky(key, own)
         if risky:
@@ -194,7 +200,9 @@ def _looked_up(tree: Tree, table: str, key: str) -> Any:
 
 
 def _is_risky(key: str, value: str) -> bool:
-    return key == "factory" or (is_own(value) if key == "loss" else _sends(value))
+    if key == "loss":
+        return is_own(value)
+    return key in ("factory", "plain") or (value != "auto" if key == "address" else _sends(value))
 
 
 def _sends(url: str) -> bool:

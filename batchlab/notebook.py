@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from batchlab.cluster.chosen import hands_for
 from batchlab.config import Profile, load_profile
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
@@ -230,7 +231,7 @@ def _searched(experiment: Experiment, progress: bool | None) -> Search:
     """Run a search to its end, with a bar where somebody looks; the first interruption ends it with what is known."""
     from tqdm.auto import tqdm
 
-    search = Search(experiment)
+    search = Search(experiment, hands=hands_for(experiment))
     hidden = None if progress is None else not progress  # None: hidden where there is no terminal
     if "ipykernel" in sys.modules:
         hidden = progress is False

@@ -141,12 +141,16 @@ def ui(port: Annotated[int, typer.Option(help="Port on loopback.", min=1, max=65
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    ray: Annotated[
+        str | None, typer.Option(help="Look at the nodes of the Ray cluster at this address, too (`auto` for this machine's).")
+    ] = None,
+) -> None:
     """Show versions, device, store and server, and what is missing and how to get it."""
     from flows.display import console
     from flows.doctor import examine
 
-    if not examine(console()):
+    if not examine(console(), ray):
         raise typer.Exit(FAILED)
 
 

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 
 import psutil
 from rich.console import Console
 
 from batchlab.allowance import Allowance, free_bytes, memory_limit
+from batchlab.cluster.nodes import LOUD_SKEW_SECONDS, facts, looked_at
 from batchlab.errors import BadInput
 from flows import local_server, local_worker, mlflow_server, postgres_server
 from flows.background import Process
@@ -28,10 +30,10 @@ Finding = tuple[str, bool | None, str]
 """What was looked at, whether it is well (None: optional and absent), and what was found or how to get it."""
 
 
-def examine(shown_on: Console) -> bool:
-    """Print every finding; return whether all that is needed is there."""
+def examine(shown_on: Console, cluster: str | None = None) -> bool:
+    """Print every finding, those on a Ray cluster at an address too; return whether all that is needed is there."""
     well = True
-    for name, fine, found in _findings():
+    for name, fine, found in chain(_findings(), () if cluster is None else _nodes(cluster)):
         mark = {True: "[green]ok[/]", False: "[red]missing[/]", None: "[yellow]optional[/]"}[fine]
         shown_on.print(f"{mark:>18}  {name:<14} {found}")
         well = well and fine is not False
@@ -51,6 +53,16 @@ def _findings() -> Iterator[Finding]:
     yield from _own_servers()
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     yield "browser", True if browser else None, browser or "only the browser tests need one: `make test-browser` installs it"
+
+
+def _nodes(address: str) -> Iterator[Finding]:
+    """Tell what each node of a Ray cluster has, what differs from this machine's, and how its clock goes."""
+    here = facts()
+    for node in looked_at(address):
+        differing, has = node.differences(here), f"{node.address}: {node.cores} cores, {node.gpus} GPUs"
+        kind = "" if node.facts is None else f", {node.facts.processor}"
+        clock = f"; its clock is {node.ahead:+.0f} s off" if abs(node.ahead) > LOUD_SKEW_SECONDS else ""
+        yield "node", not differing, f"{has}{kind}{clock}{': ' if differing else ''}{'; '.join(differing)}"
 
 
 def _device() -> Finding:

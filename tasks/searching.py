@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from batchlab.cluster.chosen import hands_for
 from batchlab.report.wording import in_short
 from batchlab.search.part import Part
 from batchlab.search.search import Search
@@ -28,7 +29,8 @@ def plan_search(comparison: ComparisonRun) -> Search:
             f"taking up a comparison of the same rows, settings and code that did not come to its end: {known.all_trainings:,} trainings, "
             f"{known.seconds:.0f} s of search (--fresh starts anew)"
         )
-    return Search(opened(comparison.profile, comparison.table, comparison.split), progress.within, known, kept)
+    experiment = opened(comparison.profile, comparison.table, comparison.split)
+    return Search(experiment, progress.within, known, kept, hands_for(experiment))
 
 
 @task(task_run_name="{part.label}", cache_policy=NO_CACHE)

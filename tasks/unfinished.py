@@ -1,7 +1,6 @@
 """Comparisons and retrainings that did not come to their end: what each knew, and which of them one of the same data, settings and code
 takes up."""
 
-import functools
 import hashlib
 import json
 import time
@@ -9,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import batchlab
+from batchlab.cluster.nodes import code_digest
 from batchlab.config import Profile
 from batchlab.errors import BadInput
 from batchlab.imported import source_of
@@ -63,23 +62,16 @@ def key_of(experiment: "Experiment") -> str:
 
 
 def settings_of(profile: Profile) -> tuple[str, ...]:
-    """Return all settings, and the code of the user's own that they name: from another network or loss nothing goes on."""
+    """Return all settings but where trainings run, and the code of the user's own that they name: from another network or loss nothing
+    goes on."""
     named = {"model.factory": getattr(profile.model, "factory", None), "train.loss": profile.train.loss}
-    return profile.model_dump_json(), *(source_of(name, key) for key, name in named.items() if name is not None and ":" in name)
+    sources = (source_of(name, key) for key, name in named.items() if name is not None and ":" in name)
+    return profile.model_dump_json(exclude={"run"}), *sources
 
 
 def digest_of(*parts: object) -> str:
     """Return a digest of these parts (as JSON has them) and of the code."""
-    return hashlib.sha256(json.dumps([*parts, _code()]).encode()).hexdigest()[:32]
-
-
-@functools.cache
-def _code() -> str:
-    """Return a digest of the library's sources."""
-    found, root = hashlib.sha256(), Path(str(batchlab.__file__)).parent
-    for path in sorted(root.rglob("*.py")):
-        found.update(str(path.relative_to(root)).encode() + path.read_bytes())
-    return found.hexdigest()
+    return hashlib.sha256(json.dumps([*parts, code_digest()]).encode()).hexdigest()[:32]
 
 
 def begin(key: str, run_id: str) -> None:

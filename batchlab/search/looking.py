@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from batchlab.search.draws import sampled
+from batchlab.search.hands import Here
 from batchlab.search.race import Goal, Rung
 from batchlab.search.space import USUAL_SIZE, Setting
 from batchlab.search.standings import Standings
@@ -98,7 +99,7 @@ def first_look(worker: Worker, standings: Standings, terms: Terms) -> Costs:
     """Train one setting for a moment: first for a step, which loads the kernels, then to tell what it costs. Where trainings step in torch
     and rows take many times as long in small batches, one is trained with the smallest batch, too."""
     settings, count = list(standings.entries), terms.row_count
-    few = replace(worker, data=sampled(worker.data, LOOKED_AT, worker.experiment.profile.seed))
+    few = replace(worker, data=sampled(worker.data, LOOKED_AT, worker.experiment.profile.seed), hands=Here())
     if not worker.experiment.steps_in_torch:
         return _costs(few, settings[0], count, terms.first_rows)
     smallest = min(settings, key=lambda setting: setting.updates.rows_per_step(count))

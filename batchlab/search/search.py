@@ -17,6 +17,7 @@ from batchlab.search.confirming import Confirmation, aim_of, confirmations, rows
 from batchlab.search.draws import budgeted, divided, lightly, sampled, thinned
 from batchlab.search.evidence import Ground
 from batchlab.search.findings import Findings
+from batchlab.search.hands import Hands, Here
 from batchlab.search.judging import departures
 from batchlab.search.keeping import Kept
 from batchlab.search.known import Known
@@ -50,6 +51,7 @@ class Search:
         on_progress: Callable[[str, Progress], None] = lambda label, progress: None,
         known: Known | None = None,
         kept: Kept | None = None,
+        hands: Hands | None = None,
     ) -> None:
         self.experiment, self.profile, self.rule = experiment, experiment.profile, experiment.profile.search
         self.kept = kept
@@ -61,10 +63,12 @@ class Search:
         self.plan = budgeted(self.profile.train, experiment.split.sizes()["train"], data.population.row_count)
         terms = terms_of(experiment, data, self.plan)
         self.share_allowed = RACED
-        self.worker = Worker(experiment, data, data, self.plan, on_progress, lambda: self.clock.is_over(self.share_allowed), kept)
+        self.hands = hands or Here()
+        self.worker = Worker(experiment, data, data, self.plan, on_progress, lambda: self.clock.left(self.share_allowed), self.hands, kept)
         self.measuring = Measuring(experiment, whole, self.plan, self.clock)
         self.ground = Ground(experiment, data, terms, int(joblib.cpu_count()), None if math.isinf(limit) else limit / 60)
-        self.known = known or Known(standings=Standings().joined_by(first_settings(self.profile, terms.lines)))
+        notes = (self.hands.note,) if self.hands.note else ()
+        self.known = known or Known(standings=Standings().joined_by(first_settings(self.profile, terms.lines)), notes=notes)
         if self.known.start is not None:
             self._begin_with(self.known.start)
         self.candidates: tuple[Candidate, ...] = ()
@@ -118,6 +122,7 @@ class Search:
                 yield Part("walk forward", self._walk)
         finally:
             self.measuring.stop()
+            self.hands.close()
 
     def _race(self) -> Iterator[Part]:
         self.share_allowed = RACED
@@ -129,9 +134,9 @@ class Search:
                 break
 
     def _left(self) -> Seconds:
-        """Return what is left for racing and for the confirmation."""
-        racing = self.clock.left(RACED)
-        return Seconds(racing, self.clock.left(CONFIRMED) - racing)
+        """Return what is left for racing and for the confirmation, all hands together."""
+        racing, both = self.clock.left(RACED), self.clock.left(CONFIRMED)
+        return Seconds(self.hands.count * racing, self.hands.count * (both - racing))
 
     def _look(self) -> None:
         """Find out with what the race can begin."""
@@ -161,7 +166,7 @@ class Search:
         looked_at = rows_looked_at(self.known.standings, look, CONFIRMING_LOOKS, self.worker.held_out)
         self.worker = replace(self.worker, fresh_data=sampled(self.worker.fresh_data, looked_at, self.profile.seed))
         aim = aim_of(self.rule, self.experiment.loss_unit, self.terms, CONFIRMING_LOOKS * looked_at * look)
-        planned = confirmations(self.known.standings, self.terms, aim, self.clock.left(CONFIRMED))
+        planned = confirmations(self.known.standings, self.terms, aim, self.hands.count * self.clock.left(CONFIRMED))
         self.candidates = rows_of_table(lines, [item.setting for item in planned])
         self.known = self.measuring.begun_apart(self.known, self.candidates)
         for item in planned:
@@ -176,7 +181,7 @@ class Search:
 
     def _confirm(self, item: Confirmation) -> None:
         results = self.worker.confirm(item.setting, item.draws, item.rows)
-        if all(result.diverged_at is not None or result.rows_seen >= ENOUGH * item.rows for result in results):
+        if results and all(result.diverged_at is not None or result.rows_seen >= ENOUGH * item.rows for result in results):
             confirmed = {**self.known.confirmed, item.setting: tuple(results)}
             self.known = replace(self.known, confirmed=confirmed, trainings=self.known.trainings + len(results))
 

@@ -1,18 +1,17 @@
-"""Doing what a race decides: training stretches, stacked, and accounting for what they take. The only file that trains for the race."""
+"""Doing what a race decides: handing out stretches of training, stacked, and accounting for what they take."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.engine.data import TrainingData
 from batchlab.engine.halts import Keeper
-from batchlab.engine.loop import train
-from batchlab.engine.records import Plan, Progress, Trial, TrialResult, TrialState
+from batchlab.engine.records import Plan, Trial, TrialResult, TrialState
 from batchlab.experiment import Experiment
+from batchlab.search.hands import Bench, Handed, Hands, SecondsLeft, Stack, Tell, Trained
 from batchlab.search.judging import left
 from batchlab.search.race import MOST_DRAWS, Rung
 from batchlab.search.space import Setting
@@ -27,29 +26,19 @@ CONFIRMING_LOOKS = 1 + LATE_MARKS_A_DOUBLING * LATE_DOUBLINGS + EARLY_DOUBLINGS
 FRESH = 1_000_003
 """Seeds of the confirmation are so far from those of the race."""
 
-Tell = Callable[[str, Progress], None]
-
-
-@dataclass(frozen=True)
-class Item:
-    """A trial to train, and where it goes on from."""
-
-    setting: Setting
-    trial: Trial
-    state: TrialState | None
-
 
 @dataclass(frozen=True)
 class Worker:
-    """Trains settings of an experiment under one plan, on (divided or thinned) data: those of the race and those that confirm.
-    `should_stop` is asked between runs of steps; the `keeper` keeps where trainings stand."""
+    """Has settings of an experiment trained by `hands` under one plan, on (divided or thinned) data: those of the race and those that
+    confirm. `seconds_left` says how much time there is; the `keeper` keeps where trainings in this process stand."""
 
     experiment: Experiment
     data: TrainingData
     fresh_data: TrainingData
     plan: Plan
     tell: Tell
-    should_stop: Callable[[], bool]
+    seconds_left: SecondsLeft
+    hands: Hands
     keeper: Keeper | None = None
 
     @property
@@ -73,89 +62,62 @@ class Worker:
         leader, entries = standings.leader, standings.entries
         if leader is not None:
             standings = standings.without({setting: left("time", entries[setting], leader) for setting in rung.cut})
-        trained: dict[Setting, list[TrialResult]] = {}
-        costs, began, replicas, training = dict(standings.row_seconds), time.perf_counter(), 0, 0.0
-        for rows, stack in self._stacks(standings, rung):
-            if self.should_stop() or time.perf_counter() - began > rung.seconds:
-                break
-            results, seconds_a_row = self._stretch(stack, rows)
-            costs |= {} if seconds_a_row is None else {stack[0].setting.branch: seconds_a_row}
-            replicas, training = replicas + len(stack), training + results[0].train_seconds
-            for item, result in zip(stack, results, strict=True):
-                trained.setdefault(item.setting, []).append(result)
+        stacks = self._stacks(standings, rung)
+        found: dict[int, Trained] = {}
+        began, costs = time.perf_counter(), dict(standings.row_seconds)
+        for number, trained in self._handed_out(self.data, [stack for stack, _ in stacks]):
+            found[number] = trained
+            costs |= {} if trained.row_seconds is None else {stacks[number][0].setting.branch: trained.row_seconds}
             on_trained()
+            if self.hands.count * (time.perf_counter() - began) > rung.seconds:
+                break
+        results: dict[Setting, list[TrialResult]] = {}
+        for number in sorted(found):  # they may have come in another order
+            for setting, result in zip(stacks[number][1], found[number].results, strict=True):
+                results.setdefault(setting, []).append(result)
         went_on = any(entries[setting].trials and goal.rows > entries[setting].rows for setting, goal in rung.goals.items())
-        seconds, standings = time.perf_counter() - began, standings.folded(trained)
-        short = [setting for setting in trained if standings.entries[setting].rows < rung.goals[setting].rows]
+        seconds, standings = time.perf_counter() - began, standings.folded(results)
+        short = [setting for setting in results if standings.entries[setting].rows < rung.goals[setting].rows]
+        looking, replicas = sum(item.seconds - item.train_seconds for item in found.values()), sum(map(len, results.values()))
         return replace(
-            standings if self.should_stop() else standings.ending(short),
+            standings if self.seconds_left() <= 0 else standings.ending(short),
             share=max(standings.share, rung.share),
             looks=standings.looks + (went_on or standings.share == 0),
             row_seconds=costs,
-            look_seconds=(seconds - training) / replicas if replicas else standings.look_seconds,
+            look_seconds=looking / replicas if replicas else standings.look_seconds,
             seconds=standings.seconds + seconds,
         )
 
-    def _stacks(self, standings: Standings, rung: Rung) -> list[tuple[int, list[Item]]]:
-        """Return what trains together, and to how many rows: trials of one branch that stand at the same place."""
-        stacks: dict[tuple[object, ...], list[Item]] = {}
+    def _stacks(self, standings: Standings, rung: Rung) -> list[tuple[Stack, list[Setting]]]:
+        """Return what trains together, and of which setting each trial is: trials of one branch that stand at the same place and go as
+        far."""
+        together: dict[tuple[object, ...], list[tuple[Setting, Trial, TrialState | None]]] = {}
         for setting, goal in rung.goals.items():
             known = standings.entries[setting].trials
             for draw in range(goal.draws):
                 state = known[draw].state if draw < len(known) else None
                 place = (0, 0, setting.updates, 0.0) if state is None else (state.steps, state.rows_seen, state.strategy, state.look)
-                stacks.setdefault((goal.rows, *setting.branch, *place), []).append(Item(setting, self.race_trial(setting, draw), state))
-        return [(place[0], stack) for place, stack in stacks.items() if isinstance(place[0], int)]
-
-    def _stretch(self, stack: Sequence[Item], until: int) -> tuple[list[TrialResult], float | None]:
-        """Train a stack until so many rows; return its trials and the seconds that a row of one of them took, if any was seen."""
-        first = stack[0]
-        before = 0 if first.state is None else first.state.rows_seen
-        states = [item.state for item in stack if item.state is not None] or None
-        points, trials = race_marks(before, until), [item.trial for item in stack]
-        results = self._train(self.data, first.setting, trials, points, begun=states, states=True, weights=True)
-        rows = sum(max(0, result.rows_seen - before) for result in results)
-        return results, _row_seconds(results) if rows else None
+                items = together.setdefault((goal.rows, *setting.branch, *place), [])
+                items.append((setting, self.race_trial(setting, draw), state))
+        return [_stacked(items, rung.goals[items[0][0]].rows) for items in together.values()]
 
     def confirm(self, setting: Setting, draws: int, rows: int) -> list[TrialResult]:
-        """Train the setting for so many rows with fresh draws, and keep the weights."""
-        trials = [self.fresh_trial(setting, draw) for draw in range(draws)]
-        return self._train(self.fresh_data, setting, trials, confirming_marks(rows), states=False, weights=True)
+        """Have the setting trained for so many rows with fresh draws; none where there is no time."""
+        stack = Stack(setting, tuple(self.fresh_trial(setting, draw) for draw in range(draws)), confirming_marks(rows))
+        return [result for _, trained in self._handed_out(self.fresh_data, [stack]) for result in trained.results]
 
-    def _train(
-        self, data: TrainingData, setting: Setting, trials: Sequence[Trial], points: NDArray[np.float64], **options: Any
-    ) -> list[TrialResult]:
+    def _handed_out(self, data: TrainingData, stacks: Sequence[Stack]) -> Handed:
         exp = self.experiment
-        plan = self.plan.model_copy(update={"optimizer": setting.optimizer, "patience": None, "keep": "last"})
-        return train(
-            data,
-            exp.model,
-            setting.updates,
-            trials,
-            plan,
-            exp.loss,
-            exp.device,
-            lambda progress: self.tell(said(setting), progress),
-            marks=points,
-            should_stop=self.should_stop,
-            keeper=self.keeper,
-            **options,
+        return self.hands.trained(
+            Bench(exp.model, exp.loss, exp.device, self.plan, data), stacks, self.seconds_left, self.tell, self.keeper
         )
 
 
-def _row_seconds(results: Sequence[TrialResult]) -> float | None:
-    """Return what a row of one trial cost over the last stretch between two looks: before, loading kernels may have counted as training."""
-    curve = max((result.curve for result in results), key=lambda curve: curve.rows_seen[-1])
-    if len(curve.rows_seen) < 2:
-        return None
-    rows = curve.rows_seen[-1] - curve.rows_seen[-2]
-    return (curve.wall_seconds[-1] - curve.wall_seconds[-2]) / (rows * len(results))
-
-
-def said(setting: Setting) -> str:
-    """Return the setting in a few words."""
-    size = getattr(setting.updates, "batch_rows", "")
-    return f"{setting.updates.kind} {size} {setting.optimizer.kind} {setting.learning_rate:g}".replace("  ", " ")
+def _stacked(items: Sequence[tuple[Setting, Trial, TrialState | None]], until: int) -> tuple[Stack, list[Setting]]:
+    """Return trials that stand at one place as a stack that goes so far, and their settings."""
+    settings, trials, states = (list(part) for part in zip(*items, strict=True))
+    begun = tuple(state for state in states if state is not None)
+    return Stack(settings[0], tuple(trials), race_marks(begun[0].rows_seen if begun else 0, until), begun, states=True), settings
 
 
 def race_marks(before: int, until: int) -> NDArray[np.float64]:

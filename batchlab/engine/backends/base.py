@@ -183,7 +183,7 @@ def _initial(model: Model, shape: tuple[int, int], trials: Sequence[Trial]) -> T
         with torch.no_grad():
             own = tensors(network)
             for name in layout.shapes:
-                own[name].copy_(torch.from_numpy(np.asarray(trial.start[name])))
+                own[name].copy_(torch.tensor(trial.start[name]))
         rows.append(layout.flat(network))
     return torch.stack(rows)
 
