@@ -29,6 +29,7 @@ from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.models.linear import Linear
 from batchlab.search.hands import Bench, Here, Stack, Trained
+from batchlab.search.keeping import KNOWN
 from batchlab.search.records import trials_frame
 from batchlab.search.search import Search
 from batchlab.search.space import Setting
@@ -228,6 +229,10 @@ def test_nodes_that_are_lost_while_they_train_change_nothing(tmp_path: Path, thr
     pd.testing.assert_frame_equal(here, there.result(), check_exact=True)
 
 
+def moment(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 DRIVER = """
 import sys
 from pathlib import Path
@@ -264,9 +269,8 @@ def test_a_driver_that_is_killed_goes_on_when_it_is_started_again(tmp_path: Path
         )
         assert process.stdout is not None
         said.append(process.stdout.readline().strip())
-        state = tmp_path / "kept"
-        before = sorted(path.stat().st_mtime_ns for path in state.glob("*")) if state.exists() else []
-        while kills and process.poll() is None and sorted(path.stat().st_mtime_ns for path in state.glob("*")) == before:
+        before = moment(tmp_path / "kept" / f"{KNOWN}.npz")
+        while kills and process.poll() is None and moment(tmp_path / "kept" / f"{KNOWN}.npz") == before:
             time.sleep(0.02)
         if kills:
             process.send_signal(signal.SIGKILL)
