@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -94,16 +95,23 @@ QUICKLY = [word for override in SMALL for word in ("--set", override)]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@dataclass(frozen=True)
+class Commands:
+    """The command line as a user runs it: a process in a folder, on a store; both are the caller's."""
+
+    folder: Path
+    mlruns: Path
+
+    def __call__(self, *arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+        env = {**os.environ, "BATCHLAB_MLRUNS": str(self.mlruns), **environment}
+        command = [command_path(), *map(str, arguments)]
+        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, timeout=240, check=False)
+
+
 @pytest.fixture
 def batchlab(server: local_server.LocalServer, mlruns: Path, tmp_path: Path) -> Command:
-    """The command line as a user runs it: a process in a folder of its own, on the session's server and the test's store."""
-
-    def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-        env = {**os.environ, "BATCHLAB_MLRUNS": str(mlruns), **environment}
-        command = [command_path(), *map(str, arguments)]
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240, check=False)
-
-    return run
+    """The command line in a folder of its own, on the session's server and the test's store."""
+    return Commands(tmp_path, mlruns)
 
 
 TOLD_IMPORTS = {"PYTHONPROFILEIMPORTTIME": "1"}

@@ -17,7 +17,13 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.conftest import QUICKLY, Command, command_path
+from batchlab.results import Comparison
+from batchlab.search.search import Search
+from tasks import store
+from tasks.recording import Ended, Recording
+from tasks.searching import tell
+from tests.conftest import command_path
+from tests.test_outages import begun, everything_recorded
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here; `make browser` installs them")
@@ -64,20 +70,25 @@ def ui(mlruns: Path) -> Iterator[str]:
     process.wait(timeout=30)
 
 
-def test_the_mlflow_ui_compares_the_child_runs_of_a_comparison(
-    batchlab: Command, ui: str, browser: webdriver.Chrome, tmp_path: Path
-) -> None:
-    given = ["--set", "train.learning_rate=0.05", "--set", "search.batch_rows=[8,32,128]", "--set", "train.epochs=10", *QUICKLY]
-    done = batchlab("compare", "--strategies", "full_batch,mini_batch", *given, "--json", "result.json")
-    assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "result.json").read_text())
-    experiment = result["comparison"]["mlflow_experiment_id"]
-    runs = urllib.parse.quote(json.dumps([item["mlflow_run_id"] for item in result["strategies"]]))
+@pytest.fixture
+def recorded(searched: Search, mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Comparison]:
+    """A comparison that this process has recorded in the test's store."""
+    monkeypatch.setenv("BATCHLAB_MLRUNS", str(mlruns))
+    store.client.cache_clear()
+    told = tell.fn(searched, begun(searched))
+    yield everything_recorded(Recording(Ended(searched.experiment, searched.findings, searched.known), told))
+    store.client.cache_clear()
+
+
+def test_the_mlflow_ui_compares_the_child_runs_of_a_comparison(recorded: Comparison, ui: str, browser: webdriver.Chrome) -> None:
+    experiment, parent = recorded.comparison.mlflow_experiment_id, recorded.comparison.mlflow_run_id
+    runs = urllib.parse.quote(json.dumps([item.mlflow_run_id for item in recorded.strategies]))
     browser.get(f"{ui}/#/compare-runs?runs={runs}&experiments={urllib.parse.quote(json.dumps([experiment]))}")
-    shown = _text_with(browser, "Comparing 4 Runs", "full_batch", "mini_batch 8", "learning_rate", "seconds_to_target")
+    shown = _text_with(
+        browser, f"Comparing {len(recorded.strategies)} Runs", "full_batch", "mini_batch 8", "learning_rate", "seconds_to_target"
+    )
     wanted = ("Parallel Coordinates Plot", "final_validation_loss", "mean_test_loss", "split_digest")
     assert [word for word in wanted if word not in shown] == []
-    parent = result["comparison"]["mlflow_run_id"]
     browser.get(f"{ui}/#/experiments/{experiment}/runs/{parent}?workflowType=machine_learning")
     shown = _text_with(browser, "diabetes: ", "Finished", "Train with")
     assert "Playground" not in shown  # of MLflow's GenAI view

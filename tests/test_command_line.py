@@ -3,14 +3,16 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,16 @@ import pandas as pd
 import psutil
 import pytest
 from mlflow import MlflowClient
+from typer.testing import CliRunner
 
+from batchlab.errors import BadInput
+from batchlab.experiment import Experiment
 from batchlab.search.known import Known
 from batchlab.search.saving import load
-from flows import temporary_server
+from flows import cli, local_server, temporary_server
 from flows.local_server import LocalServer
-from tests.conftest import QUICKLY, Command, command_path, complaints
+from tasks import opening
+from tests.conftest import QUICKLY, Command, Commands, command_path, complaints
 from tests.terminals import Watched
 
 
@@ -53,23 +59,45 @@ def test_help_lists_the_commands() -> None:
     assert all(command in done.stdout for command in ("compare", "ui", "doctor", "server"))
 
 
-def test_a_comparison_prints_its_verdict_writes_its_json_and_records_every_setting(batchlab: Command, mlruns: Path, tmp_path: Path) -> None:
-    done = batchlab("compare", "--profile", "lesson", "--set", "train.epochs=100", *QUICKLY, "--json", "result.json")
+@dataclass(frozen=True)
+class Compared:
+    """A comparison at the command line that has ended: the rows that it was given, what it printed and wrote, and its store."""
+
+    folder: Path
+    rows: Path
+    mlruns: Path
+    printed: str
+    result: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def compared(server: LocalServer, store_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Compared:
+    """All strategies of the lesson on rows of a file."""
+    folder = tmp_path_factory.mktemp("compared")
+    mlruns, rows = folder / "mlruns", table_file(folder, 200, 3, ".parquet")
+    mlruns.mkdir()
+    shutil.copy(store_template / "mlflow.db", mlruns)
+    given = ["--profile", "lesson", "--data", rows, "--target", "y", "--set", "split.kind=random", "--set", "train.epochs=100", *QUICKLY]
+    done = Commands(folder, mlruns)("compare", *given, "--json", "result.json")
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "result.json").read_text())
+    return Compared(folder, rows, mlruns, done.stdout, json.loads((folder / "result.json").read_text()))
+
+
+def test_a_comparison_prints_its_verdict_writes_its_json_and_records_every_setting(compared: Compared) -> None:
+    result, client = compared.result, opened(compared.mlruns)
     facts, verdict, strategies = result["comparison"], result["verdict"], result["strategies"]
-    assert all(" ".join(line.split()) in " ".join(done.stdout.split()) for line in verdict["text"].splitlines())
-    assert max(map(len, done.stdout.splitlines())) <= 80
-    assert not (tmp_path / "mlflow.db").exists()  # MLflow's own choice of a place
+    assert all(" ".join(line.split()) in " ".join(compared.printed.split()) for line in verdict["text"].splitlines())
+    assert max(map(len, compared.printed.splitlines())) <= 80
+    assert not (compared.folder / "mlflow.db").exists()  # MLflow's own choice of a place
     names = dict.fromkeys(item["name"] for item in strategies)
     assert list(names) == ["full_batch", "accumulated", "mini_batch", "stochastic", "data_loader", "growing"]
     assert {item["batch_rows"] for item in strategies if item["name"] == "mini_batch"} == {5, 10, 25, 50}
-    assert (facts["rows"], facts["task"], facts["device"]) == ({"train": 100, "validation": 100, "test": 100}, "regression", "cpu")
+    assert (facts["rows"], facts["task"], facts["device"]) == ({"train": 140, "validation": 30, "test": 30}, "regression", "cpu")
     assert facts["prefect_flow_run_id"]
     _check_verdict(verdict, [*strategies, *result["typed"]])
-    _check_parent(opened(mlruns), result)
+    _check_parent(client, result)
     for item in [*strategies, *result["typed"]]:
-        _check_child(opened(mlruns), item, facts)
+        _check_child(client, item, facts)
 
 
 def _check_verdict(verdict: dict[str, Any], items: list[dict[str, Any]]) -> None:
@@ -112,7 +140,7 @@ def _check_parent(client: MlflowClient, result: dict[str, Any]) -> None:
     assert run.info.status == "FINISHED"
     assert run.info.experiment_id == facts["mlflow_experiment_id"]
     resolved = {key: run.data.params[key] for key in ("train.epochs", "task", "target", "device", "train.loss")}
-    assert resolved == {"train.epochs": "100", "task": "regression", "target": "price", "device": "cpu", "train.loss": "mse"}
+    assert resolved == {"train.epochs": "100", "task": "regression", "target": "y", "device": "cpu", "train.loss": "mse"}
     assert run.data.params["split_digest"] == facts["split_digest"]
     assert (run.data.params["verdict.strategy"], run.data.metrics["verdict_value"]) == (
         verdict["strategy"],
@@ -123,7 +151,7 @@ def _check_parent(client: MlflowClient, result: dict[str, Any]) -> None:
     assert recorded == pytest.approx({key: verdict[key] for key in recorded})
     assert run.data.metrics["search/trainings"] == verdict["trainings"]
     chosen = f"{verdict['strategy']} {verdict['batch_rows']}, {verdict['optimizer']} {verdict['learning_rate']:g}"
-    assert run.info.run_name == f"prices: {chosen}, loss {verdict['loss']:.4g}"
+    assert run.info.run_name == f"rows: {chosen}, loss {verdict['loss']:.4g}"
     assert run.data.tags["prefect.flow_run_id"] == facts["prefect_flow_run_id"]
     assert verdict["text"].splitlines()[0] in run.data.tags["mlflow.note.content"]
     files = {"comparison.json", "data.html", "report.md", "plots", "trials.parquet", "verdict.html", "verdict.json"}
@@ -131,10 +159,10 @@ def _check_parent(client: MlflowClient, result: dict[str, Any]) -> None:
     assert {item.path for item in client.list_artifacts(run.info.run_id, "plots")} == {"plots/data.png", "plots/verdict.png"}
     trials = pd.read_parquet(client.download_artifacts(run.info.run_id, "trials.parquet"))
     setting = ["strategy", "batch_rows", "optimizer", "learning_rate", "typed"]
-    assert (trials[trials.phase == "confirming"].groupby(setting, dropna=False).size() == 2).all()
+    assert (trials[trials.phase == "confirming"].groupby(setting, dropna=False).size() == 4).all()
     assert set(trials.phase) == {"race", "confirming"}
     assert len(trials) <= verdict["trainings"]
-    assert run.inputs.dataset_inputs[0].dataset.name == "prices"
+    assert run.inputs.dataset_inputs[0].dataset.name == "rows"
 
 
 def _check_child(client: MlflowClient, item: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -158,14 +186,8 @@ def _check_child(client: MlflowClient, item: dict[str, Any], facts: dict[str, An
     assert ("plots" in {entry.path for entry in client.list_artifacts(run.info.run_id)}) is item["recommended"]
 
 
-def test_every_saved_model_predicts_from_raw_columns_in_a_process_that_knows_no_batchlab(
-    batchlab: Command, mlruns: Path, tmp_path: Path
-) -> None:
-    path = table_file(tmp_path, 500, 3, ".parquet")
-    fixed = ["--strategies", "full_batch,mini_batch", "--set", "strategies.mini_batch.batch_rows=32", *QUICKLY]
-    done = batchlab("compare", "--data", path, "--target", "y", *fixed, "--json", "result.json")
-    assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "result.json").read_text())
+def test_every_saved_model_predicts_from_raw_columns_in_a_process_that_knows_no_batchlab(compared: Compared, tmp_path: Path) -> None:
+    result, mlruns, path = compared.result, compared.mlruns, compared.rows
     items = [item for item in (*result["strategies"], *result["typed"]) if item["train_loss"] is not None]
     assert len(items) > 2
     code = """
@@ -246,26 +268,28 @@ def test_without_a_server_prefects_own_mode_is_used(batchlab: Command, tmp_path:
 
 
 def bad_inputs() -> Iterator[object]:
-    yield ["--data", "gone.csv", "--target", "y"], "'gone.csv' does not exist"
     yield (
         ["--data", "rows.csv", "--target", "y", "--max-minutes", "0"],
         "--max-minutes (search.max_minutes): input should be greater than 0",
     )
-    yield ["--data", "rows.csv", "--target", "yy"], "target column 'yy' does not exist; did you mean 'y'?"
-    yield ["--data", "rows.csv"], "the target column is not known; name it with --target: one of x0, x1, count, y."
     yield (
         ["--data", "text.csv", "--target", "y"],
         "these columns hold text that no model here can use: 'city' (60 different values in 60 rows)",
     )
     yield ["--set", "strategies.mini_batch.batch_rows=512"], "batch_rows is 512 but the training split has 265 rows; use at most 265"
-    yield ["--profile", "leson"], "profile 'leson' does not exist; did you mean 'lesson'?"
-    yield ["--set", "train.loss=huber", "--data", "wine"], "train.loss 'huber' does not fit task multiclass; use cross_entropy."
-    yield ["--json", "no/such/folder.json"], "does not exist; make it first"
-    yield ["--json", "empty"], "'empty' is a folder; name a file in it"
-    for arguments, expected in SAID_BY_THE_LIBRARY.items():
+    for arguments, expected in (REFUSED_AT_ONCE | SAID_BY_THE_LIBRARY).items():
         yield pytest.param(arguments.split(), expected, marks=pytest.mark.slow)
 
 
+REFUSED_AT_ONCE = {
+    "--data gone.csv --target y": "'gone.csv' does not exist",
+    "--data rows.csv --target yy": "target column 'yy' does not exist; did you mean 'y'?",
+    "--data rows.csv": "the target column is not known; name it with --target: one of x0, x1, count, y.",
+    "--profile leson": "profile 'leson' does not exist; did you mean 'lesson'?",
+    "--json no/such/folder.json": "does not exist; make it first",
+    "--json empty": "'empty' is a folder; name a file in it",
+}
+"""Refused before anything is started, so that the command can be asked in the tests' own process, too."""
 SAID_BY_THE_LIBRARY = {
     "--data half.parquet --target y": "'half.parquet' cannot be read as Parquet",
     "--data constant.csv --target y": "target 'y' is constant: all 60 rows hold 1",
@@ -276,6 +300,7 @@ SAID_BY_THE_LIBRARY = {
     "--strategies minibatch": "strategy 'minibatch' does not exist; did you mean 'mini_batch'?",
     "--set train.epoch=1": "key 'epoch' does not exist; did you mean 'epochs'?",
     "--set device=gpu": "device: input should be 'auto', 'cpu', 'cuda' or 'mps'",
+    "--set train.loss=huber --data wine": "train.loss 'huber' does not fit task multiclass; use cross_entropy.",
 }
 """Tests of sources, splits and settings have these words without a command."""
 
@@ -303,19 +328,48 @@ def test_bad_input_ends_in_one_clear_line_with_code_2_and_no_run(
     assert not list((mlruns / "tables").glob(".packing-*"))
 
 
+@pytest.fixture
+def refusal(mlruns: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """What `batchlab compare` refuses, asked in this process: starting one takes seconds."""
+    monkeypatch.setenv("BATCHLAB_MLRUNS", str(mlruns))
+    monkeypatch.setenv("PREFECT_HOME", str(scratch / "prefect"))
+
+    def refused(*arguments: str) -> str:
+        done = CliRunner().invoke(cli.app, ["compare", *arguments])
+        assert isinstance(done.exception, BadInput), done.exception
+        assert done.stdout == ""
+        return str(done.exception)
+
+    yield refused
+    opening.end()
+
+
+@pytest.mark.parametrize("arguments", REFUSED_AT_ONCE)
+def test_what_is_refused_at_once_has_started_no_server_and_packed_nothing(
+    arguments: str, refusal: Callable[..., str], mlruns: Path, scratch: Path
+) -> None:
+    table_file(scratch, 60, 2, ".csv")
+    (scratch / "empty").mkdir()
+    assert REFUSED_AT_ONCE[arguments] in refusal(*arguments.split())
+    assert local_server.running() is None
+    assert not (mlruns / "tables").exists()
+
+
+def test_a_store_that_cannot_be_written_is_refused(refusal: Callable[..., str], scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (scratch / "taken").write_text("a file where the folder should be")
+    monkeypatch.setenv("BATCHLAB_MLRUNS", str(scratch / "taken"))
+    assert "cannot be written" in refusal()
+
+
+def test_a_loss_that_does_not_fit_the_task_is_refused(experiment: Callable[..., Experiment]) -> None:
+    with pytest.raises(BadInput, match=r"train\.loss 'huber' does not fit task multiclass; use cross_entropy\."):
+        experiment("quick", data="wine", overrides=["train.loss=huber"])
+
+
 @pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a CUDA device, so asking for one is no error")
-def test_a_cuda_device_that_is_not_there_is_refused(batchlab: Command, mlruns: Path) -> None:
-    done = batchlab("compare", "--set", "device=cuda")
-    assert (done.returncode, complaints(done)) == (2, 1)
-    assert "device 'cuda' was asked for, but torch" in done.stderr
-    assert statuses(mlruns) == {}
-
-
-def test_a_store_that_cannot_be_written_is_refused(batchlab: Command, tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("a file where the folder should be")
-    done = batchlab("compare", BATCHLAB_MLRUNS=str(tmp_path / "taken"))
-    assert (done.returncode, complaints(done)) == (2, 1)
-    assert "cannot be written" in done.stderr
+def test_a_cuda_device_that_is_not_there_is_refused(experiment: Callable[..., Experiment]) -> None:
+    with pytest.raises(BadInput, match="device 'cuda' was asked for, but torch"):
+        experiment("quick", overrides=["device=cuda"])
 
 
 def test_a_configured_server_that_does_not_answer_is_a_failure_that_says_so(batchlab: Command, mlruns: Path) -> None:
@@ -342,20 +396,6 @@ def _racing(mlruns: Path, folder: Path, *settings: str, until: str = "so far ") 
     process = Watched([command_path(), "compare", "--profile", "lesson", *long, *settings, "--json", "result.json"], folder, environment)
     process.shows(until)
     return process
-
-
-def test_ctrl_c_in_the_race_ends_with_the_verdict_of_what_is_known(server: LocalServer, mlruns: Path, tmp_path: Path) -> None:
-    process = _racing(mlruns, tmp_path)
-    process.send(signal.SIGINT)
-    code, output, shown = process.ended()
-    assert code == 0, shown
-    assert "ending with the verdict of what is known; Ctrl-C once more gives it up" in shown
-    verdict = json.loads((tmp_path / "result.json").read_text())["verdict"]
-    assert verdict["strategy"] in ("full_batch", "stochastic", "mini_batch")
-    assert output.count("Train with ") == 1
-    assert all(" ".join(line.split()) in " ".join(output.split()) for line in verdict["text"].splitlines())
-    assert any("ended before anything was confirmed" in note for note in verdict["notes"])
-    assert set(statuses(mlruns).values()) == {"FINISHED"}
 
 
 def test_ctrl_c_once_more_gives_up_and_leaves_its_runs_killed(server: LocalServer, mlruns: Path, tmp_path: Path) -> None:
@@ -431,7 +471,7 @@ def test_the_next_comparison_ends_the_runs_of_a_killed_one(batchlab: Command, se
         assert json.load(reply)["state_type"] == "CRASHED"
 
 
-def test_a_killed_comparison_is_taken_up_by_the_next_one_of_its_kind_in_the_same_run(
+def test_a_killed_comparison_is_taken_up_in_the_same_run_and_ctrl_c_ends_that_with_the_verdict_of_what_is_known(
     server: LocalServer, mlruns: Path, tmp_path: Path
 ) -> None:
     killed = _racing(mlruns, tmp_path)
@@ -445,11 +485,16 @@ def test_a_killed_comparison_is_taken_up_by_the_next_one_of_its_kind_in_the_same
     code, output, shown = again.ended()
     assert code == 0, shown
     assert f"{known.all_trainings:,} trainings" in " ".join(shown.split())
-    assert "Train with " in output
+    assert "ending with the verdict of what is known; Ctrl-C once more gives it up" in shown
     result = json.loads((tmp_path / "result.json").read_text())
+    verdict = result["verdict"]
     assert result["comparison"]["mlflow_run_id"] == run.info.run_id
-    assert result["verdict"]["trainings"] >= known.all_trainings
-    assert result["verdict"]["search_seconds"] > known.seconds
+    assert verdict["trainings"] >= known.all_trainings
+    assert verdict["search_seconds"] > known.seconds
+    assert verdict["strategy"] in ("full_batch", "stochastic", "mini_batch")
+    assert output.count("Train with ") == 1
+    assert all(" ".join(line.split()) in " ".join(output.split()) for line in verdict["text"].splitlines())
+    assert any("ended before anything was confirmed" in note for note in verdict["notes"])
     assert set(statuses(mlruns).values()) == {"FINISHED"}
     assert not list((mlruns / "unfinished").iterdir())
 

@@ -18,7 +18,7 @@ from batchlab.split import split
 from batchlab.table import pack
 from batchlab.table.leakage import Leak
 from batchlab.table.repeats import hashes
-from tests.conftest import SMALL
+from tests.test_own_modules import LITTLE
 from tests.test_page import Reader, _read
 
 Make = Callable[..., Experiment]
@@ -304,8 +304,7 @@ def test_a_date_that_stands_for_none_does_not_stretch_time(of: Make) -> None:
 def test_warnings_reach_the_verdict_and_its_page_and_a_notebooks_page_after_its_folder_is_gone() -> None:
     target, honest = _drawn(300)
     frame = pd.DataFrame({"honest": honest, "copy": 2 * target, "y": target})
-    overrides = [*SMALL, "train.epochs=5", "search.defaults=false"]
-    found = compare(frame, "y", strategies=["full_batch"], overrides=overrides, progress=False)
+    found = compare(frame, "y", strategies=["full_batch"], **LITTLE)
     assert any(note.startswith("'copy' is the target") for note in found.verdict.notes)
     document = found.page()
     reader: Reader = _read(document)

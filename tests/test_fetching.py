@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 import batchlab
 from batchlab.config import load_profile
@@ -19,10 +19,12 @@ from batchlab.report.fetching_section import fetching_section
 from batchlab.results import Fetching
 from batchlab.search.apart import ApartFailed, ApartLate, Fetcher
 from batchlab.search.fetching import Loop
+from batchlab.search.loaders import warm_workers
 from batchlab.search.plain import Arrays, plain, restored
 from batchlab.split import split
 from batchlab.table import pack
 from tests.conftest import SMALL
+from tests.dying import Dying
 
 HERE = __name__
 DECODE_SECONDS, ITEMS = 0.002, 120
@@ -37,15 +39,6 @@ class Slow(Dataset[tuple[torch.Tensor, float]]):
     def __getitem__(self, number: int) -> tuple[torch.Tensor, float]:
         time.sleep(DECODE_SECONDS)
         return torch.full((2, 3), float(number)), float(number % 7)
-
-
-class Dying(Slow):
-    """The worker that fetches an item is gone."""
-
-    def __getitem__(self, number: int) -> tuple[torch.Tensor, float]:
-        if get_worker_info() is not None:
-            os._exit(3)
-        return super().__getitem__(number)
 
 
 class Failing(Slow):
@@ -97,7 +90,9 @@ def test_batches_that_take_long_are_measured_smaller_and_without_time_only_the_l
     assert list(found.trained) == [0]
 
 
-def test_a_worker_that_dies_ends_the_measurement(experiment: Experiment) -> None:
+def test_a_worker_that_dies_ends_the_measurement(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batchlab.search.fetching.STUCK_SECONDS", 10)  # torch looks for the dead when it has waited so long
+    warm_workers()
     with pytest.raises(RuntimeError, match="exited unexpectedly"):
         Loop.of(GivenItems(Dying()), experiment).measured((16,), 1e9)
 

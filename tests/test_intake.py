@@ -19,6 +19,7 @@ import batchlab
 from batchlab.analysis.tails import heavy_tail
 from batchlab.config import load_profile
 from batchlab.errors import BadInput
+from batchlab.experiment import Experiment
 from batchlab.intake import Held, taken
 from batchlab.notebook import _by_time, _split_is_asked
 from batchlab.retraining.dividing import retraining_split
@@ -29,10 +30,13 @@ from batchlab.shipping import export, predicted
 from batchlab.sources.arrow import Arrow
 from batchlab.sources.csv import Csv
 from batchlab.sources.parquet import Parquet
+from batchlab.split import split
 from batchlab.table import PackedTable, pack
 from batchlab.table.columns import CheckRule, Columns
 from flows.options import column_overrides
 from tests.conftest import SMALL
+from tests.test_own_modules import LITTLE
+from tests.test_search import decided
 
 ROWS = 120
 FEW: dict[str, Any] = {"strategies": ["full_batch", "mini_batch"], "progress": False}
@@ -174,9 +178,9 @@ def test_rows_are_split_by_the_time_of_the_index_unless_somebody_chose_otherwise
 
 def test_a_comparison_of_a_frame_of_dates_tests_on_the_latest_and_says_so(frame: pd.DataFrame) -> None:
     shuffled = frame.set_index(DAYS.rename("day")).sample(frac=1, random_state=0)
-    found = batchlab.compare(shuffled, "y", **FEW)
-    times, split = shuffled.index, found.search.experiment.split
-    assert times[split.test].min() > times[split.validation].max() > times[split.train].max()
+    found = batchlab.compare(shuffled, "y", strategies=["mini_batch"], **LITTLE)
+    times, parts = shuffled.index, found.search.experiment.split
+    assert times[parts.test].min() > times[parts.validation].max() > times[parts.train].max()
     assert "split by time (chronological)" in found.verdict.notes[0]
     assert "split by time (chronological)" in found.page()
     assert "split by time (chronological)" in found._repr_html_()
@@ -232,7 +236,7 @@ def test_arrays_are_taken_as_x_and_y(frame: pd.DataFrame) -> None:
     held = taken(features.to_numpy(), np.where(target > 0, "up", "down"))
     assert held.target == "y"
     assert held.columns[-1][1].to_pylist() == np.where(target > 0, "up", "down").tolist()
-    found = batchlab.compare(features.to_numpy(), target.to_numpy(), **FEW)
+    found = batchlab.compare(features.to_numpy(), target.to_numpy(), strategies=["mini_batch"], **LITTLE)
     assert found.search.experiment.table.schema.features == ("x0", "x1")
 
 
@@ -531,12 +535,15 @@ def heavy(rows: int = 400) -> pd.DataFrame:
     return made.assign(y=np.exp(3 + 1.2 * made.a + 0.5 * made.b + 0.2 * rng.normal(size=rows)))
 
 
-QUICK: dict[str, Any] = {**FEW, "overrides": [*FEW["overrides"], "train.epochs=60"]}
-
-
 @pytest.fixture(scope="module")
-def in_logarithms() -> batchlab.Comparison:
-    return batchlab.compare(heavy(), "y", **{**QUICK, "overrides": [*QUICK["overrides"], "target_scale=log"]})
+def in_logarithms(tmp_path_factory: pytest.TempPathFactory) -> batchlab.Comparison:
+    """A search to its verdict, with neither memory nor loaders measured."""
+    folder = tmp_path_factory.mktemp("heavy")
+    heavy().to_parquet(folder / "rows.parquet", index=False)
+    overrides = [*FEW["overrides"], "train.epochs=60", "target_scale=log"]
+    settings = load_profile("quick", data=str(folder / "rows.parquet"), target="y", strategies=FEW["strategies"], overrides=overrides)
+    table = pack(settings.source, settings.named_columns(), folder / "tables", settings.seed)
+    return batchlab.Comparison(decided(Experiment(settings, table, split(table, settings.split, settings.seed))))
 
 
 def test_a_target_learnt_on_its_logarithm_is_predicted_in_its_own_unit_and_compared_on_the_logarithm(
@@ -585,8 +592,8 @@ def test_yardsticks_are_compared_on_the_logarithm_too(in_logarithms: batchlab.Co
     assert 0.02 < losses["linear"] < 0.06
 
 
-def test_a_heavy_tail_is_told_with_its_measure_and_what_to_do(tmp_path: Path) -> None:
-    notes = batchlab.compare(heavy(), "y", **QUICK).verdict.notes
+def test_a_heavy_tail_is_told_with_its_measure_and_what_to_do() -> None:
+    notes = batchlab.compare(heavy(), "y", strategies=["mini_batch"], **LITTLE).verdict.notes
     (said,) = (note for note in notes if "heavy-tailed" in note)
     assert "--set target_scale=log" in said
     assert re.search(

@@ -13,6 +13,7 @@ from batchlab.experiment import Experiment
 from batchlab.search.records import verdict_of
 from batchlab.search.search import Search
 from tests.conftest import SMALL
+from tests.test_search import MEASURED_APART, run
 
 Make = Callable[..., Experiment]
 IN_FILES = "memory_gib=0.00001"
@@ -36,9 +37,7 @@ def test_a_search_on_rows_in_files_gives_a_verdict_and_says_what_it_left_out(exp
     made = experiment(
         "quick", data="diabetes", strategies=["streaming", "accumulated"], overrides=[IN_FILES, sizes, "train.epochs=20", *SMALL]
     )
-    search = Search(made)
-    for part in search.parts():
-        part.run()
+    search = run(Search(made), leaving_out=["peak memory"])
     verdict = verdict_of(search.findings, "")
     assert verdict.strategy is not None
     assert {"streaming", "accumulated"} <= {item.candidate.name for item in search.findings.settings}
@@ -68,9 +67,7 @@ def test_the_recommended_setting_walks_forward_through_every_period(experiment: 
         "train.epochs=20",
     ]
     made = experiment("quick", data=str(tmp_path / "rows.parquet"), target="y", strategies=["mini_batch"], overrides=[*overrides, *SMALL])
-    search = Search(made)
-    parts = list(iter_run(search))
-    assert parts[-1] == "walk forward"
+    search = run(Search(made), MEASURED_APART)
     periods = verdict_of(search.findings, "").periods
     assert [period.number for period in periods] == [1, 2, 3]
     assert [period.train_rows for period in periods] == sorted(period.train_rows for period in periods)
@@ -78,11 +75,3 @@ def test_the_recommended_setting_walks_forward_through_every_period(experiment: 
         assert before.last < after.first
     assert all(period.test_loss < 0.1 * period.constant_test_loss for period in periods)
     assert any("lower than always predicting the mean in 3 of 3 periods" in note for note in search.findings.notes)
-
-
-def iter_run(search: Search) -> "list[str]":
-    labels = []
-    for part in search.parts():
-        part.run()
-        labels.append(part.label)
-    return labels

@@ -55,8 +55,9 @@ def test_its_trials_plot_and_page_are_there_without_the_folder_that_was_packed_i
     assert (trials.curve_validation_loss.map(len) == trials.curve_rows_seen.map(len)).all()
     assert len(trials) <= compared.verdict.trainings
     compared.plot().savefig(tmp_path / "verdict.png")
-    assert compared.save(tmp_path / "verdict.html").read_text() == compared.page()
-    assert compared.verdict.text.splitlines()[0] in compared.page()
+    page = compared.page()
+    assert compared.save(tmp_path / "verdict.html").read_text() == page
+    assert compared.verdict.text.splitlines()[0] in page
 
 
 def test_the_verdicts_json_says_best_loss_margin_optimizer_trainings_and_what_was_left_out(compared: batchlab.Comparison) -> None:

@@ -123,7 +123,9 @@ def test_a_deployment_run_completes_on_a_real_worker_and_its_runs_are_in_mlflow(
         "--param",
         "profile=lesson",
         "--param",
-        f"overrides={json.dumps(['train.epochs=20', *SMALL])}",
+        'strategies=["full_batch", "mini_batch"]',
+        "--param",
+        f"overrides={json.dumps(['train.epochs=20', 'search.batch_rows=[10]', *SMALL])}",
         "--watch",
     ]
     output = local_worker.prefect(server, *command)
@@ -135,7 +137,7 @@ def test_a_deployment_run_completes_on_a_real_worker_and_its_runs_are_in_mlflow(
     assert {run.info.status for run in runs} == {"FINISHED"}
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert parent.data.tags["prefect.flow_run_url"].startswith(server.ui_url)
-    assert len(runs) == 12
+    assert len(runs) == 5
     artifacts = {item["key"]: item["data"] for item in _of_flow_run(server, parent.data.tags["prefect.flow_run_id"])}
     assert set(artifacts) == {"comparison-report", "comparison-table", "mlflow-run", "report-page"}
     assert parent.info.run_id in artifacts["mlflow-run"]
