@@ -123,31 +123,36 @@ def fetched(data: Any, target: str | None = None, plain: Any = None, fetches: in
     """
     for given in (data, plain) if plain is not None else (data,):
         _check_indexable(given)
-    began = time.perf_counter()
     with _chance(seed):
+        began = time.perf_counter()
         held = _held(data if plain is None else plain, target)
-        seconds, count = time.perf_counter() - began, len(held.target)
-        notes = [f"the data set's {count:,} items were fetched once and are held in memory"]
-        if seconds > TOLD_SECONDS:
-            notes[0] += (
-                f": {seconds:.3g} s, {1e3 * seconds / count:.3g} ms an item, so a loop that fetches them anew spends as much every epoch"
-            )
+        notes = [_what_it_took(len(held.target), time.perf_counter() - began)]
         if plain is not None:
             _check_same_items(data, target, held)
-        tried = np.unique(np.linspace(0, count - 1, TWICE).astype(int)).tolist()
-        changing = [number for number in tried if _differs(data, number, target)]
-        if not changing and plain is None:
+        changing = next((number for number in _spread(len(held.target)) if _differs(data, number, target)), None)
+        what = "" if changing is None else f"item {changing:,} is another one each time it is fetched (an augmentation?)"
+        if plain is None and (changing is None or fetches == 1):
+            notes += [f"{what}: trainings see every item as it was fetched first"] if what else []
             return Items(held.inputs, held.target, tuple(notes))
-        what = f"item {changing[0]:,} is another one each time it is fetched (an augmentation?)" if changing else ""
-        most = fetches if changing else 1
-        if plain is None and most == 1:
-            notes.append(f"{what}: trainings see every item as it was fetched first")
-            return Items(held.inputs, held.target, tuple(notes))
-        versions, why_fewer = _versions(data, target, held, most)
-    seen = f"trainings take {len(versions)} fetches of every item in turn, one an epoch{why_fewer}" if changing else "trainings see these"
-    by = "those of plain" if plain is not None else "the items as they were fetched first; without the augmentation give them as plain"
+        versions, fewer = _versions(data, target, held, 1 if changing is None else fetches)
+    seen = f"trainings take {len(versions)} fetches of every item in turn, one an epoch{fewer}" if what else "trainings see these"
+    by = "the items as they were fetched first; without the augmentation give them as plain" if plain is None else "those of plain"
     notes.append(f"{what or 'the items differ from those of plain'}: {seen}; losses are told by {by}")
     return Items(held.inputs, held.target, tuple(notes), versions)
+
+
+def _spread(count: int) -> list[int]:
+    """Return a few numbers of items, evenly spread."""
+    found: list[int] = np.unique(np.linspace(0, count - 1, TWICE).astype(int)).tolist()
+    return found
+
+
+def _what_it_took(count: int, seconds: float) -> str:
+    found = f"the data set's {count:,} items were fetched once and are held in memory"
+    if seconds <= TOLD_SECONDS:
+        return found
+    each = 1e3 * seconds / count
+    return f"{found}: {seconds:.3g} s, {each:.3g} ms an item, so a loop that fetches them anew spends as much every epoch"
 
 
 def _check_indexable(data: Any) -> None:
