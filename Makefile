@@ -6,7 +6,7 @@ READY := .venv/.ready
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ray demo test test-slow check ui server server-postgres bench bench-tables bench-retraining faults verdicts lock browser postgres test-browser clean
+.PHONY: help setup ray docs wheel demo test test-slow check ui server server-postgres bench bench-tables bench-retraining faults verdicts lock browser postgres test-browser clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -85,6 +85,13 @@ verdicts: $(READY) ## Whether verdicts hold: data sets × limits, Optuna, covera
 ray: $(READY) ## Install Ray, for trainings on a cluster (run.on=ray) and their tests
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-ray.lock
 
+docs: $(READY) ## Build the documentation as a site: open site/index.html
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r docs/requirements.lock
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+wheel: $(READY) ## Build a wheel in dist/, of the library with its flows and command line
+	$(BIN)/python -m hatchling build -t wheel
+
 lock: $(READY) ## Resolve requirements.lock again from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \
 	  --group dev pyproject.toml --output-file requirements.lock
@@ -93,6 +100,8 @@ lock: $(READY) ## Resolve requirements.lock again from pyproject.toml
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["ray"], sep="\n")' | \
 	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \
 	  --constraint requirements.lock - --output-file requirements-ray.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --upgrade \
+	  --constraint requirements.lock --group docs --output-file docs/requirements.lock
 
 clean: ## Stop the servers; remove .venv, caches and everything under mlruns/
 	-test ! -x $(BIN)/batchlab || $(BIN)/batchlab server stop
