@@ -17,17 +17,17 @@ from batchlab.engine.losses import is_own
 from batchlab.engine.optimizers import OPTIMIZERS
 from batchlab.engine.records import Plan
 from batchlab.errors import BadInput, UnknownName
+from batchlab.files.received import text_of
 from batchlab.models import MODELS
 from batchlab.models.linear import Linear
-from batchlab.preparation import Scaling
-from batchlab.received import text_of
 from batchlab.records import Record
 from batchlab.retraining.rule import RetrainingRule
+from batchlab.rows.preparation import Scaling
+from batchlab.rows.split import SplitRule
 from batchlab.search.rule import SearchRule
 from batchlab.sources import SOURCES, located
 from batchlab.sources.bundled import Bundled
 from batchlab.sources.places import check_no_password, scheme, without_password
-from batchlab.split import SplitRule
 from batchlab.strategies import STRATEGIES
 from batchlab.table.columns import CheckRule, ColumnRule, Columns, EncodingRule
 from batchlab.table.target import TargetScale, TaskChoice

@@ -17,23 +17,23 @@ from batchlab.engine.device import chosen_device
 from batchlab.engine.losses import Loss, chosen_loss
 from batchlab.engine.records import OnProgress, Trial, TrialResult
 from batchlab.errors import BadInput
-from batchlab.items import GivenItems
-from batchlab.mapped import gathered
+from batchlab.files.mapped import gathered
 from batchlab.models import Model
 from batchlab.models.mlp import Mlp
-from batchlab.preparation import Preparation, measured_preparation
+from batchlab.rows.preparation import Preparation, measured_preparation
+from batchlab.rows.split import Split
+from batchlab.rows.training_data import prepared
 from batchlab.sources.dataset import DataSet
-from batchlab.split import Split
+from batchlab.sources.items import GivenItems
 from batchlab.table import PackedTable
 from batchlab.table.leakage import Leak, leaks
 from batchlab.table.portrait import Portrait, portrayed
 from batchlab.table.timeline import TIMED, Order
-from batchlab.training_data import prepared
 
 if TYPE_CHECKING:
     import torch
 
-    from batchlab.shipping import ShippedModel
+    from batchlab.scoring.shipping import ShippedModel
 
 
 MOST_FITTED = 100_000
@@ -191,7 +191,7 @@ class Experiment:
 
     def losses(self, rows: NDArray[np.int64], predictions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return each row's loss `[rows]` for predictions in the target's unit, or for probabilities."""
-        from batchlab.evaluation import row_losses
+        from batchlab.scoring.evaluation import row_losses
 
         return row_losses(self.truth(rows), self.preparation.unscaled(predictions), self.loss, self.preparation.target_scale)
 
@@ -227,7 +227,7 @@ class Experiment:
     @property
     def constant_test_loss(self) -> float:
         """The test loss of always predicting the training rows' mean, or their shares of classes, in the target's unit."""
-        from batchlab.evaluation import mean_loss
+        from batchlab.scoring.evaluation import mean_loss
 
         train, truth = (self.truth(self.split.rows(part, MOST_TESTED)) for part in ("train", "test"))
         classes = self.table.schema.target.classes
@@ -239,20 +239,20 @@ class Experiment:
 
     def test_scores(self, result: TrialResult) -> dict[str, float | None]:
         """Return what the trial's model scores on the test rows, by name."""
-        from batchlab.evaluation import scores
+        from batchlab.scoring.evaluation import scores
 
         return scores(*self._tested(result), self.table.schema.target)
 
     def _tested(self, result: TrialResult) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Return the test rows' truth, and what the trial's model predicts of them."""
-        from batchlab.shipping import predicted
+        from batchlab.scoring.shipping import predicted
 
         rows = self.split.rows("test", MOST_TESTED)
         return gathered(self.table.target, rows), predicted(self.ship(result), self.table.seen, rows)
 
     def ship(self, result: TrialResult) -> "ShippedModel":
         """Return the trial's model with its preparation inside: packed columns in, prediction in the target's unit out."""
-        from batchlab.shipping import shipped
+        from batchlab.scoring.shipping import shipped
 
         return shipped(self.model, self.shape, result.weights, self.preparation, bool(self._classes), self.table.span)
 

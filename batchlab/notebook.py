@@ -19,15 +19,15 @@ from batchlab.config import Profile, load_profile
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.imported import name_of
-from batchlab.intake import Held, taken
-from batchlab.items import FETCHES
+from batchlab.intake.held import Held, taken
 from batchlab.models.session import named
 from batchlab.report.wording import verdict_text
 from batchlab.results import Verdict
+from batchlab.rows.split import split
 from batchlab.search.records import to_target, trials_frame, verdict_of
 from batchlab.search.search import Search
 from batchlab.search.space import optimizer_words
-from batchlab.split import split
+from batchlab.sources.items import FETCHES
 from batchlab.table import PackedTable, pack
 from batchlab.table.writing import TooManyBadRows
 

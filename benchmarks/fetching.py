@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from batchlab.config import load_profile
 from batchlab.experiment import Experiment
-from batchlab.items import GivenItems
+from batchlab.rows.split import split
 from batchlab.search.fetching import Loop
-from batchlab.split import split
+from batchlab.sources.items import GivenItems
 from batchlab.table import pack
 
 ITEMS, NUMBERS, PADDING, BATCH_ROWS, SECONDS, ROUNDS = 3000, 16, 200_000, 32, 3.0, 3

@@ -21,13 +21,13 @@ from batchlab.engine.loop import train
 from batchlab.engine.losses import Loss
 from batchlab.engine.optimizers import Adam
 from batchlab.engine.records import Plan, Trial, TrialResult
-from batchlab.evaluation import row_losses
 from batchlab.models import Model
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
 from batchlab.retraining.gate import Contestant, Holdout, decide
 from batchlab.retraining.promotion import Promotion
 from batchlab.retraining.rule import GateRule, RetrainingRule
+from batchlab.scoring.evaluation import row_losses
 from batchlab.strategies import Population
 from batchlab.strategies.mini_batch import MiniBatch
 from benchmarks.gate_page import page, row

@@ -75,7 +75,7 @@ def epoch(data: Path, tables: Path) -> dict[str, float]:
     """Pack, split, prepare into files and train a linear model for one epoch of streamed mini-batches; the seconds are the training's."""
     from batchlab.config import load_profile
     from batchlab.experiment import Experiment
-    from batchlab.split import split
+    from batchlab.rows.split import split
     from batchlab.table import pack
 
     overrides = [f"memory_gib={ROWS_IN_MEMORY_GIB}", "train.epochs=1", "train.max_rows=1_000_000_000", "train.learning_rate=0.03"]

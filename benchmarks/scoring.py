@@ -44,7 +44,7 @@ def prepare(folder: Path, row_count: int) -> None:
     from batchlab.config import load_profile
     from batchlab.engine.records import best
     from batchlab.experiment import Experiment
-    from batchlab.split import split
+    from batchlab.rows.split import split
     from batchlab.table import pack
     from tasks import registry, store
     from tasks.models import log_model

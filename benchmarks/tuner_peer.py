@@ -36,7 +36,7 @@ def tuned(experiment: Experiment, seconds: float, budget_rows: int) -> dict[str,
     began, best = time.perf_counter(), Best()
     data, unit = thinned(experiment), experiment.loss_unit
     rows = experiment.split.rows("test", 200_000)
-    from batchlab.training_data import tensors
+    from batchlab.rows.training_data import tensors
 
     tests = tensors(experiment.table, rows, experiment.preparation, data.features.dtype)
     validation = (data.validation_features[:VALIDATION_ROWS_EVALUATED], data.validation_target[:VALIDATION_ROWS_EVALUATED])

@@ -16,6 +16,7 @@ from batchlab.engine.loop import train
 from batchlab.engine.records import Trial, TrialResult
 from batchlab.experiment import Experiment
 from batchlab.report.wording import verdict_text
+from batchlab.rows.split import split
 from batchlab.search.concluding import concluded
 from batchlab.search.draws import divided, thinned
 from batchlab.search.evidence import Goal, goal_of, outcome_of
@@ -24,7 +25,6 @@ from batchlab.search.records import verdict_of
 from batchlab.search.search import Search
 from batchlab.search.space import Candidate
 from batchlab.search.work import confirming_marks
-from batchlab.split import split
 from batchlab.table import pack
 
 FIRST_NEW_SEED = 7_000_001

@@ -21,7 +21,7 @@ def predict(
     settings: Annotated[list[str] | None, typer.Option("--set", help="source.KEY=VALUE, e.g. source.table=orders.")] = None,
 ) -> None:
     """Write a prediction for every row, with the version and run of the model that made it."""
-    from batchlab.scored_file import checked_place
+    from batchlab.scoring.scored_file import checked_place
 
     os.environ.update(local_server.QUIET)
     began = time.perf_counter()
@@ -46,7 +46,7 @@ def _source(data: str, settings: list[str]) -> "Source":
 
 def _scored(source: "Source", out: str, name: str | None, which: str, keep: list[str]) -> tuple[int, int, str, float]:
     """Score the rows with a bar on the terminal; return how many, how many without a prediction, who predicted, and the seconds it took."""
-    from batchlab.scoring import scored
+    from batchlab.scoring.predictions import scored
     from flows.display import SearchProgress, console
     from tasks import registry, serving, store
 

@@ -9,7 +9,7 @@ from filelock import FileLock
 from prefect import task
 
 from batchlab.config import Profile
-from batchlab.naming import file_name
+from batchlab.files.naming import file_name
 from batchlab.records import Record
 from batchlab.sources.files import FileSource
 from batchlab.sources.places import scheme

@@ -17,7 +17,7 @@ from batchlab.retraining.outcome import Retraining
 from batchlab.retraining.promotion import Promotion
 from batchlab.retraining.saved import Lineage
 from batchlab.retraining.staleness import rule_text
-from batchlab.split import Split
+from batchlab.rows.split import Split
 from batchlab.table import PackedTable
 from tasks import promotion as deciding
 from tasks import registry, store

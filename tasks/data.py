@@ -7,7 +7,7 @@ from prefect import task
 from batchlab.allowance import Allowance
 from batchlab.config import Profile
 from batchlab.experiment import Experiment
-from batchlab.split import Split, split
+from batchlab.rows.split import Split, split
 from batchlab.table import PackedTable, pack
 from batchlab.table.packing import Listener
 from tasks import progress, store

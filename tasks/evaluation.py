@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchlab.evaluation import scores
 from batchlab.experiment import Experiment
-from batchlab.mapped import gathered
-from batchlab.split import Part
+from batchlab.files.mapped import gathered
+from batchlab.rows.split import Part
+from batchlab.scoring.evaluation import scores
 from tasks import model_files, store
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def scored(model: str, run_id: str, experiment: Experiment, recommended: bool) -
 
     The recommended one is opened as MLflow opens it, on raw rows too, and has a picture of its test rows; of the others the graph.
     """
-    from batchlab.shipping import predicted
+    from batchlab.scoring.shipping import predicted
 
     table, split, target = experiment.table, experiment.split, experiment.table.schema.target
     graph = _opened(model, experiment) if recommended else model_files.graph_of(model)

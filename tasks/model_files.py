@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchlab.errors import BadInput
-from batchlab.received import check_plain, text_of
+from batchlab.files.received import check_plain, text_of
 from batchlab.retraining.saved import FOLDER
 from tasks import store
 
@@ -86,8 +86,8 @@ def graph_of(uri: str) -> "nn.Module":
     """Return the graph of the logged model at `uri` (models:/m-…), as the store has it; it maps packed columns to predictions."""
     import mlflow
 
+    from batchlab.scoring.shipping import GRAPH
     from batchlab.serving import graphs
-    from batchlab.shipping import GRAPH
 
     location = store.client().get_logged_model(uri.removeprefix("models:/")).artifact_location
     with tempfile.TemporaryDirectory() as scratch:

@@ -2,7 +2,7 @@
 
 from batchlab.config import Profile
 from batchlab.errors import BadInput
-from batchlab.naming import file_name
+from batchlab.files.naming import file_name
 
 LONGEST = 200
 SIGNS = "/:?@;#%\\"

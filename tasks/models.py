@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from batchlab.engine.records import TrialResult
 from batchlab.experiment import Experiment
+from batchlab.files.sealing import seal
 from batchlab.retraining import saved
 from batchlab.retraining.saved import Lineage
-from batchlab.sealing import seal
 from batchlab.table import PackedTable
 from tasks import model_files, store
 from tasks.tracking import type_of
@@ -52,7 +52,7 @@ class Models:
         """Return the folder of a saved model with the trial's arrays and the logged model's ids."""
         import mlflow.models
 
-        from batchlab.shipping import export
+        from batchlab.scoring.shipping import export
 
         place, exported = Path(self._scratch.name) / NAME, Path(self._scratch.name) / saved.FOLDER
         experiment, schema, inside = self.experiment, self.experiment.table.schema, place / model_files.EXPORTED

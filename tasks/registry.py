@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from batchlab.errors import BadInput, UnknownName
-from batchlab.naming import file_name
+from batchlab.files.naming import file_name
 from batchlab.retraining import saved
 from batchlab.retraining.fresh import Mark
 from batchlab.retraining.saved import Lineage
@@ -135,8 +135,8 @@ def set_mark(name: str, mark: Mark) -> None:
 def opened(version: Version) -> "Registered":
     """Return the version as it is served, with what it needs to be trained on; raises BadInput for one that retraining did not make."""
     from batchlab.retraining.judging import Registered
+    from batchlab.scoring.shipping import GRAPH
     from batchlab.serving import graphs
-    from batchlab.shipping import GRAPH
 
     folder = downloaded(version)
     size_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

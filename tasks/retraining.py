@@ -17,8 +17,8 @@ from batchlab.retraining.challenger import Challenger, challenged
 from batchlab.retraining.dividing import held_out, windows
 from batchlab.retraining.recipe import asked_of, followed, recipe_of
 from batchlab.retraining.saved import Lineage
+from batchlab.rows.split import Split
 from batchlab.search.keeping import Kept
-from batchlab.split import Split
 from batchlab.table import PackedTable
 from tasks import events, progress, registry, store, unfinished
 from tasks.models import log_model

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from batchlab.errors import BadInput
-from batchlab.received import refusing
+from batchlab.files.received import refusing
 from batchlab.retraining.saved import columns_in, sequence_in
-from batchlab.scoring import SavedModel
+from batchlab.scoring.predictions import SavedModel
 from tasks import model_files, registry, store
 from tasks.registry import Version
 
@@ -23,9 +23,9 @@ def saved_model(version: Version) -> SavedModel:
 
 
 def _ours(folder: Path) -> Any:
+    from batchlab.scoring.shipping import GRAPH
     from batchlab.serving import graphs
     from batchlab.serving.batchlab_serving import Served
-    from batchlab.shipping import GRAPH
 
     exported = folder / model_files.EXPORTED
     return Served(columns_in(exported), graphs.opened(exported / GRAPH), sequence_in(exported))

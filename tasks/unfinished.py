@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from batchlab.cluster.nodes import code_digest
 from batchlab.config import Profile
 from batchlab.errors import BadInput
+from batchlab.files.received import text_of
 from batchlab.imported import source_of
-from batchlab.received import text_of
 from batchlab.records import Record
 from tasks import progress, store
 from tasks.provenance import owner, owner_is_gone

@@ -17,7 +17,7 @@ from batchlab.retraining.fresh import Mark, check_not_ahead, fresh_count, mark_o
 from batchlab.retraining.outcome import Mode, Retraining
 from batchlab.retraining.recipe import asked_of, followed
 from batchlab.retraining.staleness import stale_reasons
-from batchlab.split import Split
+from batchlab.rows.split import Split
 from batchlab.table import PackedTable
 from batchlab.table import contract as contracts
 from tasks import progress, registry, store

@@ -24,9 +24,9 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = os.environ["DO_NOT_TRACK"] = "true"
 
 from batchlab.config import load_profile  # noqa: E402
 from batchlab.experiment import Experiment  # noqa: E402
+from batchlab.rows.split import split  # noqa: E402
 from batchlab.search.findings import Findings  # noqa: E402
 from batchlab.search.search import Search  # noqa: E402
-from batchlab.split import split  # noqa: E402
 from batchlab.table import pack  # noqa: E402
 from flows import local_server, local_worker  # noqa: E402
 

@@ -19,10 +19,10 @@ import pandas as pd
 
 from batchlab.config import Profile, load_profile
 from batchlab.experiment import Experiment
+from batchlab.rows.split import split
 from batchlab.search.keeping import Kept
 from batchlab.search.records import trials_frame
 from batchlab.search.search import Search
-from batchlab.split import split
 from batchlab.table import pack
 
 UNTIMED = [

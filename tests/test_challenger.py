@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 
-from batchlab.assigning import TEST, TRAIN, UNUSED, VALIDATION
 from batchlab.config import Profile, load_profile
 from batchlab.engine.records import Progress
 from batchlab.errors import BadInput, UnknownName
@@ -25,9 +24,10 @@ from batchlab.retraining.judging import Registered, judged, labels_of
 from batchlab.retraining.recipe import asked_of, followed
 from batchlab.retraining.saved import Lineage, Saved
 from batchlab.retraining.staleness import check_same, stale_reasons
+from batchlab.rows.assigning import TEST, TRAIN, UNUSED, VALIDATION
+from batchlab.scoring.shipping import export, predicted, shipped
 from batchlab.search.keeping import Kept
 from batchlab.serving.batchlab_serving import Served, _load_pyfunc
-from batchlab.shipping import export, predicted, shipped
 from batchlab.table import PackedTable, pack
 from tests.test_halts import Killed, killed_after
 

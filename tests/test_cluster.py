@@ -28,12 +28,12 @@ from batchlab.engine.records import Plan, Trial
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.models.linear import Linear
+from batchlab.rows.split import split
 from batchlab.search.hands import Bench, Here, Stack, Trained
 from batchlab.search.keeping import KNOWN
 from batchlab.search.records import trials_frame
 from batchlab.search.search import Search
 from batchlab.search.space import Setting
-from batchlab.split import split
 from batchlab.strategies import Population
 from batchlab.strategies.mini_batch import MiniBatch
 from batchlab.table import pack

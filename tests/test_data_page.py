@@ -14,7 +14,7 @@ from batchlab.experiment import Experiment
 from batchlab.notebook import compare
 from batchlab.report.data_section import alert, data_page
 from batchlab.report.data_table import percent, when
-from batchlab.split import split
+from batchlab.rows.split import split
 from batchlab.table import pack
 from batchlab.table.leakage import Leak
 from batchlab.table.repeats import hashes

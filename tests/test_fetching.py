@@ -13,15 +13,15 @@ from torch.utils.data import Dataset
 import batchlab
 from batchlab.config import load_profile
 from batchlab.experiment import Experiment
-from batchlab.items import GivenItems
 from batchlab.report.fetching import best_workers, fetching_text
 from batchlab.report.fetching_section import fetching_section
 from batchlab.results import Fetching
+from batchlab.rows.split import split
 from batchlab.search.apart import ApartFailed, ApartLate, Fetcher
 from batchlab.search.fetching import Loop
 from batchlab.search.loaders import warm_workers
 from batchlab.search.plain import Arrays, plain, restored
-from batchlab.split import split
+from batchlab.sources.items import GivenItems
 from batchlab.table import pack
 from tests.conftest import SMALL
 from tests.dying import Dying

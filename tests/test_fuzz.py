@@ -14,18 +14,18 @@ import pytest
 from batchlab.config import load_profile
 from batchlab.errors import BatchlabError
 from batchlab.experiment import Experiment
-from batchlab.received import UNREADABLE
+from batchlab.files.received import UNREADABLE
+from batchlab.files.sealing import seal
 from batchlab.retraining import saved
 from batchlab.retraining.fresh import Stretch, mark_of
 from batchlab.retraining.saved import Lineage
-from batchlab.sealing import seal
+from batchlab.rows.split import Split
+from batchlab.scoring.shipping import GRAPH, export
 from batchlab.search.known import Known
 from batchlab.search.plain import Arrays, plain, restored
 from batchlab.search.saving import load, save
 from batchlab.search.search import Search
 from batchlab.serving import graphs
-from batchlab.shipping import GRAPH, export
-from batchlab.split import Split
 from batchlab.table import PackedTable
 from batchlab.table import contract as contracts
 from tests.damage import damage, edited

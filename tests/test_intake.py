@@ -20,17 +20,17 @@ from batchlab.analysis.tails import heavy_tail
 from batchlab.config import load_profile
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
-from batchlab.intake import Held, taken
+from batchlab.intake.held import Held, taken
 from batchlab.notebook import _by_time, _split_is_asked
 from batchlab.retraining.dividing import retraining_split
+from batchlab.rows.split import split
+from batchlab.scoring.shipping import export, predicted
 from batchlab.search.remarks import against_constant
 from batchlab.search.yardsticks import Fitting
 from batchlab.serving.batchlab_serving import UnusableRows, _load_pyfunc, frame_packed
-from batchlab.shipping import export, predicted
 from batchlab.sources.arrow import Arrow
 from batchlab.sources.csv import Csv
 from batchlab.sources.parquet import Parquet
-from batchlab.split import split
 from batchlab.table import PackedTable, pack
 from batchlab.table.columns import CheckRule, Columns
 from flows.options import column_overrides

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from batchlab import mapped
 from batchlab.allowance import Allowance, free_bytes, memory_limit
 from batchlab.errors import BatchlabError
-from batchlab.mapped import gathered, portion
+from batchlab.files import mapped
+from batchlab.files.mapped import gathered, portion
+from batchlab.rows.split import Split
 from batchlab.scattered import Scattered
-from batchlab.split import Split
 from batchlab.strategies import Population
 from batchlab.strategies.mini_batch import MiniBatch
 from tests.conftest import SMALL
@@ -124,7 +124,7 @@ from batchlab.config import load_profile
 from batchlab.experiment import Experiment
 from batchlab.search.records import verdict_of
 from batchlab.search.search import Search
-from batchlab.split import split
+from batchlab.rows.split import split
 from batchlab.table import pack
 
 def resident(field):

@@ -414,8 +414,8 @@ def recorded(name: str, folder: Path, frame: pd.DataFrame) -> tuple[str, np.ndar
     from batchlab.config import load_profile
     from batchlab.engine.backends.base import seeded_network
     from batchlab.experiment import Experiment
-    from batchlab.split import split
-    from batchlab.training_data import tensors
+    from batchlab.rows.split import split
+    from batchlab.rows.training_data import tensors
     from tasks import store
     from tasks.models import log_model
 

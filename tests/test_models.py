@@ -17,9 +17,9 @@ from batchlab.models.custom import Custom
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
 from batchlab.models.tcn import Tcn
-from batchlab.preparation import identity
+from batchlab.rows.preparation import identity
+from batchlab.scoring.shipping import GRAPH, export, predicted, shipped
 from batchlab.serving.batchlab_serving import PackedColumn
-from batchlab.shipping import GRAPH, export, predicted, shipped
 
 
 def residual(features: int, outputs: int) -> nn.Module:

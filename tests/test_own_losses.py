@@ -18,9 +18,9 @@ from batchlab.engine.loop import train
 from batchlab.engine.own_loss import OwnLoss
 from batchlab.engine.records import Trial
 from batchlab.errors import BadInput
-from batchlab.evaluation import row_losses
 from batchlab.experiment import Experiment
-from batchlab.split import split
+from batchlab.rows.split import split
+from batchlab.scoring.evaluation import row_losses
 from batchlab.table import pack
 from tests.conftest import SMALL
 from tests.test_own_modules import LITTLE

@@ -27,10 +27,10 @@ from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.models.custom import Custom
 from batchlab.models.session import named
-from batchlab.preparation import identity
+from batchlab.rows.preparation import identity
+from batchlab.rows.split import split
+from batchlab.scoring.shipping import GRAPH, export, predicted, shipped
 from batchlab.serving.batchlab_serving import PackedColumn
-from batchlab.shipping import GRAPH, export, predicted, shipped
-from batchlab.split import split
 from batchlab.strategies import Population, Strategy
 from batchlab.strategies.accumulated import Accumulated
 from batchlab.strategies.mini_batch import MiniBatch

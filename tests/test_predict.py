@@ -25,11 +25,11 @@ from batchlab.config import load_profile
 from batchlab.engine.records import TrialResult, best
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
-from batchlab.scoring import PORTION_ROWS, SavedModel, scored
+from batchlab.rows.split import split
+from batchlab.scoring.predictions import PORTION_ROWS, SavedModel, scored
+from batchlab.scoring.shipping import export
 from batchlab.serving.batchlab_serving import _load_pyfunc
-from batchlab.shipping import export
 from batchlab.sources import SOURCES, Source, located
-from batchlab.split import split
 from batchlab.table import pack
 from tests.conftest import CHECKOUT, SCRATCH, command_path, complaints
 from tests.test_messy import houses
@@ -223,7 +223,7 @@ def test_places_that_cannot_be_written_are_refused_before_anything_is_read(price
 WAITING = """
 import sys
 from pathlib import Path
-from batchlab.scoring import SavedModel, scored
+from batchlab.scoring.predictions import SavedModel, scored
 from batchlab.serving.batchlab_serving import _load_pyfunc
 from batchlab.sources.parquet import Parquet
 
@@ -272,7 +272,7 @@ def drafts(folder: Path) -> list[Path]:
 PEAKS = """
 import sys
 from pathlib import Path
-from batchlab.scoring import SavedModel, scored
+from batchlab.scoring.predictions import SavedModel, scored
 from batchlab.serving.batchlab_serving import _load_pyfunc
 from batchlab.sources.parquet import Parquet
 

@@ -16,9 +16,9 @@ from batchlab.report import figures, wording
 from batchlab.report.markdown import report
 from batchlab.report.tables import remarks, table
 from batchlab.results import Comparison, ComparisonFacts, RowCounts, Status, StrategyResult, Verdict
+from batchlab.rows.split import SplitRule, split
 from batchlab.search.search import Search
 from batchlab.sources.csv import Csv
-from batchlab.split import SplitRule, split
 from batchlab.table import pack
 from batchlab.table.columns import Columns
 from flows.display import grid

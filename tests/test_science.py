@@ -15,10 +15,10 @@ from batchlab.engine.loop import train
 from batchlab.engine.losses import Loss
 from batchlab.engine.optimizers import Adam, Sgd
 from batchlab.engine.records import Plan, Trial, best
-from batchlab.evaluation import mean_loss, scores
 from batchlab.experiment import Experiment
 from batchlab.models.linear import Linear
-from batchlab.shipping import predicted
+from batchlab.scoring.evaluation import mean_loss, scores
+from batchlab.scoring.shipping import predicted
 from batchlab.strategies import Population
 from batchlab.strategies.full_batch import FullBatch
 from batchlab.table.target import Target

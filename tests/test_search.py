@@ -19,6 +19,7 @@ from batchlab.engine.records import Progress
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.report.wording import verdict_text
+from batchlab.rows.split import split
 from batchlab.search.apart import Apart, ApartFailed
 from batchlab.search.concluding import concluded
 from batchlab.search.draws import divided, divisions
@@ -29,7 +30,6 @@ from batchlab.search.saving import load, save
 from batchlab.search.search import Search
 from batchlab.search.space import batch_grid, first_settings, lines_of, rows_of_table
 from batchlab.search.timing import Stopwatch
-from batchlab.split import split
 from batchlab.table import pack
 
 SMALL = (
@@ -709,7 +709,7 @@ from pathlib import Path
 from batchlab.config import load_profile
 from batchlab.experiment import Experiment
 from batchlab.search.search import Search
-from batchlab.split import split
+from batchlab.rows.split import split
 from batchlab.table import pack
 profile = load_profile("quick")
 table = pack(profile.source, profile.named_columns(), Path(sys.argv[1]), profile.seed, profile.checks)

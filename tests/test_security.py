@@ -21,14 +21,14 @@ import pytest
 
 from batchlab.config import load_profile
 from batchlab.errors import BadInput
-from batchlab.sealing import SEAL, seal
+from batchlab.files.sealing import SEAL, seal
+from batchlab.rows.split import Split, split
 from batchlab.search.known import Known
 from batchlab.search.plain import restored
 from batchlab.search.saving import load, save
 from batchlab.search.search import Search
 from batchlab.sources import SOURCES, located
 from batchlab.sources.sql import Sql
-from batchlab.split import Split, split
 from batchlab.table import PackedTable, pack
 from batchlab.table import contract as contracts
 from tasks import unfinished

@@ -48,7 +48,7 @@ class Compared:
 def compared(tables: Path) -> Callable[[str], Compared]:
     """Compare on a bundled table, once each: regression with a network, two and three classes without."""
     from batchlab.config import load_profile
-    from batchlab.split import split
+    from batchlab.rows.split import split
     from batchlab.table import pack
 
     known: dict[str, Compared] = {}

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchlab import assigning
 from batchlab.errors import BadInput
+from batchlab.rows import assigning
+from batchlab.rows.split import Split, SplitRule, split, walk_forward
 from batchlab.sources.bundled import Bundled
 from batchlab.sources.parquet import Parquet
 from batchlab.sources.synthetic import Synthetic
-from batchlab.split import Split, SplitRule, split, walk_forward
 from batchlab.table import PackedTable, pack
 from batchlab.table.columns import Columns
 

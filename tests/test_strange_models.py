@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from batchlab.errors import BadInput
+from batchlab.files.sealing import seal
 from batchlab.retraining import saved
-from batchlab.sealing import seal
+from batchlab.scoring.shipping import GRAPH, export
 from batchlab.serving import graphs
-from batchlab.shipping import GRAPH, export
 from tests.test_fuzz import lineage
 from tests.test_predict import registered, store_of, trained
 from tests.test_security import Touch

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchlab.errors import BadInput
-from batchlab.preparation import measured_preparation
+from batchlab.rows.preparation import measured_preparation
+from batchlab.rows.split import SplitRule, split
 from batchlab.serving.batchlab_serving import UnusableRows, frame_packed
 from batchlab.sources.csv import Csv
 from batchlab.sources.parquet import Parquet
-from batchlab.split import SplitRule, split
 from batchlab.table import PackedTable, pack
 from batchlab.table.columns import CheckRule, Columns, EncodingRule
 
@@ -100,7 +100,7 @@ def test_a_csv_and_a_parquet_file_of_the_same_rows_make_the_same_inputs(tmp_path
 def inputs_of(preparation: Any, features: Any) -> Any:
     import torch
 
-    from batchlab.inputs import Inputs
+    from batchlab.rows.inputs import Inputs
 
     return Inputs(preparation)(torch.from_numpy(np.array(features))).numpy()
 

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 import batchlab
-from batchlab import items
 from batchlab.config import load_profile
 from batchlab.engine.backends.base import seeded_network
 from batchlab.engine.data import Divisions, TrainingData
@@ -22,13 +21,14 @@ from batchlab.engine.optimizers import Sgd
 from batchlab.engine.records import Plan, Trial
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
-from batchlab.items import FETCHES, fetched
 from batchlab.models import Model
 from batchlab.models.custom import Custom
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
+from batchlab.rows.split import split
 from batchlab.search.draws import divided
-from batchlab.split import split
+from batchlab.sources import items
+from batchlab.sources.items import FETCHES, fetched
 from batchlab.strategies import Population, Strategy
 from batchlab.strategies.accumulated import Accumulated
 from batchlab.strategies.data_loader import DataLoader

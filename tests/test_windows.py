@@ -24,15 +24,15 @@ from batchlab.models import Model
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
 from batchlab.models.tcn import Tcn
-from batchlab.scoring import SavedModel, scored
+from batchlab.rows.split import split, walk_forward
+from batchlab.scoring.predictions import SavedModel, scored
+from batchlab.scoring.shipping import GRAPH, export, predicted
 from batchlab.search.draws import divided
 from batchlab.search.remembering import Remembered
 from batchlab.search.sorting import ordered_by_target
 from batchlab.serving import graphs
 from batchlab.serving.batchlab_serving import Served, UnusableRows, columns_of, sequence_of
-from batchlab.shipping import GRAPH, export, predicted
 from batchlab.sources.parquet import Parquet
-from batchlab.split import split, walk_forward
 from batchlab.strategies import Population
 from batchlab.strategies.mini_batch import MiniBatch
 from batchlab.table import pack

@@ -11,13 +11,13 @@ import numpy as np
 from batchlab.analysis.verdict import Objective, Outcome, chosen, paired
 from batchlab.config import load_profile
 from batchlab.experiment import Experiment
+from batchlab.rows.split import split
 from batchlab.search.concluding import concluded
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.known import Known
 from batchlab.search.search import Search
 from batchlab.search.space import Setting
 from batchlab.search.standings import Left, Standings
-from batchlab.split import split
 from batchlab.table import pack
 
 STRATEGIES = ["full_batch", "accumulated", "mini_batch", "data_loader"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.mapped import gathered, portion
+from batchlab.files.mapped import gathered, portion
 from batchlab.strategies import Order, Population, Strategy
 
 MOST_ROWS, STRETCHES = 2**24, 64

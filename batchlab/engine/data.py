@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.engine.stored import StoredRows as StoredRows
-from batchlab.mapped import gathered
+from batchlab.files.mapped import gathered
 from batchlab.strategies import Indices, Population
 
 if TYPE_CHECKING:

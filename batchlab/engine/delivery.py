@@ -21,8 +21,8 @@ from batchlab.engine.records import Plan
 from batchlab.engine.runs import Run, Window
 from batchlab.engine.schedule import runs
 from batchlab.engine.streams import Stream
-from batchlab.items import inputs_of
-from batchlab.mapped import gathered
+from batchlab.files.mapped import gathered
+from batchlab.sources.items import inputs_of
 from batchlab.strategies import Indices, Population, Strategy
 from batchlab.strategies.streaming import Streaming
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from batchlab.allowance import memory_limit
 from batchlab.errors import BadInput, BatchlabError
-from batchlab.mapped import gathered
+from batchlab.files.mapped import gathered
 from batchlab.strategies import Indices
 
 SEEN_ROWS = 64

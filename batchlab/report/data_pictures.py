@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.assigning import EVERY, TEST, TRAIN, UNUSED, VALIDATION
 from batchlab.report.ink import BLACK, OTHERS, PARTS, SMALL, dressed, literal, nothing, sheet, shortened
+from batchlab.rows.assigning import EVERY, TEST, TRAIN, UNUSED, VALIDATION
 from batchlab.serving.batchlab_serving import DAY, YEAR
 from batchlab.table.timeline import LABELS, Timeline
 

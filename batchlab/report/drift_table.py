@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.mapped import gathered
+from batchlab.files.mapped import gathered
 from batchlab.report.data_table import HIGH, LONGEST_NAME, WIDE, cut, percent
 from batchlab.report.document import table
 from batchlab.report.quantities import number

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.mapped import gathered
-from batchlab.split import Split
+from batchlab.files.mapped import gathered
+from batchlab.rows.split import Split
 from batchlab.table import PackedTable
 from batchlab.table.target import Target
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.errors import BadInput
-from batchlab.preparation import Category, Preparation
+from batchlab.rows.preparation import Category, Preparation
 from batchlab.serving.batchlab_serving import PackedColumn
 
 ALIKE = {"boolean": "number"}

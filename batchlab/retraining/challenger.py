@@ -12,15 +12,15 @@ from batchlab.engine.halts import Keeper
 from batchlab.engine.loop import train
 from batchlab.engine.records import OnProgress, Trial, TrialResult
 from batchlab.errors import BadInput
-from batchlab.evaluation import row_losses
 from batchlab.experiment import Experiment
-from batchlab.mapped import gathered
+from batchlab.files.mapped import gathered
 from batchlab.retraining.carrying import carried
 from batchlab.retraining.improvement import chance_of_no_harm
 from batchlab.retraining.recipe import SHAPING, asked_of, differing
 from batchlab.retraining.saved import Saved
+from batchlab.rows.split import Split, times_of
+from batchlab.scoring.evaluation import row_losses
 from batchlab.search.draws import budgeted, thinned
-from batchlab.split import Split, times_of
 from batchlab.table import PackedTable
 
 MOST_VALIDATED = 100_000
@@ -118,7 +118,7 @@ def _surely_better(one: Challenger, other: Challenger) -> bool:
 
 def _validation_row_losses(challenger: Challenger) -> NDArray[np.float64]:
     """Return the losses `[rows]` of what the challenger would ship, on the validation rows in the order of time."""
-    from batchlab.shipping import predicted
+    from batchlab.scoring.shipping import predicted
 
     experiment = challenger.experiment
     table, rows = experiment.table, experiment.split.rows("validation", MOST_VALIDATED)

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab import assigning
-from batchlab.assigning import TEST, TRAIN, UNUSED, VALIDATION
 from batchlab.config import Profile
 from batchlab.errors import BadInput
 from batchlab.retraining.fresh import Mark, Stretch, rows_after, rows_within
-from batchlab.split import SMALLEST_PART, Split, embargo_of, in_whole_windows, split_of, times_of
+from batchlab.rows import assigning
+from batchlab.rows.assigning import TEST, TRAIN, UNUSED, VALIDATION
+from batchlab.rows.split import SMALLEST_PART, Split, embargo_of, in_whole_windows, split_of, times_of
 from batchlab.table import PackedTable
 
 MOST_OLD_VALIDATION = 200

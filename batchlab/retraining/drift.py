@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.errors import BadInput
-from batchlab.mapped import gathered
+from batchlab.files.mapped import gathered
 from batchlab.results import Result
 from batchlab.retraining.rule import DriftRule
 from batchlab.retraining.shifts import Shift, shift_of_codes, shift_of_numbers

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from batchlab.errors import BadInput
 from batchlab.records import Record
-from batchlab.split import ROWS_AT_ONCE, times_of
+from batchlab.rows.split import ROWS_AT_ONCE, times_of
 from batchlab.table import PackedTable
 
 FEWEST_REFERENCE = 1000

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from batchlab.engine.losses import Loss
 from batchlab.errors import BadInput, UnknownName
-from batchlab.evaluation import row_losses
-from batchlab.mapped import gathered
+from batchlab.files.mapped import gathered
 from batchlab.retraining.carrying import relaid
 from batchlab.retraining.challenger import Challenger
 from batchlab.retraining.drift import Drift
@@ -19,7 +18,8 @@ from batchlab.retraining.fresh import Mark, rows_within, unusable_share
 from batchlab.retraining.gate import Contestant, Holdout, decide
 from batchlab.retraining.promotion import Promotion
 from batchlab.retraining.saved import Saved
-from batchlab.split import times_of
+from batchlab.rows.split import times_of
+from batchlab.scoring.evaluation import row_losses
 from batchlab.table import PackedTable
 from batchlab.threads import one_torch_thread
 
@@ -142,7 +142,7 @@ class _Judge:
 
     def seed_loss(self, number: int) -> float:
         """Return the mean loss on the held-out rows of one seed's training; infinite for one that diverged."""
-        from batchlab.shipping import predicted
+        from batchlab.scoring.shipping import predicted
 
         experiment, result = self.challenger.experiment, self.challenger.results[number]
         if result.diverged_at is not None:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter
 
 from batchlab.errors import BadInput
-from batchlab.preparation import Category, Preparation
-from batchlab.received import arrays_of, check_plain, json_of, refusing
+from batchlab.files.received import arrays_of, check_plain, json_of, refusing
+from batchlab.files.sealing import SEAL, check_sealed
 from batchlab.records import Record
 from batchlab.retraining.fresh import Mark, Stretch
-from batchlab.sealing import SEAL, check_sealed
+from batchlab.rows.preparation import Category, Preparation
 from batchlab.serving.batchlab_serving import SEQUENCE, InSequence, PackedColumn, columns_of, sequence_of
 
 Weights = dict[str, NDArray[np.float64]]

@@ -19,12 +19,12 @@ from batchlab.allowance import give_back_freed_memory
 from batchlab.engine.records import Plan
 from batchlab.errors import BatchlabError
 from batchlab.experiment import Experiment
-from batchlab.items import GivenItems
 from batchlab.results import Fetching
 from batchlab.search.fetching import Loop
 from batchlab.search.loaders import Delivery, deliveries, warm_workers
 from batchlab.search.memory import peaks
 from batchlab.search.space import Candidate
+from batchlab.sources.items import GivenItems
 from batchlab.table import PackedTable
 
 GIVING_WAY = 5

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab import assigning
 from batchlab.engine.data import Divisions, TrainingData
 from batchlab.engine.records import Plan
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
+from batchlab.rows import assigning
+from batchlab.rows.split import embargo_of, times_of
 from batchlab.serving.batchlab_serving import InSequence
-from batchlab.split import embargo_of, times_of
 from batchlab.strategies import Population, Strategy
 
 TRAIN_ROWS_EVALUATED, VALIDATION_ROWS_EVALUATED = 2048, 8192

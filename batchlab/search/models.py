@@ -13,13 +13,13 @@ from batchlab.engine.loop import train
 from batchlab.engine.recorder import Recorder
 from batchlab.engine.records import Plan, Trial, TrialResult
 from batchlab.experiment import MOST_TESTED, Experiment
+from batchlab.rows.training_data import tensors
 from batchlab.search.evidence import Ground
 from batchlab.search.known import Known
 from batchlab.search.noise import NoisePoint
 from batchlab.search.space import Setting
 from batchlab.search.work import FRESH, confirming_marks
 from batchlab.strategies import Population
-from batchlab.training_data import tensors
 
 NOISE_EVERY, NOISE_BATCHES = 4, 256
 """The noise scale is measured at every fourth evaluation of one seed, from so many small batches."""

@@ -9,7 +9,7 @@ from batchlab.analysis.paired import Sample, differences
 from batchlab.analysis.tails import Tail, heavy_tail
 from batchlab.analysis.verdict import PAIR_CONFIDENCE, Choice
 from batchlab.experiment import MOST_TESTED, Experiment
-from batchlab.mapped import gathered
+from batchlab.files.mapped import gathered
 from batchlab.results import Period
 from batchlab.search import rates
 from batchlab.search.findings import WHOLE, Finding, on_its_way

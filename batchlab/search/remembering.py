@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from batchlab.analysis.yardsticks import Numbers, after_each, constant, last_known
 from batchlab.experiment import Experiment
-from batchlab.split import embargo_of, times_of
+from batchlab.rows.split import embargo_of, times_of
 
 MOST_ROWS, MOST_GROUPINGS = 2_000_000, 8
 """A larger table is not gone through for it; of many categories only the first are tried."""

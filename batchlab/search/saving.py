@@ -13,7 +13,7 @@ import numpy as np
 
 from batchlab.engine.halts import Halt
 from batchlab.errors import BadInput
-from batchlab.received import UNREADABLE, check_entries, check_plain
+from batchlab.files.received import UNREADABLE, check_entries, check_plain
 from batchlab.search.findings import Findings
 from batchlab.search.known import Known
 from batchlab.search.plain import Arrays, plain, restored

@@ -12,7 +12,7 @@ from batchlab.engine.delivery import loaded
 from batchlab.engine.loop import train
 from batchlab.engine.records import Plan, Trial, TrialResult
 from batchlab.experiment import Experiment
-from batchlab.mapped import gathered
+from batchlab.files.mapped import gathered
 from batchlab.search.space import Candidate
 from batchlab.search.timings import Timings
 from batchlab.strategies import Indices

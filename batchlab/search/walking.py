@@ -10,11 +10,11 @@ from batchlab.engine.loop import train
 from batchlab.engine.records import Plan, Trial
 from batchlab.experiment import Experiment
 from batchlab.results import Period
+from batchlab.rows.split import Split, walk_forward
 from batchlab.search.draws import budgeted, thinned
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.remarks import walk_note
 from batchlab.search.work import confirming_marks
-from batchlab.split import Split, walk_forward
 
 
 def walked(experiment: Experiment, plan: Plan, found: Findings) -> Findings:

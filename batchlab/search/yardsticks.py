@@ -12,13 +12,13 @@ from threadpoolctl import threadpool_limits
 from batchlab.analysis import yardsticks as ways
 from batchlab.analysis.yardsticks import Numbers, Yardstick
 from batchlab.engine.backends.base import PORTIONS
-from batchlab.evaluation import row_losses
 from batchlab.experiment import MOST_TESTED, Experiment
+from batchlab.rows.split import Part
+from batchlab.rows.training_data import tensors
+from batchlab.scoring.evaluation import row_losses
 from batchlab.search.models import TESTED_ROWS
 from batchlab.search.remembering import Remembered
-from batchlab.split import Part
 from batchlab.table.timeline import TIMED
-from batchlab.training_data import tensors
 
 BOOSTED_VALUES, LINEAR_VALUES, LEAST_SQUARES_WORK = 1_000_000, 5_000_000, 5e9
 """Boosting is fitted on at most so many values (rows × columns × classes), a linear model on so many (rows × inputs × classes), least

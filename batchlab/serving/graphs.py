@@ -1,7 +1,7 @@
 """The graph of a saved model, opened so that nothing which it holds is run as code, whoever wrote it.
 
 `torch.export.load` unpickles what an archive asks it to, evaluates its expressions and guards, and pastes its names into Python code. Here
-the archive is read entry by entry, held to what `batchlab.shipping.export` writes, and only that is handed on.
+the archive is read entry by entry, held to what `batchlab.scoring.shipping.export` writes, and only that is handed on.
 """
 
 import io
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchlab.received import check_entries, check_plain, refusing
+from batchlab.files.received import check_entries, check_plain, refusing
 
 if TYPE_CHECKING:
     from torch import nn

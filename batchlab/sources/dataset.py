@@ -7,10 +7,10 @@ from pydantic import Field
 
 from batchlab.errors import BadInput
 from batchlab.imported import imported
-from batchlab.items import FETCHES, Items, fetched, without_loader
 from batchlab.sources.arrays import ALONE, MOST_COLUMNS, columns_of_arrays
 from batchlab.sources.base import Source
 from batchlab.sources.held import TableReading
+from batchlab.sources.items import FETCHES, Items, fetched, without_loader
 
 if TYPE_CHECKING:
     import pyarrow as pa

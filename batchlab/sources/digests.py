@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchlab.errors import BadInput
-from batchlab.received import json_of
+from batchlab.files.received import json_of
 from batchlab.sources.places import FoundFile, Place
 
 BLOCK_BYTES = 1 << 22

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from batchlab.errors import BadInput
-from batchlab.naming import file_name
-from batchlab.received import text_of
+from batchlab.files.naming import file_name
+from batchlab.files.received import text_of
 from batchlab.records import Record
 from batchlab.serving.batchlab_serving import Kind, PackedColumn
 from batchlab.sources.base import Source

@@ -7,8 +7,8 @@ from pathlib import Path
 from pydantic import AwareDatetime, ValidationError
 
 from batchlab.errors import BadInput
-from batchlab.mapped import release
-from batchlab.received import text_of
+from batchlab.files.mapped import release
+from batchlab.files.received import text_of
 from batchlab.records import Record
 from batchlab.table.schema import PackedTable
 

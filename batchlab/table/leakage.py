@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.mapped import gathered
+from batchlab.files.mapped import gathered
+from batchlab.rows.split import Split
 from batchlab.serving.batchlab_serving import PackedColumn
-from batchlab.split import Split
 from batchlab.table.alone import SCREENED, Truth, determined, missing_tells, unexplained
 from batchlab.table.columns import ColumnRule
 from batchlab.table.repeats import Repeated, by_chance, repeated

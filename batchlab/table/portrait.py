@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.rows.split import Split
 from batchlab.serving.batchlab_serving import PackedColumn
-from batchlab.split import Split
 from batchlab.table.alone import Truth, unexplained
 from batchlab.table.repeats import portions
 from batchlab.table.schema import ColumnFacts, PackedTable

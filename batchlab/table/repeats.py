@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.assigning import PARTS, mixed
-from batchlab.split import Split
+from batchlab.rows.assigning import PARTS, mixed
+from batchlab.rows.split import Split
 from batchlab.table.schema import PackedTable
 
 Hashes = NDArray[np.uint64]

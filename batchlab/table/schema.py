@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from batchlab.errors import BadInput
-from batchlab.mapped import gathered, portion
-from batchlab.received import array_of, json_of, refusing, text_of
+from batchlab.files.mapped import gathered, portion
+from batchlab.files.received import array_of, json_of, refusing, text_of
+from batchlab.files.sealing import check_sealed
 from batchlab.records import Record
-from batchlab.sealing import check_sealed
 from batchlab.serving.batchlab_serving import InSequence, Kind, PackedColumn
 from batchlab.table.sequence import HISTORY, windows
 from batchlab.table.target import Target

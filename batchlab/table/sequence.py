@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.errors import BadInput
-from batchlab.mapped import gathered
+from batchlab.files.mapped import gathered
 from batchlab.records import Record
 from batchlab.serving.batchlab_serving import InSequence, PackedColumn
 from batchlab.table.columns import WindowRule

@@ -6,10 +6,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.assigning import EVERY, PARTS, UNUSED
-from batchlab.mapped import gathered, portion
+from batchlab.files.mapped import gathered, portion
+from batchlab.rows.assigning import EVERY, PARTS, UNUSED
+from batchlab.rows.split import ROWS_AT_ONCE, Split
 from batchlab.serving.batchlab_serving import DAY
-from batchlab.split import ROWS_AT_ONCE, Split
 from batchlab.table.schema import PackedTable
 
 Numbers = NDArray[np.float64]

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from batchlab.errors import BadInput
-from batchlab.sealing import LAST_BYTES, Digest, seal
+from batchlab.files.sealing import LAST_BYTES, Digest, seal
 from batchlab.serving.batchlab_serving import shown
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ def gathered(array: NDArray[Any], rows: NDArray[np.integer]) -> NDArray[Any]:
     row = array[:1]
     if mapped is None or not row[0].flags.c_contiguous:
         return np.asarray(array[rows])
-    from batchlab.plain_reads import read_rows
+    from batchlab.files.plain_reads import read_rows
 
     found = np.empty((len(rows), *array.shape[1:]), array.dtype)
     numbers = np.asarray(rows, np.int64)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import batchlab
 from batchlab.errors import BadInput, UnknownName
-from batchlab.scored_file import checked_place, written
+from batchlab.scoring.scored_file import checked_place, written
 from batchlab.sources.base import BadLine, Reading, Source
 from batchlab.sources.files import FileReading
 from batchlab.threads import one_torch_thread

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from batchlab import assigning
-from batchlab.assigning import EVERY, PARTS, TEST, TRAIN, UNUSED, VALIDATION, Labels
 from batchlab.errors import BadInput
-from batchlab.mapped import portion
-from batchlab.received import array_of
+from batchlab.files.mapped import portion
+from batchlab.files.received import array_of
 from batchlab.records import Record
+from batchlab.rows import assigning
+from batchlab.rows.assigning import EVERY, PARTS, TEST, TRAIN, UNUSED, VALIDATION, Labels
 from batchlab.table import PackedTable
 from batchlab.table.durations import length_of
 from batchlab.table.sequence import AHEAD, whole_windows

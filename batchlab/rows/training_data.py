@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from batchlab.allowance import Allowance
 from batchlab.engine.data import StoredRows, TrainingData
 from batchlab.errors import BadInput
-from batchlab.mapped import gathered
-from batchlab.preparation import ROWS_AT_ONCE, Preparation, training_rows
-from batchlab.sealing import check_sealed
+from batchlab.files.mapped import gathered
+from batchlab.files.sealing import check_sealed
+from batchlab.rows.preparation import ROWS_AT_ONCE, Preparation, training_rows
+from batchlab.rows.split import Split
 from batchlab.serving.batchlab_serving import batch_packed
 from batchlab.sources.arrays import ALONE, columns_of_arrays
-from batchlab.split import Split
 from batchlab.strategies import Population
 from batchlab.table import PackedTable
 from batchlab.table.writing import Draft, RowsFile, check_space, writing_under
@@ -244,7 +244,7 @@ def _inputs(
 def _as_inputs(packed: NDArray[np.float32], table: PackedTable, preparation: Preparation, precision: "torch.dtype") -> "Tensor":
     import torch
 
-    from batchlab.inputs import Inputs
+    from batchlab.rows.inputs import Inputs
 
     columns = len(table.schema.packed_names)
     inputs: Tensor = Inputs(preparation)(torch.from_numpy(packed).view(-1, columns))

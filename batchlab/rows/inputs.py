@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from batchlab.preparation import Preparation
+from batchlab.rows.preparation import Preparation
 
 
 class Inputs(nn.Module):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.errors import BadInput
-from batchlab.split import Split
+from batchlab.rows.split import Split
 from batchlab.table import PackedTable
 from batchlab.table.columns import EncodingRule
 from batchlab.table.measuring import Figures

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.mapped import portion
+from batchlab.files.mapped import portion
 
 Labels = NDArray[np.uint8]
 PARTS = ("train", "validation", "test")

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from batchlab.engine.backends.base import seeded_network
 from batchlab.engine.layout import Layout, tensors
-from batchlab.inputs import Inputs
 from batchlab.models import Model
-from batchlab.preparation import Preparation
+from batchlab.rows.inputs import Inputs
+from batchlab.rows.preparation import Preparation
 from batchlab.serving.batchlab_serving import SEQUENCE, InSequence, PackedColumn
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from batchlab.errors import BadInput
-from batchlab.received import check_plain, json_of
+from batchlab.files.received import check_plain, json_of
 
 SEAL = "seal.json"
 BLOCK_BYTES = 2**22
