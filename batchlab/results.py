@@ -140,7 +140,7 @@ class TrainingFacts(Result):
     whether numbers are `scaled` and weights averaged, and the rows of an epoch. `loss_unit` turns losses as training sees them into the
     target's unit; `target_mean` and `target_scale` are what it was scaled by. `input_names` says what the inputs are, in their order; empty
     where they are many. Of a `window` of several rows the inputs are those of all of them, oldest first, and the names those of one; the
-    target is that of the row `horizon` later."""
+    target is that of the row `horizon` later. With `versions` every epoch takes another one of so many of each row (an augmentation)."""
 
     model: dict[str, Any]
     inputs: int
@@ -157,6 +157,7 @@ class TrainingFacts(Result):
     horizon: int = 0
     target_mean: float = 0.0
     target_scale: float = 1.0
+    versions: int = 0
 
     @property
     def classifies(self) -> bool:

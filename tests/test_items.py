@@ -81,7 +81,7 @@ def test_items_are_held_in_their_shape_with_their_targets() -> None:
     assert found.inputs.dtype == np.float32
     np.testing.assert_array_equal(found.inputs[17], Pictures()[17][0].numpy())
     assert found.target[17] == Pictures()[17][1]
-    assert found.notes[0].startswith("the data set's 200 items were fetched once and are held in memory")
+    assert found.notes[0].startswith("the data set's 200 items were fetched and are held in memory")
     assert len(found.notes) == 1
 
 
@@ -109,7 +109,7 @@ def test_an_augmentation_is_found_by_fetching_items_twice_and_said() -> None:
     ("wrong", "said"),
     [
         (lambda: 1 / 0, "item 7 of the data set cannot be fetched: ZeroDivisionError: division by zero"),
-        (lambda: (torch.zeros(1, 8, 9), "digit 1"), r"item 7 has inputs of shape \(1, 8, 9\) \(float32\), item 0 of \(1, 8, 8\)"),
+        (lambda: (torch.zeros(1, 8, 9), "digit 1"), r"item 7 has inputs of shape \(1, 8, 9\) \(float32\), item 0 has \(1, 8, 8\)"),
         (lambda: torch.zeros(8), "item 7 of the data set is a Tensor; it must be a pair"),
         (lambda: (torch.zeros(1, 8, 8), "a", 3), "item 7 of the data set is 3 parts; it must be a pair"),
         (lambda: (torch.zeros(1, 8, 8), [1, 2]), r"item 7 has a target of shape \(2,\)"),
@@ -147,7 +147,7 @@ def test_a_data_set_is_compared_like_the_arrays_that_it_holds() -> None:
     assert experiment.model.row_shape == (1, 8, 8)
     np.testing.assert_array_equal(experiment.table.features, items.inputs.reshape(200, -1))
     assert [experiment.table.schema.target.classes[number] for number in experiment.table.target] == items.target.tolist()
-    assert any("items were fetched once" in note for note in found.verdict.notes)
+    assert any("items were fetched and are held" in note for note in found.verdict.notes)
 
 
 def test_a_factory_of_a_data_set_is_a_source_at_the_command_line(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_factory_of_a_data_set_is_a_source_at_the_command_line(tmp_path: Path)
     table = pack(settings.source, settings.named_columns(), tmp_path)
     assert table.features.shape == (200, 64)
     assert table.schema.target.classes == tuple(f"digit {number}" for number in range(10))
-    assert any("items were fetched once" in note for note in table.notes())
+    assert any("items were fetched and are held" in note for note in table.notes())
 
 
 @pytest.mark.parametrize(

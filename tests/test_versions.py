@@ -134,7 +134,9 @@ def test_items_that_differ_are_fetched_several_times_the_same_ones_for_a_seed() 
     assert all(np.any(version != found.inputs) for version in found.versions)
     np.testing.assert_array_equal(fetched(augmented(), seed=7).versions, found.versions)
     assert np.any(fetched(augmented(), seed=8).versions != found.versions)
-    assert "trainings take 8 fetches of every item in turn, one an epoch; losses are told by the items as they were" in found.notes[1]
+    assert (
+        "trainings take 8 further fetches of every item in turn, one an epoch; losses are told by the items as they were" in found.notes[1]
+    )
 
 
 def test_losses_are_told_by_the_items_without_their_augmentation() -> None:
@@ -142,7 +144,9 @@ def test_losses_are_told_by_the_items_without_their_augmentation() -> None:
     np.testing.assert_array_equal(found.inputs, fetched(Pictures()).inputs)
     assert found.versions is not None
     assert len(found.versions) == 2
-    assert found.notes[1].endswith("trainings take 2 fetches of every item in turn, one an epoch; losses are told by those of plain")
+    assert found.notes[1].endswith(
+        "trainings take 2 further fetches of every item in turn, one an epoch; losses are told by those of plain"
+    )
 
 
 def test_items_that_are_always_the_same_are_fetched_once() -> None:
@@ -162,6 +166,23 @@ def test_no_further_version_is_fetched_after_a_minute(monkeypatch: pytest.Monkey
     assert found.versions is not None
     assert len(found.versions) == 1
     assert "(8 were asked for, these took 0 s)" in found.notes[1]
+
+
+def test_plain_items_that_are_the_same_or_change_themselves_are_said() -> None:
+    same = fetched(Pictures(), plain=Pictures())
+    assert same.versions is None
+    assert same.notes[-1] == "the items are those of plain"
+    assert fetched(augmented(), plain=augmented(), fetches=2).notes[-1].startswith("of plain, too, item 0 is another one each time")
+
+
+@pytest.mark.parametrize("fetches", [0, -1, 2.5, "many"])
+def test_a_number_of_fetches_that_is_none_is_refused(fetches: Any) -> None:
+    with pytest.raises(BadInput, match=r"fetches is .*; it must be a whole number, 1 or more"):
+        fetched(augmented(), fetches=fetches)
+    with pytest.raises(BadInput, match="fetches goes with a map-style data set"):
+        batchlab.compare(np.zeros((9, 2)), np.zeros(9), fetches=2)
+    with pytest.raises(BadInput, match="plain is the text 'pics:plain'; give the data set itself"):
+        batchlab.compare(augmented(), plain="pics:plain")
 
 
 class Gone(Pictures):
@@ -184,7 +205,7 @@ class Gone(Pictures):
     [
         (lambda: Pictures(20, augmented=True), lambda: Pictures(19), "has 20 items and plain 19; plain must hold the same ones"),
         (lambda: Pictures(augmented=True), lambda: [(torch.zeros(3), "digit 0")] * 200, r"item 0 has inputs of shape \(1, 8, 8\)"),
-        (lambda: Pictures(augmented=True), lambda: [(torch.zeros(1, 8, 8), "b")] * 200, "item 0 has the target digit 0 here and b there"),
+        (lambda: Pictures(augmented=True), lambda: [(torch.zeros(1, 8, 8), "b")] * 200, "item 0 has the target digit 0, and b in plain"),
         (lambda: np.zeros((3, 2)), lambda: Pictures(), "plain goes with a map-style data set"),
     ],
 )
@@ -217,7 +238,7 @@ def test_a_comparison_trains_on_versions_and_is_judged_by_plain_items() -> None:
     assert divisions is not None
     assert divisions.versions == 3
     assert divisions.features is experiment.data.features
-    assert any("trainings take 3 fetches of every item" in note for note in found.verdict.notes)
+    assert any("trainings take 3 further fetches of every item" in note for note in found.verdict.notes)
 
 
 def test_versions_are_kept_beside_the_packed_table_for_whoever_opens_it(tmp_path: Path) -> None:
@@ -242,5 +263,5 @@ def test_more_versions_than_memory_holds_and_rows_left_out_are_refused(tmp_path:
     with pytest.raises(BadInput, match="versions"):
         _ = few.data
     small = load_profile("quick", data=f"{HERE}:augmented", overrides=["model.kind=mlp", "source.fetches=2", "memory_gib=0.0001"])
-    with pytest.raises(BadInput, match=r"2 versions of 160 items × 64 inputs take 0.00 GiB, and there are 0.00 GiB for rows"):
+    with pytest.raises(BadInput, match=r"2 versions of 160 items × 64 inputs take 0.1 MiB, and there are 0.1 MiB for rows"):
         _ = Experiment(small, table, split(table, settings.split, 0)).data

@@ -97,8 +97,9 @@ class RayHands:
         check_alike(found, rule)
         self.count = sum(node.places(rule) for node in found)
         kinds = sorted({node.facts.processor for node in found if node.facts is not None})
+        several = "1 node" if len(found) == 1 else f"{len(found)} nodes"
         self.note = (
-            f"trainings ran on {self.count} workers of a Ray cluster ({len(found)} nodes: {', '.join(kinds)}); steps, memory and loaders "
+            f"trainings ran on {self.count} workers of a Ray cluster ({several}: {', '.join(kinds)}); steps, memory and loaders "
             f"were measured on this machine ({processor()})"
         )
         asked = {"num_cpus": rule.cores, "num_gpus": rule.gpus, "max_retries": TRIES}

@@ -73,10 +73,14 @@ def taken(frame: Any, target: Any, plain: Any = None, fetches: int = FETCHES, se
 
     if is_data_set(frame):
         data = without_loader(frame)
+        if isinstance(plain, str):
+            raise BadInput(f"plain is the text '{plain}'; give the data set itself (at the command line: source.plain).")
         plain = None if plain is None else without_loader(plain)
         return _of_items(fetched(data, target, plain, fetches, seed), data, target)
     if plain is not None:
         raise BadInput("plain goes with a map-style data set: the same items without their augmentation.")
+    if fetches != FETCHES:
+        raise BadInput("fetches goes with a map-style data set, whose items may differ each time.")
     if target is None:
         raise BadInput("target is missing: name the column to predict, or give its values: batchlab.compare(X, y).")
     if _is_name(target):

@@ -37,7 +37,8 @@ def _takes(facts: "TrainingFacts") -> str:
     seen = "" if facts.window == 1 else f", of the row and the {facts.window - 1} before it, oldest first"
     later = "" if not facts.horizon else f" of the row {facts.horizon} later"
     names = f"\n#   in this order: {', '.join(facts.input_names)}" if facts.input_names else ""
-    return f"# X [rows, {facts.inputs}]: the training rows' inputs{seen}, {inputs}{names}\n# y [rows]: the target{later}, {target}"
+    anew = "\n#   fetched anew every epoch: what to expect is of items that differ each time (an augmentation)" if facts.versions else ""
+    return f"# X [rows, {facts.inputs}]: the training rows' inputs{seen}, {inputs}{names}{anew}\n# y [rows]: the target{later}, {target}"
 
 
 def _leaves(verdict: "Verdict", facts: "TrainingFacts") -> str:

@@ -319,7 +319,8 @@ def beside(found: "Findings", item: "Finding") -> str:
     if abs(apart) < SAME:
         said = "has the same loss"
     elif pair.worse or _just_worse(found, pair):
-        said = f"has a loss {apart:.1%} higher{cut(found, item)}"
+        seen = f" (the recommended one saw {number(found.best.outcome.budget_rows)})" if found.best and cut(found, item) else ""
+        said = f"has a loss {apart:.1%} higher{cut(found, item)}{seen}"
     elif pair.loss_ratio_ci[1] >= 1:
         said = f"has a loss that cannot be told from it ({apart:+.1%})"
     else:

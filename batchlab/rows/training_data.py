@@ -122,8 +122,8 @@ def _in_versions(
     held = shape[0] * (shape[1] + 1) * precision.itemsize
     if held > allowance.rows_bytes:
         raise BadInput(
-            f"{len(versions)} versions of {len(rows):,} items × {preparation.width} inputs take {held / 2**30:.2f} GiB, and there are "
-            f"{allowance.rows_bytes / 2**30:.2f} GiB for rows; allow more (memory_gib), or fewer versions (fetches)."
+            f"{len(versions)} versions of {len(rows):,} items × {preparation.width} inputs take {held / 2**20:,.1f} MiB, and there are "
+            f"{allowance.rows_bytes / 2**20:,.1f} MiB for rows; allow more (memory_gib), or fewer versions (fetches)."
         )
     features, place = torch.empty(shape, dtype=precision), len(rows)
     features[:place], target = tensors(table, rows, preparation, precision)

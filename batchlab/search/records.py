@@ -95,6 +95,7 @@ def training_facts(experiment: Experiment, train_rows: int) -> TrainingFacts:
         window=experiment.table.span,
         target_mean=experiment.preparation.target_mean,
         target_scale=experiment.preparation.target_scale,
+        versions=experiment.data.versions,
         horizon=0 if experiment.table.schema.sequence is None else experiment.table.schema.sequence.horizon,
     )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from batchlab.allowance import Allowance, free_bytes
 from batchlab.errors import BadInput, UnknownName
 
+FIRST = "when they were fetched first"
 TWICE = 8
 """So many items, evenly spread, are fetched twice: those of an augmentation differ."""
 FETCHES, VERSIONS_SECONDS = 8, 60.0
@@ -121,24 +122,37 @@ def fetched(data: Any, target: str | None = None, plain: Any = None, fetches: in
     items without it, or else by the first fetch. Python's, numpy's and torch's generators begin at `seed`, and are left as they were.
     Raises BadInput that names the first item which cannot be fetched or has another shape, and for more than memory holds.
     """
+    if not isinstance(fetches, int) or fetches < 1:
+        raise BadInput(f"fetches is {fetches!r}; it must be a whole number, 1 or more.")
     for given in (data, plain) if plain is not None else (data,):
         _check_indexable(given)
     with _chance(seed):
         began = time.perf_counter()
         held = _held(data if plain is None else plain, target)
-        notes = [_what_it_took(len(held.target), time.perf_counter() - began)]
+        took = time.perf_counter() - began
         if plain is not None:
             _check_same_items(data, target, held)
-        changing = next((number for number in _spread(len(held.target)) if _differs(data, number, target)), None)
-        what = "" if changing is None else f"item {changing:,} is another one each time it is fetched (an augmentation?)"
-        if plain is None and (changing is None or fetches == 1):
-            notes += [f"{what}: trainings see every item as it was fetched first"] if what else []
+        what = _changing(data, target)
+        if plain is None and (not what or fetches == 1):
+            notes = [_what_it_took(held, took, 1), *([f"{what}: trainings see every item as it was fetched first"] if what else [])]
             return Items(held.inputs, held.target, tuple(notes))
-        versions, fewer = _versions(data, target, held, 1 if changing is None else fetches)
-    seen = f"trainings take {len(versions)} fetches of every item in turn, one an epoch{fewer}" if what else "trainings see these"
+        versions, took, fewer = _versions(data, target, held, fetches if what else 1, "in plain" if plain is not None else FIRST)
+    notes = [_what_it_took(held, took, len(versions))]
+    if plain is not None and np.array_equal(versions[0], held.inputs):
+        return Items(held.inputs, held.target, (*notes, "the items are those of plain"))
+    many = "1 further fetch" if len(versions) == 1 else f"{len(versions)} further fetches"
+    seen = f"trainings take {many} of every item in turn, one an epoch{fewer}" if what else "trainings see these"
     by = "the items as they were fetched first; without the augmentation give them as plain" if plain is None else "those of plain"
     notes.append(f"{what or 'the items differ from those of plain'}: {seen}; losses are told by {by}")
+    if plain is not None and (own := _changing(plain, target)):
+        notes.append(f"of plain, too, {own}: losses are told by its first fetch")
     return Items(held.inputs, held.target, tuple(notes), versions)
+
+
+def _changing(data: Any, target: str | None) -> str:
+    """Say which item is another one each time it is fetched; empty where none of a few is."""
+    found = next((number for number in _spread(len(data)) if _differs(data, number, target)), None)
+    return "" if found is None else f"item {found:,} is another one each time it is fetched (an augmentation?)"
 
 
 def _spread(count: int) -> list[int]:
@@ -147,12 +161,14 @@ def _spread(count: int) -> list[int]:
     return found
 
 
-def _what_it_took(count: int, seconds: float) -> str:
-    found = f"the data set's {count:,} items were fetched once and are held in memory"
+def _what_it_took(held: Items, seconds: float, times: int) -> str:
+    """Say what fetching all items so many times took, where that is long."""
+    count = len(held.target)
+    found = f"the data set's {count:,} items were fetched and are held in memory"
     if seconds <= TOLD_SECONDS:
         return found
-    each = 1e3 * seconds / count
-    return f"{found}: {seconds:.3g} s, {each:.3g} ms an item, so a loop that fetches them anew spends as much every epoch"
+    each, once = 1e3 * seconds / count / times, f", {seconds / times:.3g} s for all" if times > 1 else ""
+    return f"{found}: {seconds:.3g} s, {each:.3g} ms an item{once}, so a loop that fetches them anew spends as much every epoch"
 
 
 def _check_indexable(data: Any) -> None:
@@ -179,8 +195,8 @@ def _held(data: Any, target: str | None) -> Items:
     return Items(inputs, targets)
 
 
-def _versions(data: Any, target: str | None, held: Items, most: int) -> tuple[NDArray[Any], str]:
-    """Return up to `most` further fetches of all items `[versions, rows, …]`, and why they are fewer."""
+def _versions(data: Any, target: str | None, held: Items, most: int, others: str) -> tuple[NDArray[Any], float, str]:
+    """Return up to `most` further fetches of all items `[versions, rows, …]`, the seconds that they took, and why they are fewer."""
     room = Allowance.of(None).rows_bytes // (max(held.inputs.itemsize, TRAINED_BYTES) * held.inputs.size) - 1
     if room < 1:
         raise BadInput(
@@ -196,12 +212,12 @@ def _versions(data: Any, target: str | None, held: Items, most: int) -> tuple[ND
         inputs = np.empty_like(held.inputs)
         for number in range(len(inputs)):
             row, value = _pair(data, number, target)
-            _check_alike(number, row, held.inputs[0])
-            _check_target(number, value, held.target)
+            _check_alike(number, row, held.inputs[0], others)
+            _check_target(number, value, held.target, others)
             inputs[number] = row
         _check_whole(inputs)
         found.append(inputs)
-    return np.stack(found), why
+    return np.stack(found), time.perf_counter() - began, why
 
 
 def _check_same_items(data: Any, target: str | None, held: Items) -> None:
@@ -210,8 +226,8 @@ def _check_same_items(data: Any, target: str | None, held: Items) -> None:
         raise BadInput(f"the data set has {len(data):,} items and plain {len(held.target):,}; plain must hold the same ones.")
     for number in {0, len(data) - 1}:
         row, value = _pair(data, number, target)
-        _check_alike(number, row, held.inputs[0])
-        _check_target(number, value, held.target)
+        _check_alike(number, row, held.inputs[0], "in plain")
+        _check_target(number, value, held.target, "in plain")
 
 
 def _check_whole(inputs: NDArray[Any]) -> None:
@@ -220,9 +236,9 @@ def _check_whole(inputs: NDArray[Any]) -> None:
         raise BadInput(f"item {int(np.argmin(whole)):,} holds a missing or infinite number; items that change must have none.")
 
 
-def _check_target(number: int, value: NDArray[Any], targets: NDArray[Any]) -> None:
+def _check_target(number: int, value: NDArray[Any], targets: NDArray[Any], others: str) -> None:
     if value != targets[number]:
-        raise BadInput(f"item {number:,} has the target {value} here and {targets[number]} there; it must be the same in every fetch.")
+        raise BadInput(f"item {number:,} has the target {value}, and {targets[number]} {others}; it must be the same in every fetch.")
 
 
 @contextmanager
@@ -298,10 +314,11 @@ def _check_memory(first: NDArray[Any], count: int) -> None:
         )
 
 
-def _check_alike(number: int, row: NDArray[Any], first: NDArray[Any]) -> None:
+def _check_alike(number: int, row: NDArray[Any], first: NDArray[Any], others: str = "") -> None:
     if row.shape != first.shape or row.dtype != first.dtype:
+        rest = f"items {others} have" if others else "item 0 has"
         raise BadInput(
-            f"item {number:,} has inputs of shape {row.shape} ({row.dtype}), item 0 of {first.shape} ({first.dtype}); all must be alike: "
+            f"item {number:,} has inputs of shape {row.shape} ({row.dtype}), {rest} {first.shape} ({first.dtype}); all must be alike: "
             "resize or pad them."
         )
 
