@@ -90,7 +90,7 @@ def _limits(records: Records, measured: Mapping[str, Any]) -> str:
     words = (
         "Every setting of a table (and what people type) was trained afresh with new seeds and, on small tables, new divisions: is the "
         "recommended one detectably worse than any (95% over all of a table)? Settings that left the race were given as many rows as the "
-        "recommended one. All searches had one core, but the 3 minutes of prices and those of 10 minutes that ended sooner, which had two."
+        "recommended one. All searches had one core, but those of 10 minutes that ended sooner, which had two."
     )
     return f"{words}\n\n{_table(headings, rows)}"
 
