@@ -55,10 +55,10 @@ def _unconfirmed(about: Remarked) -> list[str]:
     if not about.known.confirmed and standings.leader is not None:
         said.append("the search ended before anything was confirmed with fresh draws: this is the race's leader so far")
     cut = [entry for entry in standings.entries.values() if entry.left is not None and entry.left.why == "time"]
-    waiting = [entry for entry in standings.running if not entry.trials]
-    unsettled = [(len(cut), "left the race for lack of it"), (len(waiting), "never began")]
-    if cut or waiting:
-        said.append(f"more time would settle {' and '.join(f'{count} settings that {what}' for count, what in unsettled if count)}")
+    waiting = sum(not entry.trials for entry in standings.running)
+    unsettled = [(len(cut), "left the race for lack of it"), (waiting, "never began")]
+    told = [f"{count} setting{'s' if count > 1 else ''} that {what}" for count, what in unsettled if count]
+    said += [f"more time would settle {' and '.join(told)}"] if told else []
     best = None if about.best is None else standings.entries.get(about.best.candidate.setting)
     if best is not None and WHOLE * best.rows < about.terms.budget_rows:
         said.append(
