@@ -1,11 +1,12 @@
 """What this machine can do: the matrix peak as torch's own large product measures it on all cores, and the memory bandwidth."""
 
 import os
-import platform
 import time
 
 import numpy as np
 import torch
+
+from batchlab.cluster.nodes import processor
 
 SIDE, COPIED_BYTES, REPEATS = 2048, 2**28, 7
 
@@ -13,7 +14,7 @@ SIDE, COPIED_BYTES, REPEATS = 2048, 2**28, 7
 def described() -> dict[str, object]:
     """Return the processor, the cores and the measured peaks."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "gflops": matrix_gflops(),
         "gigabytes_per_second": copy_bandwidth(),
@@ -41,11 +42,3 @@ def _fastest(work: object) -> float:
         work()  # type: ignore[operator]
         seconds.append(time.perf_counter() - started)
     return min(seconds)
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()

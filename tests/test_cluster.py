@@ -141,9 +141,7 @@ def test_a_cluster_without_room_for_a_stack_is_refused_with_what_it_has() -> Non
 
 
 def test_without_ray_it_is_said_how_to_get_it(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['ray'] = None; sys.meta_path.insert(0, None) or sys.meta_path.pop(0)\n"
-    code += "import importlib.util as u; real = u.find_spec; u.find_spec = lambda name, *a: None if name == 'ray' else real(name, *a)\n"
-    code += "from batchlab.cluster.nodes import connect; connect('auto')"
+    code = "import sys; sys.modules['ray'] = None; from batchlab.cluster.nodes import connect; connect('auto')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=CHECKOUT, check=False)
     assert "run.on=ray needs the package ray: make ray" in done.stderr
 
@@ -227,6 +225,59 @@ def test_nodes_that_are_lost_while_they_train_change_nothing(tmp_path: Path, thr
             lost += 1
     assert lost
     pd.testing.assert_frame_equal(here, there.result(), check_exact=True)
+
+
+STUCK = """
+import os, time
+from pathlib import Path
+from torch import nn
+
+here = Path(__file__).parent
+
+class Net(nn.Linear):
+    def forward(self, rows):
+        if os.getpid() != DRIVER and not (here / "stuck").exists():
+            (here / "stuck").touch()
+            time.sleep(600)
+            (here / "over").touch()
+        return super().forward(rows)
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_stack_that_is_stuck_is_trained_elsewhere_and_not_waited_for(
+    tmp_path: Path, three_nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from batchlab.cluster import ray_hands
+
+    monkeypatch.setattr(ray_hands, "LEAST_SLOW_SECONDS", 1.0)
+    (tmp_path / "stuck_once.py").write_text(STUCK.replace("DRIVER", str(os.getpid())))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    network = ("model.kind=custom", "model.factory=stuck_once:Net")
+    exp = experiment(tmp_path, "diabetes", "run.on=ray", f"run.address={three_nodes.address}", *network)
+    hands, own = ray_hands.RayHands(exp.profile.run, exp), Bench(exp.model, exp.loss, exp.device, exp.profile.train, exp.data)
+    try:
+        found = dict(hands.trained(own, [stack(1)] * 4, unlimited, lambda said, progress: None, None))
+    finally:
+        hands.close()
+    assert sorted(found) == [0, 1, 2, 3]
+    assert (tmp_path / "stuck").exists()
+    assert not (tmp_path / "over").exists()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_cluster_that_is_refused_is_left_again(tmp_path: Path, three_nodes: Any) -> None:
+    import ray
+
+    from batchlab.cluster.ray_hands import RayHands
+
+    exp = experiment(tmp_path, "diabetes", "run.on=ray", f"run.address={three_nodes.address}", "run.cores=7")
+    with pytest.raises(BadInput, match=r"no node of the cluster has run\.cores=7"):
+        RayHands(exp.profile.run, exp)
+    assert not ray.is_initialized()
 
 
 def moment(path: Path) -> int:

@@ -15,7 +15,8 @@ import batchlab
 from batchlab.config import load_profile
 from batchlab.errors import BadInput, UnknownName
 from batchlab.sources.dataset import DataSet
-from batchlab.sources.items import fetched, is_data_set, without_loader
+from batchlab.sources.items import fetched
+from batchlab.sources.unloaded import is_data_set, without_loader
 from batchlab.table import pack
 from tests.test_own_modules import LITTLE
 

@@ -1,6 +1,5 @@
 """The nodes of a Ray cluster: what each has, and what would make its numbers other ones than this process's."""
 
-import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -166,11 +165,17 @@ def nodes() -> list[Node]:
 def check_seen(paths: Sequence[Path]) -> None:
     """Raise BadInput where a node does not see these files, which hold rows that are not sent."""
     import ray
+    from ray.exceptions import GetTimeoutError, NodeDiedError, TaskUnschedulableError
 
     blind = []
     for node, answer in _asked(_missing, [str(path) for path in paths]):
-        with contextlib.suppress(ray.exceptions.TaskUnschedulableError):  # it is gone
-            blind += [node["NodeManagerAddress"]] if ray.get(answer) else []
+        try:
+            sees = not ray.get(answer, timeout=ANSWER_SECONDS)
+        except (TaskUnschedulableError, NodeDiedError):  # it is gone
+            continue
+        except GetTimeoutError:
+            sees = False
+        blind += [] if sees else [node["NodeManagerAddress"]]
     if blind:
         raise BadInput(
             f"'{paths[0].parent}', where the rows are, is not seen on {len(blind)} nodes of the cluster ({', '.join(blind)}): keep the "
@@ -201,7 +206,7 @@ def _told(node: dict[str, Any], answer: Any) -> Node | None:
     known = {"address": node["NodeManagerAddress"], "cores": int(has.get("CPU", 0)), "gpus": int(has.get("GPU", 0))}
     try:
         told = ray.get(answer, timeout=ANSWER_SECONDS)
-    except ray.exceptions.TaskUnschedulableError:
+    except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
         return None
     except ray.exceptions.RayError as error:
         why = str(getattr(error, "cause", None) or error).strip().splitlines()

@@ -81,20 +81,24 @@ class _Work:
 
     def slow(self) -> int | None:
         """Return a part that takes far longer than others did and is under way once; None where there is none."""
-        under_way = [place for place, _ in self.running.values()]
-        late = max(LEAST_SLOW_SECONDS, SLOW * self.longest)
-        return next(
-            (place for place, began in self.running.values() if under_way.count(place) == 1 and time.monotonic() - began > late), None
-        )
+        wanted = [(place, began) for place, began in self.running.values() if place not in self.done]
+        twice = [place for place, _ in wanted]
+        late = time.monotonic() - max(LEAST_SLOW_SECONDS, SLOW * self.longest)
+        return next((place for place, began in wanted if twice.count(place) == 1 and began < late), None)
 
 
 class RayHands:
     """Trains stacks on the cluster that the rule names; in parts, where they are fewer than its workers."""
 
     def __init__(self, rule: RunRule, experiment: Experiment) -> None:
+        self._sent: dict[int, tuple[Bench, Any]] = {}
         self._connected = connect(rule.address, rule.cores)
-        found = nodes()
-        check_alike(found, rule)
+        try:
+            found = nodes()
+            check_alike(found, rule)
+        except BaseException:
+            self.close()  # else the next comparison of this process would find itself connected
+            raise
         self.count = sum(node.places(rule) for node in found)
         kinds = sorted({node.facts.processor for node in found if node.facts is not None})
         several = "1 node" if len(found) == 1 else f"{len(found)} nodes"
@@ -107,7 +111,6 @@ class RayHands:
         what = experiment.model, experiment.profile.train, experiment.device
         # before the clock of a search begins: a worker takes seconds to import torch
         ray.wait([ready.remote(*what) for _ in range(self.count)], num_returns=self.count, timeout=START_SECONDS)
-        self._sent: dict[int, tuple[Bench, Any]] = {}
 
     def trained(self, bench: Bench, stacks: Sequence[Stack], seconds_left: SecondsLeft, tell: Tell, keeper: Keeper | None) -> Handed:
         del keeper  # workers are elsewhere: what was under way is begun again from where the stack began
@@ -116,7 +119,7 @@ class RayHands:
         work.waiting.extend(range(len(work.parts)))
         over = None
         try:
-            while work.waiting or work.running:
+            while len(work.done) < len(work.parts):
                 left = seconds_left()
                 while left > 0 and len(work.running) < self.count and (place := self._next(work)) is not None:
                     work.begin(place, self._train.remote([reference], work.parts[place][1], left))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from batchlab.errors import BadInput
 from batchlab.intake.frames import Unusable, array_of, index_of, plain
 from batchlab.sources.arrays import MOST_COLUMNS
-from batchlab.sources.items import FETCHES, GivenItems, Items, fetched, is_data_set, without_loader
+from batchlab.sources.items import FETCHES, GivenItems, Items, fetched
+from batchlab.sources.unloaded import is_data_set, without_loader
 
 if TYPE_CHECKING:
     import pandas as pd

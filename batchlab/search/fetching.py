@@ -17,7 +17,8 @@ from batchlab.experiment import Experiment
 from batchlab.imported import imported
 from batchlab.results import Fetching
 from batchlab.search.loaders import MOST_WORKERS
-from batchlab.sources.items import GivenItems, without_loader
+from batchlab.sources.items import GivenItems
+from batchlab.sources.unloaded import without_loader
 
 LOOP_SECONDS, LOOP_SHARE = 1.0, 1 / 12
 """A loop is measured for so long with each number of workers, and for no more than this share of the time for all: workers take as long

@@ -10,7 +10,8 @@ from batchlab.imported import imported
 from batchlab.sources.arrays import ALONE, MOST_COLUMNS, columns_of_arrays
 from batchlab.sources.base import Source
 from batchlab.sources.held import TableReading
-from batchlab.sources.items import FETCHES, Items, fetched, without_loader
+from batchlab.sources.items import FETCHES, Items, fetched
+from batchlab.sources.unloaded import without_loader
 
 if TYPE_CHECKING:
     import pyarrow as pa
