@@ -16,6 +16,8 @@ PAST_ITS_BEST = 0.6
 """A curve whose lowest point lies before so much of the rows it has seen is past its best: the rest only costs."""
 SHARE_OF_LOOKS, FEWEST_LOOKED_AT = 0.5, 1024
 """Looks at a confirming training take at most this part of it, but go by that many validation rows at least."""
+SHARE_OF_LAST_LOOK = 0.25
+"""The last look, which decides, may take so much of it alone, and then goes by more rows."""
 SPARE = 0.3
 """Lines that are surely behind are trained to the end all the same where that takes at most so much of the time left."""
 
@@ -69,14 +71,14 @@ def confirmations(standings: Standings, terms: Terms, aim: Aim, seconds: float) 
     return [Confirmation(setting, rows, draws) for setting, rows in chosen.items()]
 
 
-def rows_looked_at(standings: Standings, look_seconds: float, looks: int, held_out: int) -> int:
+def rows_looked_at(standings: Standings, look_seconds: float, looks: int, held_out: int, share: float = SHARE_OF_LOOKS) -> int:
     """Return how many of the validation rows that are held out so many looks at a confirming training go by: all, or as many as keep
-    looking from taking longer than a part of a training like the leader's. Looking at one row takes so many seconds."""
+    looking from taking longer than a share of a training like the leader's. Looking at one row takes so many seconds."""
     leader = standings.leader
     if leader is None or not look_seconds:
         return held_out
     training = leader.rows * standings.row_seconds.get(leader.setting.branch, 0.0)
-    return min(held_out, max(FEWEST_LOOKED_AT, int(SHARE_OF_LOOKS * training / (looks * look_seconds))))
+    return min(held_out, max(FEWEST_LOOKED_AT, int(share * training / (looks * look_seconds))))
 
 
 def _ordered(standings: Standings, terms: Terms, aim: Aim) -> tuple[dict[Setting, int], dict[Setting, int]]:

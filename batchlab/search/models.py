@@ -6,8 +6,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.engine.backends.base import PORTIONS
-from batchlab.engine.backends.choice import chosen_backend
 from batchlab.engine.data import TrainingData
 from batchlab.engine.loop import train
 from batchlab.engine.recorder import Recorder
@@ -16,10 +14,10 @@ from batchlab.experiment import MOST_TESTED, Experiment
 from batchlab.rows.training_data import tensors
 from batchlab.search.evidence import Ground
 from batchlab.search.known import Known
+from batchlab.search.last_look import losses_on, only_looked_at
 from batchlab.search.noise import NoisePoint
 from batchlab.search.space import Setting
 from batchlab.search.work import FRESH, confirming_marks
-from batchlab.strategies import Population
 
 NOISE_EVERY, NOISE_BATCHES = 4, 256
 """The noise scale is measured at every fourth evaluation of one seed, from so many small batches."""
@@ -108,38 +106,12 @@ def tested(
         if is_over() and found:
             break
         if all(result.weights for result in results if result.diverged_at is None):
-            found[setting] = _losses(experiment, data, setting, results)
+            losses, portions = losses_on(experiment, data, setting, results)
+            found[setting] = losses * experiment.loss_unit, portions * experiment.loss_unit
     return found
 
 
 def _test_rows(experiment: Experiment) -> TrainingData:
     """Return data whose validation rows are the test rows, or a sample of them."""
     rows = experiment.split.rows("test", min(TESTED_ROWS, MOST_TESTED))
-    real = experiment.data.features.dtype
-    features, target = tensors(experiment.table, rows, experiment.preparation, real)
-    whole = experiment.data
-    few = slice(0, 1)
-    return replace(
-        whole,
-        features=whole.features[few],
-        target=whole.target[few],
-        validation_features=features,
-        validation_target=target,
-        population=Population(1),
-        sample=None,
-        stored=None,
-    )
-
-
-def _losses(
-    experiment: Experiment, data: TrainingData, setting: Setting, results: Sequence[TrialResult]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    losses, portions = np.full(len(results), np.inf), np.full((len(results), min(PORTIONS, len(data.validation_target))), np.inf)
-    alive = [place for place, result in enumerate(results) if result.diverged_at is None]
-    trials = [Trial(setting.learning_rate, 0, start=results[place].weights) for place in alive]
-    if trials:
-        plan = experiment.profile.train.model_copy(update={"averaging": False})
-        backend = chosen_backend(data, experiment.model, setting.updates, trials, plan, experiment.loss, experiment.device)
-        found = backend.losses()
-        losses[alive], portions[alive] = found.validation * experiment.loss_unit, found.portions * experiment.loss_unit
-    return losses, portions
+    return only_looked_at(experiment.data, *tensors(experiment.table, rows, experiment.preparation, experiment.data.features.dtype))

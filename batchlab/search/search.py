@@ -13,7 +13,7 @@ from batchlab.engine.records import Progress
 from batchlab.experiment import Experiment
 from batchlab.search.clock import Clock
 from batchlab.search.concluding import concluded
-from batchlab.search.confirming import Confirmation, aim_of, confirmations, rows_looked_at
+from batchlab.search.confirming import Confirmation, aim_of, confirmations
 from batchlab.search.draws import budgeted, divided, lightly, sampled, thinned
 from batchlab.search.evidence import Ground
 from batchlab.search.findings import Findings
@@ -30,7 +30,7 @@ from batchlab.search.space import Candidate, first_settings, lines_for, rows_of_
 from batchlab.search.standings import Standings
 from batchlab.search.terms import DRAWS_WHERE_DIVIDED, Terms, terms_of
 from batchlab.search.walking import walked
-from batchlab.search.work import CONFIRMING_LOOKS, Worker
+from batchlab.search.work import Worker
 
 RACED, CONFIRMED, CONFIRMED_AT_ALL = 0.55, 0.8, 0.9
 """By these shares of the limit the race and the confirmation are over, and that of the first setting, without which nothing is sure."""
@@ -163,9 +163,8 @@ class Search:
         lines = lines_for(self.known.standings.entries, self.terms.lines)
         self.ground = replace(self.ground, terms=replace(self.terms, lines=lines))
         look = 0.0 if self.known.start is None else self.known.start.look_seconds
-        looked_at = rows_looked_at(self.known.standings, look, CONFIRMING_LOOKS, self.worker.held_out)
-        self.worker = replace(self.worker, fresh_data=sampled(self.worker.fresh_data, looked_at, self.profile.seed))
-        aim = aim_of(self.rule, self.experiment.loss_unit, self.terms, CONFIRMING_LOOKS * looked_at * look)
+        self.worker = self.worker.confirming(self.known.standings, look)
+        aim = aim_of(self.rule, self.experiment.loss_unit, self.terms, look * self.worker.looked_at_in_confirming)
         planned = confirmations(self.known.standings, self.terms, aim, self.hands.count * self.clock.left(CONFIRMED))
         self.candidates = rows_of_table(lines, [item.setting for item in planned])
         self.known = self.measuring.begun_apart(self.known, self.candidates)

@@ -11,8 +11,11 @@ from batchlab.engine.data import TrainingData
 from batchlab.engine.halts import Keeper
 from batchlab.engine.records import Plan, Trial, TrialResult, TrialState
 from batchlab.experiment import Experiment
+from batchlab.search.confirming import SHARE_OF_LAST_LOOK, rows_looked_at
+from batchlab.search.draws import sampled
 from batchlab.search.hands import Bench, Handed, Hands, SecondsLeft, Stack, Tell, Trained
 from batchlab.search.judging import left
+from batchlab.search.last_look import last_rows, looked_at_last, most_rows
 from batchlab.search.race import MOST_DRAWS, Rung
 from batchlab.search.space import Setting
 from batchlab.search.standings import Standings
@@ -30,7 +33,8 @@ FRESH = 1_000_003
 @dataclass(frozen=True)
 class Worker:
     """Has settings of an experiment trained by `hands` under one plan, on (divided or thinned) data: those of the race and those that
-    confirm. `seconds_left` says how much time there is; the `keeper` keeps where trainings in this process stand."""
+    confirm. `seconds_left` says how much time there is; the `keeper` keeps where trainings in this process stand; `last_data` holds the
+    validation rows of the last look at those that confirm, where there are more than along their curves."""
 
     experiment: Experiment
     data: TrainingData
@@ -40,11 +44,28 @@ class Worker:
     seconds_left: SecondsLeft
     hands: Hands
     keeper: Keeper | None = None
+    last_data: TrainingData | None = None
 
     @property
     def held_out(self) -> int:
         """How many validation rows a confirmation looks at."""
         return len(self.fresh_data.evaluated_in(0)[1][1])
+
+    @property
+    def looked_at_in_confirming(self) -> int:
+        """How many validation rows all looks at one confirming training go by."""
+        return CONFIRMING_LOOKS * self.held_out + (0 if self.last_data is None else len(self.last_data.validation_target))
+
+    def confirming(self, standings: Standings, look_seconds: float) -> "Worker":
+        """Return the worker that confirms what the race came to: it looks at as many validation rows as its trainings are worth, and at
+        more of them when these have ended, which decides, where there are more. Looking at one row takes so many seconds."""
+        seed, data = self.experiment.profile.seed, self.experiment.data
+        along = rows_looked_at(standings, look_seconds, CONFIRMING_LOOKS, self.held_out)
+        worker = replace(self, fresh_data=sampled(self.fresh_data, along, seed))
+        if self.fresh_data.divisions is not None:
+            return worker
+        last = rows_looked_at(standings, look_seconds, 1, most_rows(data), SHARE_OF_LAST_LOOK)
+        return worker if last <= along else replace(worker, last_data=last_rows(data, last, seed))
 
     def race_trial(self, setting: Setting, draw: int) -> Trial:
         """Return the trial of a race's draw: a seed, and a division where there are any."""
@@ -104,7 +125,8 @@ class Worker:
     def confirm(self, setting: Setting, draws: int, rows: int) -> list[TrialResult]:
         """Have the setting trained for so many rows with fresh draws; none where there is no time."""
         stack = Stack(setting, tuple(self.fresh_trial(setting, draw) for draw in range(draws)), confirming_marks(rows))
-        return [result for _, trained in self._handed_out(self.fresh_data, [stack]) for result in trained.results]
+        results = [result for _, trained in self._handed_out(self.fresh_data, [stack]) for result in trained.results]
+        return results if self.last_data is None else looked_at_last(self.experiment, self.last_data, setting, results)
 
     def _handed_out(self, data: TrainingData, stacks: Sequence[Stack]) -> Handed:
         exp = self.experiment
