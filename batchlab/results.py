@@ -135,6 +135,18 @@ class Fetching(Result):
         return self.item_seconds * rows / self.step_seconds[rows]
 
 
+class OverProcesses(Result):
+    """A step of one row of the table, of `batch_rows` rows, divided over so many `processes`: its seconds, how much of them is waiting for
+    the other processes, and the seconds that the steps to the target come to; None where that is not reached."""
+
+    label: str
+    batch_rows: int
+    processes: int
+    seconds_per_step: float
+    waiting_share: float
+    seconds_to_target: float | None = None
+
+
 class TrainingFacts(Result):
     """What a training is made of beside the setting: the network as keys of a profile and its inputs and outputs, loss and schedule,
     whether numbers are `scaled` and weights averaged, and the rows of an epoch. `loss_unit` turns losses as training sees them into the
@@ -173,7 +185,8 @@ class Verdict(Result):
     that. `value` and `ci` are in loss (objectives `best` and `loss`), seconds, rows or bytes, as `objective` says. `ratio` is the
     runner-up's seconds (rows, bytes; loss for `loss`) to the target over the recommended one's with its 97.5% interval,
     `full_batch_ratio` full batch's; `ties` cannot be told from the recommendation in that. `left_out` names what was not measured, with
-    the reason; `fetching` is what a loop over a data set's items costs; `yardsticks` are cheap ways to predict, scored beside it.
+    the reason; `fetching` is what a loop over a data set's items costs, `processes` what steps cost that are divided over some;
+    `yardsticks` are cheap ways to predict, scored beside it.
     `settings` are the keys of a profile that train so, `training` is what else a training is made of, and `code` says both in a few lines.
     """
 
@@ -212,6 +225,7 @@ class Verdict(Result):
     periods: tuple[Period, ...] = ()
     yardsticks: tuple[YardstickResult, ...] = ()
     fetching: Fetching | None = None
+    processes: tuple[OverProcesses, ...] = ()
     notes: tuple[str, ...]
     text: str
     settings: dict[str, Any] | None = None

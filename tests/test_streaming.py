@@ -188,7 +188,7 @@ def test_rows_read_from_files_are_those_of_the_order_whoever_reads_them(
     plan, numbers = Plan(epochs=3, evaluations=2), list(range(seeds))
     with Stream(files, strategy, numbers, longest_run(strategy, Population(rows), most_rows)) as stream:
         for run in runs(strategy, Population(rows), numbers, plan, most_rows, steps_done=done):
-            window = stream.window(run)
+            _, window = stream.delivered(run)
             for seed in numbers:
                 np.testing.assert_array_equal(window.features[seed][window.order[seed], 0], run.rows[seed])
                 np.testing.assert_array_equal(window.target[seed][window.order[seed]], files.arrays[1][run.rows[seed]])
@@ -369,5 +369,5 @@ def test_a_window_holds_the_micro_batches_in_their_order(tmp_path: Path) -> None
     files, strategy = stored(tmp_path, 300), Streaming(batch_rows=40, block_rows=16, buffer_rows=64)
     (run,) = runs(strategy, Population(300), [0, 1], Plan(epochs=1, evaluations=1), 1000)
     with Stream(files, strategy, [0, 1], longest_run(strategy, Population(300), 1000)) as stream:
-        batches = list(batches_of(stream.window(run), run, CPU))
+        batches = list(batches_of(stream.delivered(run)[1], run, CPU))
     np.testing.assert_array_equal(torch.cat([features[..., 0] for features, _ in batches], dim=1), run.rows)

@@ -16,11 +16,12 @@ from batchlab.cluster.rule import RunRule
 from batchlab.cluster.sending import SentBench
 from batchlab.engine.backends.choice import made_ready
 from batchlab.engine.halts import Keeper
+from batchlab.engine.loop import train
 from batchlab.engine.records import Plan, Progress
 from batchlab.errors import BadInput, BatchlabError
 from batchlab.experiment import Experiment
 from batchlab.models import Model
-from batchlab.search.hands import Bench, Handed, SecondsLeft, Stack, Tell, Trained
+from batchlab.search.hands import Bench, Handed, SecondsLeft, Stack, Tell, Trained, Trains
 
 START_SECONDS, STAYS_SECONDS = 120.0, 0.5
 TRIES = 20
@@ -89,6 +90,8 @@ class _Work:
 
 class RayHands:
     """Trains stacks on the cluster that the rule names; in parts, where they are fewer than its workers."""
+
+    train: Trains = staticmethod(train)
 
     def __init__(self, rule: RunRule, experiment: Experiment) -> None:
         self._sent: dict[int, tuple[Bench, Any]] = {}

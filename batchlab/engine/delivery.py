@@ -7,6 +7,7 @@ The order of rows is the strategy's alone; delivery cannot change it.
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from batchlab.engine.data import StoredRows, TrainingData
+from batchlab.engine.ranks import Ranks, ranks_here
 from batchlab.engine.records import Plan
 from batchlab.engine.runs import Run, Window
 from batchlab.engine.schedule import runs
@@ -31,6 +33,8 @@ Blocks = Callable[[], Iterator[Indices]]
 Batch = tuple[Tensor, Tensor]
 Rows = Iterator[Batch] | Window | None
 """A run's rows: micro-batch by micro-batch, or all in memory; None where the backend gathers them from the training rows itself."""
+Delivered = tuple[Run, Rows]
+"""A run, or this process's part of it, with its rows."""
 
 RUN_ROWS = 2**16
 """A run is at most so many rows long, but for its last step: bounded memory, and progress in good time."""
@@ -50,21 +54,22 @@ def delivery(
     most_rows: int,
     device: torch.device,
     steps_done: int = 0,
-) -> Iterator[Callable[[Run], Rows]]:
-    """Hand out what returns each run's rows, run after run, those after `steps_done` steps: of every seed, in its division. Whatever
-    reads ahead ends with the block, however that is left."""
+) -> Iterator[Callable[[Run], Delivered]]:
+    """Hand out what returns each run's rows, run after run, those after `steps_done` steps: of every seed, in its division, and of them
+    this process's part. Whatever reads ahead ends with the block, however that is left."""
+    ranks = ranks_here()
     if strategy.loader_workers is not None:
         blocks = _blocks(data, strategy, seeds, divisions, plan, most_rows, steps_done)
         batches = loaded(data.features, data.target, blocks, device, strategy.loader_workers, data.stored)
-        yield lambda run: batches
+        yield lambda run: (ranks.part_of(run), batches)
     elif data.stored is not None and isinstance(strategy, Streaming):
-        with Stream(data.stored, strategy, seeds, longest_run(strategy, data.population, most_rows)) as stream:
-            yield stream.window
+        with Stream(data.stored, strategy, seeds, longest_run(strategy, data.population, most_rows), ranks) as stream:
+            yield stream.delivered
     elif data.stored is not None:
-        yield partial(_looked_up, data, data.stored)
+        yield partial(_looked_up, data, data.stored, ranks)
         data.stored.release()
     else:
-        yield lambda run: None
+        yield lambda run: (ranks.part_of(run), None)
 
 
 def longest_run(strategy: Strategy, population: Population, most_rows: int) -> int:
@@ -72,18 +77,19 @@ def longest_run(strategy: Strategy, population: Population, most_rows: int) -> i
     return most_rows + strategy.rows_per_step(population.row_count)
 
 
-def _looked_up(data: TrainingData, stored: StoredRows, run: Run) -> Window | None:
-    """Return the run's rows, read plainly from their files.
+def _looked_up(data: TrainingData, stored: StoredRows, ranks: Ranks, whole: Run) -> Delivered:
+    """Return this process's part of the run with its rows, read plainly from their files.
 
     A step of more than `LOOKED_UP_BYTES` is left to the maps: its pages stay until the next run, or until the system wants them.
     """
     stored.release()
+    run = ranks.part_of(whole)
     for rows in run.rows:
         stored.expect(rows)
     if run.rows.size * row_bytes(data) > LOOKED_UP_BYTES:
-        return None
+        return run, None
     features, target = (np.stack([gathered(array, rows) for rows in run.rows]) for array in stored.arrays)
-    return Window(features, target, np.broadcast_to(np.arange(run.rows.shape[1], dtype=np.int32), run.rows.shape).copy())
+    return run, Window(features, target, np.broadcast_to(np.arange(run.rows.shape[1], dtype=np.int32), run.rows.shape).copy())
 
 
 def row_bytes(data: TrainingData) -> int:
@@ -106,7 +112,7 @@ def streamed(stored: StoredRows, strategy: Streaming, seed: int, epochs: int, st
     plan = Plan(epochs=epochs, evaluations=1)
     with Stream(stored, strategy, [seed], longest_run(strategy, population, GATHERED_ROWS)) as stream:
         for run in runs(strategy, population, [seed], plan, GATHERED_ROWS, steps_done=steps_done):
-            window = stream.window(run)
+            _, window = stream.delivered(run)
             # gathered by numpy: torch's threads and those that read get in each other's way
             features = torch.from_numpy(window.features[0].take(window.order[0], axis=0))
             target = torch.from_numpy(window.target[0].take(window.order[0]))
@@ -133,9 +139,12 @@ def _blocks(
     most_rows: int,
     steps_done: int,
 ) -> Blocks:
+    ranks = ranks_here()
+
     def blocks() -> Iterator[Indices]:
-        for run in runs(strategy, data.population, seeds, plan, most_rows, steps_done=steps_done):
-            rows = data.in_pool(run.rows, divisions, seeds, run.rows_before)
+        for whole in runs(strategy, data.population, seeds, plan, most_rows, steps_done=steps_done):
+            run = ranks.part_of(replace(whole, rows=data.in_pool(whole.rows, divisions, seeds, whole.rows_before)))
+            rows = run.rows
             for spans in run.spans():
                 yield from (rows[:, span] for span in spans)
 

@@ -16,6 +16,7 @@ from batchlab.engine.delivery import RUN_ROWS, delivery, looked_up_rows
 from batchlab.engine.halts import Keeper, name_of
 from batchlab.engine.losses import Loss
 from batchlab.engine.memory import replicas_that_fit
+from batchlab.engine.ranks import ranks_here
 from batchlab.engine.recorder import OnEvaluation, Recorder
 from batchlab.engine.records import OnProgress, Plan, Progress, Trial, TrialResult, TrialState
 from batchlab.engine.schedule import Cutting, planned_rows
@@ -58,14 +59,15 @@ def train(
     there, all from the same place, as one undisturbed training would have; with `marks` they are evaluated when they have first seen so
     many rows and stop at the last of them, within the plan; with `states` their results hold what they can go on from. When
     `should_stop` says so, asked between runs of steps, training ends there: all trials of a tile have then seen the same rows, those
-    of later tiles fewer. With a `keeper` they go on from where one that was killed stood, bit for bit. Raises BadInput when the strategy
-    does not fit the rows.
+    of later tiles fewer. With a `keeper` they go on from where one that was killed stood, bit for bit. Processes that train together
+    (`ranks.py`) all call this, with the same. Raises BadInput when the strategy does not fit the rows.
     """
     strategy.check(data.population)
     if data.stored is not None and data.sample is None:
         data = data.thinned(SAMPLE_ROWS, len(data.validation_target), seed=0)
     fitting = replicas_that_fit(data, model, strategy, trials, plan, device, memory_bytes)
-    tile = 1 if strategy.adapts else fitting
+    one_by_one = strategy.adapts or (ranks_here().count > 1 and isinstance(strategy, Streaming))  # each seed's rows lie elsewhere
+    tile = 1 if one_by_one else fitting
     rows_total = planned_rows(strategy, data.population.row_count, plan)
     stretch = _Stretch(data, strategy, plan, marks, device, states, should_stop, keeper)
     results: list[TrialResult] = []
@@ -118,6 +120,7 @@ class _Stretch:
             most_rows = min(most_rows, looked_up_rows(data, len(backend.seeds)))
         rows_total = planned_rows(self.strategy, population.row_count, self.plan)
         steps, rows, strategy, look = _place(begun, self.strategy)
+        ranks = ranks_here()
 
         def adapted(now: Strategy) -> Strategy:
             return now.adapted(backend.noise_scale(0, data, ADAPTING_BATCHES).low)  # what it surely is; few batches may say it has no end
@@ -132,11 +135,13 @@ class _Stretch:
                 started = time.perf_counter()
                 for cut in cutting.runs(backend.seeds, steps, rows):
                     run = replace(cut, rows=data.in_pool(cut.rows, backend.divisions, backend.seeds, cut.rows_before))
-                    backend.train(run, rows_of(run))
+                    waited = ranks.seconds
+                    backend.train(*rows_of(run))
+                    recorder.waiting_seconds += ranks.seconds - waited
                     recorder.train_seconds += time.perf_counter() - started
                     steps, rows = run.last_step, run.rows_seen
                     on_progress(Progress(rows, rows_total))
-                    ends = self.should_stop()
+                    ends = ranks.any(self.should_stop())
                     if run.evaluated or ends:
                         recorder.record(steps, rows)
                     started = time.perf_counter()
@@ -147,6 +152,8 @@ class _Stretch:
                         started = time.perf_counter()
         if self.keeper is not None:
             self.keeper.ended(name, recorder.halt(cutting.strategy, cutting.look))
+        if ranks.count > 1:
+            ranks.check_same(backend.last_weights())
         results = recorder.results(trials, weights)
         if not self.states:
             return results

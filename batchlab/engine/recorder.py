@@ -54,7 +54,7 @@ class Recorder:
         )
         self.stopped: list[Stopped | None] = [None] * count if begun is None else [state.stopped for state in begun]
         self.seconds_before = [curve.wall_seconds[-1] if curve.step else 0.0 for curve in self.curves]
-        self.train_seconds = self.evaluation_seconds = self.recorded_seconds = 0.0
+        self.train_seconds = self.evaluation_seconds = self.recorded_seconds = self.waiting_seconds = 0.0
         if halt is not None:
             self._take_up(halt)
 
@@ -147,6 +147,7 @@ class Recorder:
                 rows_seen=rows[replica],
                 epochs=rows[replica] / self.row_count,
                 train_seconds=self.train_seconds,
+                waiting_seconds=self.waiting_seconds,
                 evaluation_seconds=self.evaluation_seconds,
                 curve=self.curves[replica],
                 kept=int(self.kept[replica]),

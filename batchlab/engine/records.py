@@ -33,7 +33,8 @@ SETTLED = 5
 
 class Plan(Record):
     """How every strategy is trained. Without `learning_rate` the search finds one; those given are the only ones tried; likewise the
-    `optimizer`. With `averaging` the weights that are judged and kept are their running average (`averaging.py`)."""
+    `optimizer`. With `averaging` the weights that are judged and kept are their running average (`averaging.py`). Every training
+    divides the rows of its steps over so many `processes`."""
 
     epochs: PositiveInt = 100
     max_steps: PositiveInt | None = None
@@ -50,6 +51,7 @@ class Plan(Record):
     keep: Literal["last", "settled"] = "last"
     precision: Precision = "float32"
     backend: Literal["auto", "kernels", "torch"] = "auto"
+    processes: PositiveInt = 1
 
     @property
     def rule(self) -> Optimizer:
@@ -130,7 +132,8 @@ class TrialResult:
 
     `stopped` says why a trial left before the plan's end, where it did. `kept` is the number of the curve's point whose weights were
     kept; `weights` maps parameter names to arrays; `state`, where it was asked for, is what the trial can go on from. `train_seconds` and
-    `evaluation_seconds` are of all trials that trained beside it, together.
+    `evaluation_seconds` are of all trials that trained beside it, together; `waiting_seconds` those of training that were spent on the
+    other processes of a training that is divided.
     """
 
     trial: Trial
@@ -145,6 +148,7 @@ class TrialResult:
     kept: int
     weights: dict[str, NDArray[np.float64]]
     state: TrialState | None = field(default=None, repr=False)
+    waiting_seconds: float = 0.0
 
     @property
     def validation_loss(self) -> float:

@@ -1,7 +1,7 @@
 """A run: consecutive steps that a backend makes in one go."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +14,8 @@ from batchlab.strategies import Indices
 @dataclass(frozen=True)
 class Run:
     """Consecutive steps. `rows` `[seeds, rows]` are row indices in their order; `portions` and `steps` hold where, along them,
-    micro-batches and steps end. `first_step` counts from 1, `rows_before` are those seen by earlier runs."""
+    micro-batches and steps end. `first_step` counts from 1, `rows_before` are those seen by earlier runs. Of one process's part `whole`
+    is the run of all processes, of whose rows it has some; its micro-batches may be empty."""
 
     rows: Indices
     portions: Indices
@@ -22,11 +23,17 @@ class Run:
     first_step: int
     rows_before: int
     evaluated: bool
+    whole: "Run | None" = None
+
+    def only(self, mine: NDArray[np.bool_]) -> "Run":
+        """Return the part with those of its rows that are marked `[rows]`."""
+        kept = np.append(0, np.cumsum(mine))
+        return replace(self, rows=self.rows[:, mine], portions=kept[self.portions], steps=kept[self.steps], whole=self.whole or self)
 
     @property
     def step_rows(self) -> Indices:
-        """The rows seen in all before each step, and after the last one."""
-        return self.rows_before + np.append(0, self.steps)
+        """The rows seen in all, by all processes, before each step, and after the last one."""
+        return self.rows_before + np.append(0, (self.whole or self).steps)
 
     @property
     def last_step(self) -> int:
@@ -34,13 +41,14 @@ class Run:
 
     @property
     def rows_seen(self) -> int:
-        return self.rows_before + int(self.steps[-1])
+        return int(self.step_rows[-1])
 
     def spans(self) -> Iterator[list[slice]]:
         """Yield, for each step, where its micro-batches stand along `rows`."""
         cuts = [0, *self.portions.tolist()]
         spans = [slice(start, end) for start, end in pairwise(cuts)]
-        lasts = (np.searchsorted(self.portions, self.steps) + 1).tolist()
+        of = self.whole or self  # where one process has no rows its ends do not tell micro-batches apart
+        lasts = (np.searchsorted(of.portions, of.steps) + 1).tolist()
         for first, last in pairwise([0, *lasts]):
             yield spans[first:last]
 

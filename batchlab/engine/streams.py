@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.engine.ranks import ALONE, Ranks
 from batchlab.engine.runs import Run, Window
 from batchlab.engine.stored import RowFile, StoredRows
 from batchlab.strategies import Indices
@@ -23,9 +24,13 @@ EXPECTED_BLOCKS = 64
 
 
 class Stream:
-    """The runs' rows, each seed's in its own order; `most_rows` is the longest run. Close it: it holds files and threads."""
+    """The runs' rows, each seed's in its own order; `most_rows` is the longest run. Close it: it holds files and threads.
 
-    def __init__(self, stored: StoredRows, strategy: Streaming, seeds: Sequence[int], most_rows: int) -> None:
+    Of several processes (`ranks`) each reads blocks of its own, every so manieth of a buffer, and has the rows of each step that lie in
+    them: about as many as another. They train one seed at a time.
+    """
+
+    def __init__(self, stored: StoredRows, strategy: Streaming, seeds: Sequence[int], most_rows: int, ranks: Ranks = ALONE) -> None:
         features, target = stored.arrays
         shape = Shape.of(strategy, len(target), most_rows)
         places = (len(seeds), shape.regions * shape.region_rows)
@@ -33,19 +38,24 @@ class Stream:
         self.target = np.empty(places, target.dtype)
         self.files = (RowFile(stored.features, features), RowFile(stored.target, target))
         self.threads = ThreadPoolExecutor(strategy.workers, "batchlab-reads") if strategy.workers else None
+        self.ranks = ranks
         self.lanes = [
-            _Lane(strategy, seed, len(target), shape, _Reader(self.files, own, self.threads, strategy.workers))
+            _Lane(strategy, seed, len(target), shape, _Reader(self.files, own, self.threads, strategy.workers), ranks)
             for seed, own in zip(seeds, zip(self.features, self.target, strict=True), strict=True)
         ]
 
-    def window(self, run: Run) -> Window:
-        """Return where the run's rows are, once they are there; those of the runs before are given up."""
+    def delivered(self, run: Run) -> tuple[Run, Window]:
+        """Return the run, or this process's part of it, and where its rows are, once they are there; those of the runs before are given
+        up."""
         for lane in self.lanes:
             lane.read_for(run.rows_before, run.rows_seen)
         order = np.empty(run.rows.shape, np.int32)
         for lane, rows, places in zip(self.lanes, run.rows, order, strict=True):
             lane.locate(rows, run.rows_before, places)
-        return Window(self.features, self.target, order)
+        if self.ranks.count > 1:
+            mine = order[0] >= 0
+            run, order = run.only(mine), order[:, mine]
+        return run, Window(self.features, self.target, order)
 
     def close(self) -> None:
         """End the reading, also where it is under way."""
@@ -90,9 +100,10 @@ class Shape:
 
 @dataclass
 class _Held:
-    """A buffer in its region, whose rows are those from `start` to `end` of the whole training."""
+    """A buffer in its region, whose rows are those from `start` to `end` of the whole training, and those of its blocks that are read."""
 
     blocks: Indices
+    own: Indices
     region: int
     start: int
     end: int
@@ -102,13 +113,13 @@ class _Held:
 class _Lane:
     """One seed's rows: the buffers that its next steps come from."""
 
-    def __init__(self, strategy: Streaming, seed: int, row_count: int, shape: Shape, reader: "_Reader") -> None:
+    def __init__(self, strategy: Streaming, seed: int, row_count: int, shape: Shape, reader: "_Reader", ranks: Ranks) -> None:
         epochs = (strategy.buffers(row_count, seed, epoch) for epoch in count())
         self.following: Iterator[Buffer] = chain.from_iterable(epochs)
-        self.shape, self.row_count, self.reader = shape, row_count, reader
+        self.shape, self.row_count, self.reader, self.ranks = shape, row_count, reader, ranks
         self.held: deque[_Held] = deque()
         self.free = list(range(shape.regions))[::-1]
-        self.reached, self.expected = 0, list[Buffer]()
+        self.reached, self.expected, self.buffers_read = 0, list[Buffer](), 0
         self.slot_of_block = np.empty(-(-row_count // shape.block_rows), np.int32)
 
     def read_for(self, start: int, end: int) -> None:
@@ -121,20 +132,29 @@ class _Lane:
             self._read_next(start)
         if not self.shape.ahead and not self.expected:
             self.expected = [next(self.following)]
-            self.reader.expect(self.expected[0])
+            self.reader.expect(self._own(self.expected[0], self.buffers_read + 1))
 
     def _read_next(self, start: int) -> None:
         """Begin to read the next buffer, unless it ends before `start`: then nobody needs it."""
         buffer = self.expected.pop() if self.expected else next(self.following)
-        held = _Held(buffer.blocks, -1, self.reached, self.reached + len(buffer))
+        self.buffers_read += 1
+        own = self._own(buffer, self.buffers_read)
+        held = _Held(buffer.blocks, own.blocks, -1, self.reached, self.reached + len(buffer))
         self.reached = held.end
         if held.end > start:
             held.region = self.free.pop()
-            held.reading = self.reader.read(buffer, held.region * self.shape.region_rows)
+            held.reading = self.reader.read(own, held.region * self.shape.region_rows)
             self.held.append(held)
 
+    def _own(self, buffer: Buffer, number: int) -> Buffer:
+        """Return what this process reads of a buffer: other places in each, so that small ones are not all the same process's."""
+        if self.ranks.count == 1:
+            return buffer
+        blocks = buffer.blocks[(self.ranks.rank + number) % self.ranks.count :: self.ranks.count]
+        return Buffer(blocks, buffer.block_rows, buffer.table_rows, buffer.stream)
+
     def locate(self, rows: Indices, start: int, places: NDArray[np.int32]) -> None:
-        """Wait for the buffers of `rows`, which come from `start` on, and write the place of each row."""
+        """Wait for the buffers of `rows`, which come from `start` on, and write the place of each row; -1 of one that is another's."""
         block_rows, end = self.shape.block_rows, start + len(rows)
         for held in self.held:
             if held.start >= end:
@@ -143,9 +163,13 @@ class _Lane:
                 part.result()
             own = slice(max(held.start, start) - start, min(held.end, end) - start)
             first = held.region * (self.shape.region_rows // block_rows)
-            self.slot_of_block[held.blocks] = np.arange(first, first + len(held.blocks), dtype=np.int32)
+            self.slot_of_block[held.blocks] = -1
+            self.slot_of_block[held.own] = np.arange(first, first + len(held.own), dtype=np.int32)
             blocks = rows[own] // block_rows
-            places[own] = self.slot_of_block.take(blocks) * block_rows + (rows[own] - blocks * block_rows)
+            slots = self.slot_of_block.take(blocks)
+            places[own] = slots * block_rows + (rows[own] - blocks * block_rows)
+            if len(held.own) < len(held.blocks):
+                places[own][slots < 0] = -1
 
 
 class _Reader:

@@ -12,6 +12,7 @@ from batchlab.experiment import Experiment
 from batchlab.report import captions, cost_pictures, critical_pictures, curve_pictures, pictures, race_pictures
 from batchlab.report.claims import claims
 from batchlab.report.data_section import alert, data_section
+from batchlab.report.dividing import dividing_section
 from batchlab.report.document import footer, framed, listing, opening, section
 from batchlab.report.fetching_section import fetching_section
 from batchlab.report.ink import lines
@@ -65,6 +66,7 @@ def page(
         section("What people type by default", typed_table(found)),
         section("Yardsticks", yardsticks_table(found, unit)),
         section("Where a loop's time goes", fetching_section(found.fetching)) if found.fetching else "",
+        section("One training over several processes", dividing_section(found.steps_over_processes)) if found.processes else "",
         section("Use it elsewhere", snippets_section(verdict_of(found, ""))),
         section("Pictures", "".join(_figure(plate, found, unit) for plate in plates(found, tracking_seconds))),
         periods_section(found.periods, unit),

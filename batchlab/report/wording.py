@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from batchlab.analysis.estimates import Estimate
 from batchlab.analysis.verdict import Objective, Pair
 from batchlab.analysis.yardsticks import BOOSTING, LEAST_SQUARES, LOGISTIC
+from batchlab.report.dividing import dividing_text
 from batchlab.report.fetching import fetching_text
 from batchlab.report.quantities import memory, number, seconds, unit_of
 from batchlab.search.space import optimizer_words
@@ -56,7 +57,14 @@ def beside_it(found: "Findings") -> list[str]:
     """Return what stands beside the recommendation: batch sizes, what people type, the best yardstick, and the search itself."""
     limit = "" if found.limit_minutes is None else f" of the {number(found.limit_minutes)} min that it was given"
     search = f"The search itself: {found.trials:,} trainings, {seconds(found.seconds)}{limit}.{_left_out(found)}"
-    return [*_batch_sizes(found), *_typed(found), *_unbeaten(found), *fetching_text(found.fetching), search]
+    return [
+        *_batch_sizes(found),
+        *_typed(found),
+        *_unbeaten(found),
+        *fetching_text(found.fetching),
+        *dividing_text(found.steps_over_processes),
+        search,
+    ]
 
 
 def _left_out(found: "Findings") -> str:

@@ -65,6 +65,7 @@ def concluded(ground: Ground, known: Known) -> Findings:
         memory_ceiling=memory_ceiling(experiment, ground.data),
         deliveries=known.deliveries,
         fetching=known.fetching,
+        processes=known.processes,
         sorted_order=sorted_order(known, evidence, goal),
         sorted_label=next((item.candidate.label for item in settings if item.candidate.setting == known.sorted_of), ""),
         target_loss=None if goal is None else float(goal.target[0]) * unit,

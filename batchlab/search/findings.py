@@ -10,7 +10,7 @@ from batchlab.analysis.estimates import Estimate
 from batchlab.analysis.frontier import Frontier
 from batchlab.analysis.verdict import Choice, Objective, Outcome, Pair
 from batchlab.engine.records import TrialResult
-from batchlab.results import Fetching, Period, TrainingFacts, YardstickResult
+from batchlab.results import Fetching, OverProcesses, Period, TrainingFacts, YardstickResult
 from batchlab.search.loaders import Delivery
 from batchlab.search.noise import NoisePoint
 from batchlab.search.space import Candidate
@@ -118,6 +118,7 @@ class Findings:
     memory_ceiling: int
     deliveries: Sequence[Delivery]
     fetching: Fetching | None
+    processes: Sequence[OverProcesses]
     sorted_order: Pair | None
     sorted_label: str
     target_loss: float | None
@@ -143,6 +144,19 @@ class Findings:
     def best(self) -> Finding | None:
         """The recommended setting's evidence."""
         return None if self.choice is None else self.of(self.choice.label)
+
+    @property
+    def steps_over_processes(self) -> tuple[OverProcesses, ...]:
+        """Steps that were divided over processes, with the seconds that they come to on the way to the target where that is reached."""
+        steps = {
+            item.candidate.label: float(item.outcome.least_steps[0])
+            for item in (*self.settings, *self.typed)
+            if item.outcome.status == "reached"
+        }
+        return tuple(
+            item.model_copy(update={"seconds_to_target": item.seconds_per_step * steps[item.label]}) if item.label in steps else item
+            for item in self.processes
+        )
 
     @property
     def cut_short(self) -> bool:

@@ -20,6 +20,8 @@ from batchlab.search.space import Setting
 SecondsLeft = Callable[[], float]
 """Returns the seconds until trainings are to end where they are; infinitely many where nothing ends them."""
 Tell = Callable[[str, Progress], None]
+Trains = Callable[..., list[TrialResult]]
+"""Trains as `engine.loop.train` does, here or elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,16 @@ class Bench:
     data: TrainingData
 
     def trained(
-        self, stack: Stack, seconds_left: SecondsLeft, tell: Tell = lambda said, progress: None, keeper: Keeper | None = None
+        self,
+        stack: Stack,
+        seconds_left: SecondsLeft,
+        tell: Tell = lambda said, progress: None,
+        keeper: Keeper | None = None,
+        trains: Trains = train,
     ) -> Trained:
         """Train a stack; where time is over it ends between two runs of steps."""
         began, setting = time.perf_counter(), stack.setting
-        results = train(
+        results = trains(
             self.data,
             self.model,
             setting.updates,
@@ -108,6 +115,10 @@ class Hands(Protocol):
     count: int
     note: str
 
+    @property
+    def train(self) -> Trains:
+        """What a single training is timed with."""
+
     def trained(self, bench: Bench, stacks: Sequence[Stack], seconds_left: SecondsLeft, tell: Tell, keeper: Keeper | None) -> Handed:
         """Yield the number of each stack with what came of it, as soon as it is there, until time is over."""
 
@@ -119,6 +130,7 @@ class Here:
     """Trains one stack after the other in this process, in their order."""
 
     count, note = 1, ""
+    train: Trains = staticmethod(train)
 
     def trained(self, bench: Bench, stacks: Sequence[Stack], seconds_left: SecondsLeft, tell: Tell, keeper: Keeper | None) -> Handed:
         for number, stack in enumerate(stacks):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from batchlab.analysis.yardsticks import Yardstick
 from batchlab.engine.records import TrialResult
-from batchlab.results import Fetching
+from batchlab.results import Fetching, OverProcesses
 from batchlab.search.loaders import Delivery
 from batchlab.search.looking import Start
 from batchlab.search.noise import NoisePoint
@@ -43,6 +43,7 @@ class Known:
     peaks: Mapping[Candidate, Sequence[int]] = field(default_factory=dict)
     deliveries: Sequence[Delivery] = ()
     fetching: Fetching | None = None
+    processes: Sequence[OverProcesses] = ()
     sorted_of: Setting | None = None
     sorted_results: Sequence[TrialResult] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)

@@ -99,7 +99,11 @@ def first_look(worker: Worker, standings: Standings, terms: Terms) -> Costs:
     """Train one setting for a moment: first for a step, which loads the kernels, then to tell what it costs. Where trainings step in torch
     and rows take many times as long in small batches, one is trained with the smallest batch, too."""
     settings, count = list(standings.entries), terms.row_count
-    few = replace(worker, data=sampled(worker.data, LOOKED_AT, worker.experiment.profile.seed), hands=Here())
+    few = replace(
+        worker,
+        data=sampled(worker.data, LOOKED_AT, worker.experiment.profile.seed),
+        hands=worker.hands if worker.hands.count == 1 else Here(),
+    )
     if not worker.experiment.steps_in_torch:
         return _costs(few, settings[0], count, terms.first_rows)
     smallest = min(settings, key=lambda setting: setting.updates.rows_per_step(count))

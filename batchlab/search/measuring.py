@@ -14,7 +14,9 @@ from batchlab.imported import GIVEN
 from batchlab.models.custom import Custom
 from batchlab.search.apart import Apart, ApartFailed, ApartLate, Fetcher
 from batchlab.search.clock import Clock
+from batchlab.search.dividing import PART, over_processes
 from batchlab.search.evidence import Ground, evidence_of
+from batchlab.search.hands import Hands
 from batchlab.search.known import Known
 from batchlab.search.models import tested, to_train, with_model, with_models_missing
 from batchlab.search.sorting import sorted_trainings
@@ -46,12 +48,13 @@ class Measuring:
     data: TrainingData
     plan: Plan
     clock: Clock
+    hands: Hands
     stopwatch: Stopwatch = field(init=False)
     apart: Apart | None = field(default=None, init=False)
     fetcher: Fetcher | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.stopwatch = Stopwatch(self.experiment, self.data, self.plan, lambda: self.clock.is_over(DONE))
+        self.stopwatch = Stopwatch(self.experiment, self.data, self.plan, lambda: self.clock.is_over(DONE), self.hands.train)
 
     def parts(self, ground: Ground, known: Known, candidates: Sequence[Candidate]) -> dict[str, Callable[[Known], Known]]:
         """Return all that is measured after the confirmation, in its order: the names, and what turns what is known into what is then."""
@@ -67,6 +70,7 @@ class Measuring:
             "timing, second sitting": lambda known: self.timed(known, candidates, 1.0),
             "sorted order": lambda known: self.with_sorted_order(known, ground),
             "loaders": lambda known: self.with_loaders(known, candidates),
+            **({PART: lambda known: over_processes(self.stopwatch, known, candidates)} if self.plan.processes > 1 else {}),
         }
 
     def begun_apart(self, known: Known, candidates: Sequence[Candidate]) -> Known:

@@ -15,7 +15,7 @@ from batchlab.engine.halts import Halt
 from batchlab.engine.optimizers import OPTIMIZERS
 from batchlab.engine.records import Curve, Trial, TrialResult, TrialState
 from batchlab.records import Record
-from batchlab.results import Fetching, Period, TrainingFacts, YardstickResult
+from batchlab.results import Fetching, OverProcesses, Period, TrainingFacts, YardstickResult
 from batchlab.search.findings import Finding, Findings, RateSummary
 from batchlab.search.fitting import checked
 from batchlab.search.known import Known
@@ -47,6 +47,7 @@ KINDS: dict[str, Any] = {
             NoisePoint,
             Delivery,
             Fetching,
+            OverProcesses,
             Estimate,
             Yardstick,
             Finding,

@@ -59,6 +59,7 @@ def verdict_of(found: Findings, text: str) -> Verdict:
         periods=tuple(found.periods),
         yardsticks=tuple(found.yardsticks),
         fetching=found.fetching,
+        processes=found.steps_over_processes,
         notes=tuple(found.notes),
         text=text,
         settings=None if best is None else _settings(best),

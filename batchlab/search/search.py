@@ -65,7 +65,7 @@ class Search:
         self.share_allowed = RACED
         self.hands = hands or Here()
         self.worker = Worker(experiment, data, data, self.plan, on_progress, lambda: self.clock.left(self.share_allowed), self.hands, kept)
-        self.measuring = Measuring(experiment, whole, self.plan, self.clock)
+        self.measuring = Measuring(experiment, whole, self.plan, self.clock, self.hands)
         self.ground = Ground(experiment, data, terms, int(joblib.cpu_count()), None if math.isinf(limit) else limit / 60)
         notes = (self.hands.note,) if self.hands.note else ()
         self.known = known or Known(standings=Standings().joined_by(first_settings(self.profile, terms.lines)), notes=notes)

@@ -13,6 +13,7 @@ from batchlab.engine.loop import train
 from batchlab.engine.records import Plan, Trial, TrialResult
 from batchlab.experiment import Experiment
 from batchlab.files.mapped import gathered
+from batchlab.search.hands import Trains
 from batchlab.search.space import Candidate
 from batchlab.search.timings import Timings
 from batchlab.strategies import Indices
@@ -29,8 +30,10 @@ FEWEST_STEPS, MOST_TRAININGS = 8, 20
 class Stopwatch:
     """Times settings in rounds: every round has each of them once, so that whatever slows the machine down slows all alike."""
 
-    def __init__(self, experiment: Experiment, data: TrainingData, plan: Plan, is_over: Callable[[], bool] = lambda: False) -> None:
-        self.experiment, self.data, self.plan, self.is_over = experiment, data, plan, is_over
+    def __init__(
+        self, experiment: Experiment, data: TrainingData, plan: Plan, is_over: Callable[[], bool] = lambda: False, trains: Trains = train
+    ) -> None:
+        self.experiment, self.data, self.plan, self.is_over, self.trains = experiment, data, plan, is_over, trains
         self.steps: dict[Candidate, int] = {}
         self.ordering: dict[Candidate, float] = {}
 
@@ -110,7 +113,7 @@ class Stopwatch:
         exp = self.experiment
         changes = {"evaluations": 1, "spacing": "even", "patience": None, "optimizer": candidate.optimizer, **limits}
         trial, plan = Trial(candidate.learning_rate, exp.profile.seed), self.plan.model_copy(update=changes)
-        return train(self.data, exp.model, candidate.strategy, [trial], plan, exp.loss, exp.device, weights=False)[0]
+        return self.trains(self.data, exp.model, candidate.strategy, [trial], plan, exp.loss, exp.device, weights=False)[0]
 
     def _steps_an_epoch(self, candidate: Candidate) -> int:
         return -(-self.data.population.row_count // candidate.batch_rows)

@@ -162,7 +162,7 @@ class Backend(ABC):
     def _count(self, run: Run, made: NDArray[np.int64], diverged: Flags) -> None:
         """Note for every replica how many steps it has `made` in all and whether it `diverged` in this run."""
         in_run = np.clip(made - run.first_step + 1, 0, None)
-        rows_seen = run.rows_before + np.append(0, run.steps)[in_run]
+        rows_seen = run.step_rows[in_run]
         self.rows_seen = np.where(self.active, rows_seen, self.rows_seen)
         self.steps = np.where(self.active, made, self.steps)
         self.diverge(diverged)

@@ -25,13 +25,13 @@ WIDE = 1024
 def uses_kernels(model: Model, plan: Plan, device: torch.device, step_rows: int) -> bool:
     """Whether the CPU kernels run this training; raises BadInput where the plan asks for them and they cannot."""
     known = isinstance(model, Linear | Mlp) and not isinstance(model, EmbeddedMlp) and not is_own(plan.loss)
-    can = device.type == "cpu" and known and plan.precision in ("float32", "float64")
+    can = device.type == "cpu" and known and plan.precision in ("float32", "float64") and plan.processes == 1
     what = f"{model.kind} with embeddings" if isinstance(model, EmbeddedMlp) else model.kind
     what += " with a loss of your own" if is_own(plan.loss) else ""
     if plan.backend == "kernels" and not can:
         raise BadInput(
-            f"train.backend 'kernels' runs linear and mlp on the CPU in float32 or float64, not {what} on {device.type} in "
-            f"{plan.precision}; use train.backend=auto."
+            f"train.backend 'kernels' runs linear and mlp on the CPU in float32 or float64 in one process, not {what} on {device.type} in "
+            f"{plan.precision}{'' if plan.processes == 1 else f' over {plan.processes} processes'}; use train.backend=auto."
         )
     wide = isinstance(model, Mlp) and min(*model.widths, step_rows) >= WIDE
     return can and (plan.backend == "kernels" or (plan.backend == "auto" and not wide))

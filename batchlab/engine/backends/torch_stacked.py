@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from batchlab.engine.averaging import average_share
 from batchlab.engine.backends.base import PORTIONS, Backend, Batch, Flags
 from batchlab.engine.backends.slopes import Slopes
 from batchlab.engine.data import TrainingData, overlaps
 from batchlab.engine.delivery import batches_of
+from batchlab.engine.layout import is_carried
 from batchlab.engine.losses import Loss
+from batchlab.engine.ranks import ranks_here
 from batchlab.engine.records import Plan, Trial
 from batchlab.engine.runs import Run, Window
+from batchlab.errors import BadInput
 from batchlab.models import Model
 
 SEEDS_APART = 1_000_003
@@ -31,6 +34,7 @@ class TorchStacked(Backend):
     """Trains on any device that torch knows. Everything stays there: no step waits for a number to come back to Python.
 
     On CUDA the steps of full size replay one captured graph. `tf32` and `bf16` round what goes into matrix products, nothing else.
+    Together with other processes it takes its part of every step's rows, and all make the step with the summed gradient.
     """
 
     def __init__(
@@ -44,7 +48,7 @@ class TorchStacked(Backend):
         device: torch.device,
     ) -> None:
         super().__init__(model, shape, trials, loss, data, plan)
-        self.optimizer, self.device, self.precision = plan.rule, device, plan.precision
+        self.optimizer, self.device, self.precision, self.ranks = plan.rule, device, plan.precision, ranks_here()
         real = data.features.dtype
         self.carried = np.arange(len(trials))
         self.seed_of_carried = torch.from_numpy(self.seed_of_replica).to(device)
@@ -63,6 +67,8 @@ class TorchStacked(Backend):
         self.step = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
         self.graph: _Graph | None = None
         self.slopes = Slopes(model, shape, loss, real, device, self._rounding)
+        if self.ranks.count > 1:
+            check_divisible(self.network)
         self.trained = self.layout.trained_size
         self._sit()
 
@@ -83,14 +89,14 @@ class TorchStacked(Backend):
 
     def _make_steps(self, run: Run, batches: Iterator[Batch] | None) -> None:
         pace = self._pace(run)
+        sizes = np.diff(run.step_rows).tolist()
         if batches is not None:
-            for spans, _ in zip(run.spans(), pace, strict=True):
-                self._step((next(batches) for _ in spans), spans[-1].stop - spans[0].start)
+            for spans, rows, _ in zip(run.spans(), sizes, pace, strict=True):
+                self._step((next(batches) for _ in spans), rows)
             return
         features, target = self.data
         order = torch.tensor(run.rows, device=features.device)
-        for spans, _ in zip(run.spans(), pace, strict=True):
-            rows = spans[-1].stop - spans[0].start
+        for spans, rows, _ in zip(run.spans(), sizes, pace, strict=True):
             if len(spans) == 1 and (graph := self._graph_of(rows)) is not None:
                 graph.replay(order[:, spans[0]])
             else:
@@ -127,8 +133,10 @@ class TorchStacked(Backend):
         losses = [
             self.slopes.add(self.current, self.gradient, (self._spread(features), self._spread(target)), rows, self._draws(number))
             for number, (features, target) in enumerate(batches)
+            if target.shape[1]  # of small micro-batches a process may have no row
         ]
-        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum(0)
+        loss = losses[0] if len(losses) == 1 else torch.stack([torch.zeros_like(self.gradient[:, 0]), *losses]).sum(0)
+        self.ranks.sum(self.gradient, loss)
         with torch.no_grad():
             self.step += 1
             rates = self.rates if self.plan.schedule.is_constant else self.rates * self.factor
@@ -142,7 +150,8 @@ class TorchStacked(Backend):
         """Return what each replica that is carried along draws its random numbers by."""
         if not self.slopes.traits.draws:
             return []
-        return [SEEDS_APART * (seed + SEEDS_APART * micro_batch) + self.number for seed in self.seeds_carried]
+        apart = micro_batch * self.ranks.count + self.ranks.rank
+        return [SEEDS_APART * (seed + SEEDS_APART * apart) + self.number for seed in self.seeds_carried]
 
     def _move_all(self, updated: Tensor) -> None:
         """Move every replica: all that on a CPU nearly every step comes to."""
@@ -181,6 +190,8 @@ class TorchStacked(Backend):
         traits = self.slopes.traits
         if features.device.type != "cuda" or traits.unstackable is not None or traits.draws:  # a captured step cannot be seeded
             return None
+        if self.ranks.count > 1:
+            return None
         if self.graph is None:
             state = (self.current, self.average, self.memory, self.moving, self.made, self.step)
             self.graph = _Graph(lambda block: self._step(iter([(features[block], target[block])]), rows), len(self.seeds), rows, state)
@@ -205,12 +216,13 @@ class TorchStacked(Backend):
         bounds = torch.arange(portions + 1, device=self.device) * rows // portions
         portion = torch.repeat_interleave(torch.arange(portions, device=self.device), bounds.diff())
         sums = torch.zeros((count, portions), device=self.device, dtype=self.step.dtype)
-        most = max(EVALUATED_AT_ONCE // count, 1)
+        own, most = self.ranks.part(rows), max(EVALUATED_AT_ONCE // count, 1)
         with _tf32_products(self.precision == "tf32"):
-            for start in range(0, rows, most):
-                part = slice(start, start + most)
+            for start in range(own.start, own.stop, most):
+                part = slice(start, min(start + most, own.stop))
                 losses = self.slopes.row_losses(chosen, features[part].to(self.device), target[part].to(self.device))
                 sums.index_add_(1, portion[part], losses.to(sums.dtype))
+        self.ranks.sum(sums)
         return sums.double().cpu().numpy()
 
     def last_weights(self) -> NDArray[np.floating]:
@@ -261,6 +273,16 @@ class TorchStacked(Backend):
         self._sit()
         self.moving, self.made, self.seed_of_carried = self.moving[kept], self.made[kept], self.seed_of_carried[kept]
         self._note_who_moves()
+
+
+def check_divisible(network: nn.Module) -> None:
+    """Raise BadInput for a network that carries numbers from rows to rows: each process would see only a part of them."""
+    carried = [name for name, buffer in network.named_buffers() if is_carried(buffer)]
+    if carried:
+        raise BadInput(
+            f"train.processes divides the rows of a step, and the module carries numbers of all of them along ({', '.join(carried)}), as "
+            "batch normalization does: train it in one process (train.processes=1), or with layer or group normalization."
+        )
 
 
 class _Graph:

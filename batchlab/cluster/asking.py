@@ -1,0 +1,37 @@
+"""What the command asks of processes that train together, and what they answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchlab.engine.loop import Marks
+from batchlab.engine.records import Plan, Trial, TrialResult, TrialState
+from batchlab.errors import BatchlabError
+from batchlab.strategies import Strategy
+
+KEY = "BATCHLAB_RANKS_KEY"
+"""Where the environment holds the key of their connection."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A training as `engine.loop.train` makes it: on the bench of a file, over as many of them as the plan says; it keeps where it
+    stands in the folder `kept`, where there is one. A word that comes while it is under way ends it where it is."""
+
+    bench: Path
+    strategy: Strategy
+    trials: tuple[Trial, ...]
+    plan: Plan
+    marks: Marks | None = None
+    begun: tuple[TrialState, ...] | None = None
+    states: bool = False
+    weights: bool = True
+    kept: Path | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of it, or what is wrong with what was asked."""
+
+    results: Sequence[TrialResult] = ()
+    wrong: BatchlabError | None = None
