@@ -16,7 +16,8 @@ KEY = "BATCHLAB_RANKS_KEY"
 @dataclass(frozen=True)
 class Asked:
     """A training as `engine.loop.train` makes it: on the bench of a file, over as many of them as the plan says; it keeps where it
-    stands in the folder `kept`, where there is one. A word that comes while it is under way ends it where it is."""
+    stands in the folder `kept`, where there is one, no more often than every so many seconds and in that share of the time. A word that
+    comes while it is under way ends it where it is."""
 
     bench: Path
     strategy: Strategy
@@ -26,7 +27,7 @@ class Asked:
     begun: tuple[TrialState, ...] | None = None
     states: bool = False
     weights: bool = True
-    kept: Path | None = None
+    kept: tuple[Path, float, float] | None = None
 
 
 @dataclass(frozen=True)

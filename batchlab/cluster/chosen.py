@@ -1,29 +1,21 @@
 """The hands that a profile asks for."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from batchlab.engine.loop import train
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.imported import GIVEN
-from batchlab.search.hands import Hands, Here
+from batchlab.search.hands import Hands, Here, Trains
 
 
 def hands_for(experiment: Experiment) -> Hands:
     """Return who trains; raises BadInput where the cluster cannot be reached or would come to other numbers, and where other processes
     cannot import what is to be trained."""
-    rule, train = experiment.profile.run, experiment.profile.train
-    if train.processes > 1:
-        if rule.on != "local":
-            raise BadInput(
-                f"run.on={rule.on} hands out whole trainings, and train.processes={train.processes} divides each: choose one of them "
-                "(run.on=local, or train.processes=1)."
-            )
-        from batchlab.cluster.rank_hands import RankHands
-
-        if getattr(experiment.profile.model, "factory", None) in GIVEN or train.loss in GIVEN:
-            raise BadInput(
-                f"train.processes={train.processes} needs modules and losses that other processes can import: put them into a file, and "
-                "name them as package.module:function."
-            )
-        return RankHands(experiment)
+    rule = experiment.profile.run
+    if experiment.profile.train.processes > 1:
+        return _over_processes(experiment)
     if rule.on == "local":
         return Here()
     from batchlab.cluster.nodes import check_installed
@@ -32,3 +24,33 @@ def hands_for(experiment: Experiment) -> Hands:
     from batchlab.cluster.ray_hands import RayHands
 
     return RayHands(rule, experiment)
+
+
+@contextmanager
+def trainer_for(experiment: Experiment) -> Iterator[Trains]:
+    """Yield what makes a single training: in this process, or over those that the profile asks for."""
+    if experiment.profile.train.processes == 1:
+        yield train
+        return
+    hands = _over_processes(experiment)
+    try:
+        yield hands.train
+    finally:
+        hands.close()
+
+
+def _over_processes(experiment: Experiment) -> Hands:
+    profile, processes = experiment.profile, experiment.profile.train.processes
+    if profile.run.on != "local":
+        raise BadInput(
+            f"run.on={profile.run.on} hands out whole trainings, and train.processes={processes} divides each: choose one of them "
+            "(run.on=local, or train.processes=1)."
+        )
+    if getattr(profile.model, "factory", None) in GIVEN or profile.train.loss in GIVEN:
+        raise BadInput(
+            f"train.processes={processes} needs modules and losses that other processes can import: put them into a file, and name them "
+            "as package.module:function."
+        )
+    from batchlab.cluster.rank_hands import RankHands
+
+    return RankHands(experiment)

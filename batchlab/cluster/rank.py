@@ -116,10 +116,11 @@ class Rank:
             self.opened = path, joblib.load(path, mmap_mode="r").opened()
         return self.opened[1]
 
-    def _keeper(self, folder: Path | None) -> Keeper | None:
-        if folder is None:
+    def _keeper(self, where: tuple[Path, float, float] | None) -> Keeper | None:
+        if where is None:
             return None
-        kept = Kept(folder, lambda line: print(line, file=sys.stderr))
+        folder, seconds, share = where
+        kept = Kept(folder, lambda line: print(line, file=sys.stderr), seconds, share)
         return kept if self.connection is not None else OnlyRead(kept)
 
     def _tell(self, progress: Progress) -> None:

@@ -1,9 +1,11 @@
 """Trainings that divide their steps over several processes of this machine, which torchrun starts and ends together."""
 
+import contextlib
 import itertools
 import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +34,8 @@ from batchlab.strategies import Strategy
 START_SECONDS, END_SECONDS, LOOK_SECONDS = 300.0, 10.0, 0.05
 TRIES = 5
 """Processes that have ended are started again, and go on with the same training, so often at most."""
+TORCHRUNS = ("ChildFailedError", "SignalException")
+"""What torchrun itself raises says nothing of why."""
 SAID = re.compile(r"(\w*(?:Error|Exception)\b.*|exitcode *: *-?\d+.*)")
 
 
@@ -83,7 +87,7 @@ class RankHands:
             begun=None if begun is None else tuple(begun),
             states=states,
             weights=weights,
-            kept=keeper.folder if isinstance(keeper, Kept) else None,
+            kept=(keeper.folder, keeper.least_seconds, keeper.share) if isinstance(keeper, Kept) else None,
         )
         for _ in range(TRIES):
             try:
@@ -176,23 +180,23 @@ class Group:
         raise BatchlabError(f"the {self.processes} processes of a training did not start: {self.said()}")
 
     def end(self) -> None:
-        """End the processes: they do so by themselves when nobody is connected, torchrun when it is told."""
+        """End the processes: they do so by themselves when nobody is connected, and all when one does; else torchrun is told to."""
         if self.connection is not None:
             self.connection.close()
         if self.torchrun is not None:
-            self.torchrun.terminate()
-            try:
-                self.torchrun.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.torchrun.kill()
-                self.torchrun.wait()
+            for insist in (None, signal.SIGTERM, signal.SIGKILL):
+                if insist is not None:
+                    self.torchrun.send_signal(insist)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.torchrun.wait(END_SECONDS)
+                    break
         self.torchrun = self.connection = None
 
     def said(self) -> str:
         """Return the line that says best why processes ended."""
         self.log.seek(0)
         lines = self.log.read().decode(errors="replace").splitlines()
-        found = [match.group(1).strip() for line in lines if (match := SAID.search(line)) and "ChildFailedError" not in line]
+        found = [match.group(1).strip() for line in lines if (match := SAID.search(line)) and not any(name in line for name in TORCHRUNS)]
         return found[-1] if found else (lines[-1].strip() if lines else "nothing was said")
 
 

@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.cluster.chosen import trainer_for
 from batchlab.config import Profile
 from batchlab.engine.halts import Keeper
-from batchlab.engine.loop import train
 from batchlab.engine.records import OnProgress, Trial, TrialResult
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
@@ -163,7 +163,8 @@ def _trained(
     trials = [Trial(rate, seed + SEEDS_APART + number, weights) for number in range(profile.retraining.seeds)]
     plan = budgeted(profile.train, experiment.split.sizes()["train"]).model_copy(update={"keep": "settled"})
     data, loss = thinned(experiment), experiment.loss
-    results = train(data, experiment.model, strategy, trials, plan, loss, experiment.device, on_progress, keeper=keeper)
+    with trainer_for(experiment) as trains:
+        results = trains(data, experiment.model, strategy, trials, plan, loss, experiment.device, on_progress, keeper=keeper)
     return Challenger(experiment, results, start, remarks)
 
 
