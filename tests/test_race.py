@@ -521,6 +521,13 @@ def test_where_time_is_short_fewer_draws_are_made_then_lines_at_the_end_are_left
         assert (sizes_of(plan), {item.draws for item in plan}) == (sizes, {draws})
 
 
+def test_where_draws_divide_the_rows_lines_at_the_end_are_left_out_for_more_draws_while_some_are_left() -> None:
+    entries = [reaching(size, 1 + place / 10, 8e5) for place, size in enumerate((8, 16, 32, 64, 128, 256, 512))]  # 0.8 s a training
+    for seconds, count, draws in ((math.inf, 7, 10), (7 * 8.1, 7, 10), (6 * 8.1, 6, 10), (5 * 8.1, 5, 10), (5 * 4.1, 5, 5), (5.0, 2, 3)):
+        plan = planned(entries, seconds, sure_draws=10)
+        assert (len(plan), {item.draws for item in plan}) == (count, {draws})
+
+
 def test_lines_that_are_behind_are_trained_to_the_end_only_where_there_is_time_to_spare() -> None:
     kept = [reaching(8, 1.0, 8e5), reaching(32, 1.1, 8e5)]
     behind = entry(setting(128), power(2.0), rows=10_000, left=left("behind", kept[0], kept[0]))

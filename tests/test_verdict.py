@@ -280,6 +280,21 @@ def test_the_interval_of_a_loss_covers_its_mean_about_95_times_in_100_and_that_o
     assert 935 <= next_one <= 965
 
 
+@pytest.mark.parametrize(("draws", "least"), [(12, 915), (20, 930)])
+def test_the_interval_of_losses_that_lie_askew_holds_nearly_as_often(draws: int, least: int) -> None:
+    rng, held = np.random.default_rng(13), 0
+    for _ in range(1000):
+        held += outcome("a", losses=0.06 * rng.gamma(3.3, 1 / 3.3, size=draws)).loss_estimate().holds(0.06)  # of skewness 1.1
+    assert held >= least
+
+
+def test_an_interval_of_a_loss_never_ends_below_nothing_and_reaches_further_above() -> None:
+    found = outcome("a", losses=np.array([0.1, 0.2, 1.5])).loss_estimate()
+    assert 0 < found.low < found.value
+    assert found.high - found.value > found.value - found.low
+    assert found.low * found.high == pytest.approx(found.value**2)
+
+
 def test_scatter_over_shared_validation_rows_widens_the_interval_of_a_loss() -> None:
     rng = np.random.default_rng(11)
     item = outcome("a", loss_scatter=0.0)

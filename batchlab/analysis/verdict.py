@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from batchlab.analysis.estimates import CONFIDENCE, Estimate, LogMean, Spread, log_mean, ratio
-from batchlab.analysis.paired import Difference, Sample, differences, variance_over_rows
+from batchlab.analysis.paired import LARGEST, Difference, Sample, differences, variance_over_rows
 from batchlab.results import Result
 
 Objective = Literal["best", "time", "rows", "memory", "loss"]
@@ -108,7 +108,7 @@ class Outcome:
         return float(self.budget_steps * np.exp(np.log(self.seconds_per_step).mean()))
 
     def loss_estimate(self, confidence: float = CONFIDENCE) -> Estimate:
-        """Return the mean loss with its t interval over draws and, where these share validation rows, over rows."""
+        """Return the mean loss with its t interval, as a factor, over draws and, where these share validation rows, over rows."""
         return self._about(self._variance() / len(self.losses), confidence)
 
     def loss_of_one_more(self, confidence: float = CONFIDENCE) -> Estimate:
@@ -125,7 +125,10 @@ class Outcome:
         total, degrees = variance + over_rows, len(self.losses) - 1
         lost = variance**2 / degrees + (over_rows**2 / freedom if freedom else 0.0)
         reach = float(special.stdtrit(total**2 / lost if lost else degrees, 0.5 + confidence / 2)) * math.sqrt(total)
-        return Estimate(value=self.loss, low=max(self.loss - reach, 0.0), high=self.loss + reach)
+        if self.loss <= 0:  # a loss of one's own may be nothing
+            return Estimate(value=self.loss, low=self.loss - reach, high=self.loss + reach)
+        factor = math.exp(min(reach / self.loss, LARGEST))  # losses lie askew: more above the mean than below
+        return Estimate(value=self.loss, low=self.loss / factor, high=self.loss * factor)
 
 
 def resampled(logs: Numbers, draws: int) -> LogMean:

@@ -1,6 +1,6 @@
 """A process of those that train together, started by torchrun: the first is asked by the command, all train what it was asked.
 
-`python -m torch.distributed.run … -m batchlab.cluster.rank ADDRESS`, with the key of ADDRESS in the environment.
+`python -m torch.distributed.run … -m batchlab.cluster.rank ADDRESS DEVICE`, with the key of ADDRESS in the environment.
 """
 
 import os
@@ -137,13 +137,12 @@ class Rank:
             return True
 
 
-def main(address: str) -> None:
+def main(address: str, device: str) -> None:
     """Join the others, and train."""
     key = bytes.fromhex(os.environ.pop(KEY))
-    cuda = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
-    if cuda:
+    if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=LONGEST)
     connection: Any = None
     if dist.get_rank() == 0:
         with Listener(address, authkey=key) as listener:
@@ -153,4 +152,4 @@ def main(address: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -50,7 +50,7 @@ class RankHands:
         self.note = f"every training divided the rows of its steps over {self.processes} processes of this machine"
         self.scratch = tempfile.TemporaryDirectory(prefix="batchlab-ranks-")
         self.benches: dict[int, tuple[Bench, Path]] = {}
-        self.group = Group(self.processes, Path(self.scratch.name))
+        self.group = Group(self.processes, experiment.device.type, Path(self.scratch.name))
         self.group.start()  # before the clock of a search begins: processes take seconds to import torch
 
     def trained(self, bench: Bench, stacks: Sequence[Stack], seconds_left: SecondsLeft, tell: Tell, keeper: Keeper | None) -> Handed:
@@ -124,8 +124,8 @@ class RankHands:
 class Group:
     """The processes under torchrun, started when something is asked: when one ends, all do."""
 
-    def __init__(self, processes: int, folder: Path) -> None:
-        self.processes, self.folder, self.numbers = processes, folder, itertools.count()
+    def __init__(self, processes: int, device: str, folder: Path) -> None:
+        self.processes, self.device, self.folder, self.numbers = processes, device, folder, itertools.count()
         self.torchrun: subprocess.Popen[bytes] | None = None
         self.connection: Connection | None = None
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would fill up and stop the processes
@@ -162,7 +162,7 @@ class Group:
         }
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.processes}"]
         self.torchrun = subprocess.Popen(
-            [*torchrun, "-m", "batchlab.cluster.rank", str(address)],
+            [*torchrun, "-m", "batchlab.cluster.rank", str(address), self.device],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self.log,

@@ -12,6 +12,9 @@ from batchlab.search.terms import Terms
 
 FEWEST_DRAWS = 3
 """With fewer fresh draws than this there is no interval worth the name."""
+SURE_DRAWS, SURE_SETTINGS = 12, 5
+"""Where draws divide the rows their losses lie askew, and of fewer draws than this an interval holds less often than it says: lines at the
+end are left out for them, while so many settings are left."""
 PAST_ITS_BEST = 0.6
 """A curve whose lowest point lies before so much of the rows it has seen is past its best: the rest only costs."""
 SHARE_OF_LOOKS, FEWEST_LOOKED_AT = 0.5, 1024
@@ -34,19 +37,22 @@ class Confirmation:
 @dataclass(frozen=True)
 class Aim:
     """What a choice goes by: the margin that counts as as good, a target as training sees it (None: the best loss plus the margin),
-    whether cost decides among the good ones, the most draws of a confirmation, and the seconds that all looks at one training take."""
+    whether cost decides among the good ones, the most draws of a confirmation, the seconds that all looks at one training take, and how
+    many draws are worth leaving settings out for."""
 
     margin: float
     target: float | None
     by_cost: bool
     draws: int
     look_seconds: float = 0.0
+    sure_draws: int = FEWEST_DRAWS
 
 
 def aim_of(rule: SearchRule, loss_unit: float, terms: Terms, look_seconds: float) -> Aim:
     """Return the aim of a search; its target is in the target's unit, training's in another (`loss_unit`)."""
     target = None if rule.target_loss is None else rule.target_loss / loss_unit
-    return Aim(rule.margin, target, rule.objective != "loss", terms.fresh_draws, look_seconds)
+    sure_draws = min(SURE_DRAWS, terms.fresh_draws) if terms.overlap else FEWEST_DRAWS
+    return Aim(rule.margin, target, rule.objective != "loss", terms.fresh_draws, look_seconds, sure_draws)
 
 
 def confirmations(standings: Standings, terms: Terms, aim: Aim, seconds: float) -> list[Confirmation]:
@@ -59,8 +65,9 @@ def confirmations(standings: Standings, terms: Terms, aim: Aim, seconds: float) 
     costs = {
         setting: rows * standings.row_seconds.get(setting.branch, 0.0) + aim.look_seconds for setting, rows in {**chosen, **spare}.items()
     }
-    while len(chosen) > 2 and FEWEST_DRAWS * sum(costs[setting] for setting in chosen) > seconds:
-        chosen.pop(next(reversed(chosen)))
+    for draws, fewest in ((aim.sure_draws, SURE_SETTINGS), (FEWEST_DRAWS, 2)):
+        while len(chosen) > fewest and draws * sum(costs[setting] for setting in chosen) > seconds:
+            chosen.pop(next(reversed(chosen)))
     whole = sum(costs[setting] for setting in chosen)
     draws = aim.draws if not whole else int(min(aim.draws, max(seconds / whole, 2)))
     left = seconds - draws * whole
