@@ -230,7 +230,7 @@ def test_what_processes_gain_is_said_for_the_batch_that_gains_most_and_the_one_t
         over(2, "mini_batch 2048", 2048, 0.0125, 0.2, 100),
     ]
     assert dividing_text(found) == [
-        "Over 2 processes of this machine a step of mini_batch 2048 takes 1/1.6 as long as in one (20% of it waiting for the others' "
+        "Over 2 processes of this machine a step of mini_batch 2048 takes 0.625 times as long as in one (20% of it waiting for the others' "
         "gradients) and a step of mini_batch 32 takes 2 times as long as in one (75% of it waiting for the others' gradients). In one "
         "process the target is reached soonest with mini_batch 32 (1 s), over 2 with mini_batch 2048 (1.25 s): one process is enough."
     ]

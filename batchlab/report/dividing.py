@@ -21,26 +21,21 @@ def dividing_text(found: "Sequence[OverProcesses]") -> list[str]:
     divided = [item for item in found if item.processes == most and item.label in alone]
     if most == 1 or not divided:
         return []
-    gains = {item.label: alone[item.label] / item.seconds_per_step for item in divided}
-    ends = max(divided, key=lambda item: gains[item.label]), min(divided, key=lambda item: gains[item.label])
-    shown = ends if len(divided) > 1 else ends[:1]
+    longer = {item.label: item.seconds_per_step / alone[item.label] for item in divided}
+    ends = min(divided, key=lambda item: longer[item.label]), max(divided, key=lambda item: longer[item.label])
     said = " and ".join(
-        f"a step of {item.label} takes {_times(gains[item.label])} ({item.waiting_share:.0%} of it waiting for the others' gradients)"
-        for item in shown
+        f"a step of {item.label} takes {number(longer[item.label])} times as long as in one "
+        f"({item.waiting_share:.0%} of it waiting for the others' gradients)"
+        for item in (ends if len(divided) > 1 else ends[:1])
     )
     return [f"Over {most} processes of this machine {said}.{_soonest(found)}"]
-
-
-def _times(gain: float) -> str:
-    return f"{number(1 / gain)} times as long as in one" if gain < 1 else f"1/{number(gain)} as long as in one"
 
 
 def _soonest(found: "Sequence[OverProcesses]") -> str:
     """Say with which batch the target is reached soonest, in one process and over more, and how many are worth it."""
     reached = [item for item in found if item.seconds_to_target is not None]
-    soonest = {}
-    for item in sorted(reached, key=lambda item: item.seconds_to_target or 0.0, reverse=True):
-        soonest[item.processes] = item
+    latest_first = sorted(reached, key=lambda item: item.seconds_to_target or 0.0, reverse=True)
+    soonest = {item.processes: item for item in latest_first}
     if 1 not in soonest or len(soonest) == 1:
         return ""
     took = {count: item.seconds_to_target or 0.0 for count, item in soonest.items()}
