@@ -150,8 +150,10 @@ def test_of_a_stream_every_process_reads_blocks_of_its_own_and_all_of_them_are_r
 
 def test_a_module_that_carries_numbers_of_all_rows_along_is_refused_by_name() -> None:
     with pytest.raises(BadInput, match=r"carries numbers of all of them along \(1\.running_mean, 1\.running_var"):
-        check_divisible(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)))
-    check_divisible(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)))
+        check_divisible(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), needs_rows=True)
+    with pytest.raises(BadInput, match="the module computes with all of them together, as batch normalization does"):
+        check_divisible(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False)), needs_rows=True)
+    check_divisible(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)), needs_rows=False)
 
 
 def test_the_kernels_train_in_one_process_only(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class TorchStacked(Backend):
         self.graph: _Graph | None = None
         self.slopes = Slopes(model, shape, loss, real, device, self._rounding)
         if self.ranks.count > 1:
-            check_divisible(self.network)
+            check_divisible(self.network, self.slopes.traits.needs_rows)
         self.trained = self.layout.trained_size
         self._sit()
 
@@ -275,13 +275,15 @@ class TorchStacked(Backend):
         self._note_who_moves()
 
 
-def check_divisible(network: nn.Module) -> None:
-    """Raise BadInput for a network that carries numbers from rows to rows: each process would see only a part of them."""
-    carried = [name for name, buffer in network.named_buffers() if is_carried(buffer)]
-    if carried:
+def check_divisible(network: nn.Module, needs_rows: bool) -> None:
+    """Raise BadInput for a network that computes with all rows of a step (it `needs_rows`), or carries numbers of them along: each process
+    would see only a part of them."""
+    carried = ", ".join(name for name, buffer in network.named_buffers() if is_carried(buffer))
+    if carried or needs_rows:
+        does = f"carries numbers of all of them along ({carried})" if carried else "computes with all of them together"
         raise BadInput(
-            f"train.processes divides the rows of a step, and the module carries numbers of all of them along ({', '.join(carried)}), as "
-            "batch normalization does: train it in one process (train.processes=1), or with layer or group normalization."
+            f"train.processes divides the rows of a step, and the module {does}, as batch normalization does: train it in one process "
+            "(train.processes=1), or with layer or group normalization."
         )
 
 
