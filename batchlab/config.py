@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from batchlab.cluster.rule import RunRule
 from batchlab.engine.device import DeviceChoice
 from batchlab.engine.losses import is_own
 from batchlab.engine.optimizers import OPTIMIZERS
@@ -21,10 +20,11 @@ from batchlab.files.received import text_of
 from batchlab.models import MODELS
 from batchlab.models.linear import Linear
 from batchlab.records import Record
-from batchlab.retraining.rule import RetrainingRule
 from batchlab.rows.preparation import Scaling
 from batchlab.rows.split import SplitRule
-from batchlab.search.rule import SearchRule
+from batchlab.rules.retraining import RetrainingRule
+from batchlab.rules.run import RunRule
+from batchlab.rules.search import SearchRule
 from batchlab.sources import SOURCES, located
 from batchlab.sources.bundled import Bundled
 from batchlab.sources.places import check_no_password, scheme, without_password

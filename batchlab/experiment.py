@@ -10,25 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.allowance import Allowance
-from batchlab.analysis.stability import divergence_reason, largest_stable_rate
 from batchlab.config import Profile
 from batchlab.engine.data import TrainingData
 from batchlab.engine.device import chosen_device
 from batchlab.engine.losses import Loss, chosen_loss
 from batchlab.engine.records import OnProgress, Trial, TrialResult
+from batchlab.engine.stability import divergence_reason, largest_stable_rate
 from batchlab.errors import BadInput
 from batchlab.files.mapped import gathered
 from batchlab.models import Model
 from batchlab.models.mlp import Mlp
+from batchlab.rows.leakage import Leak, leaks
+from batchlab.rows.portrait import Portrait, portrayed
 from batchlab.rows.preparation import Preparation, measured_preparation
 from batchlab.rows.split import Split
+from batchlab.rows.timeline import TIMED, Order
 from batchlab.rows.training_data import prepared
 from batchlab.sources.dataset import DataSet
 from batchlab.sources.items import GivenItems
 from batchlab.table import PackedTable
-from batchlab.table.leakage import Leak, leaks
-from batchlab.table.portrait import Portrait, portrayed
-from batchlab.table.timeline import TIMED, Order
 
 if TYPE_CHECKING:
     import torch
@@ -164,7 +164,7 @@ class Experiment:
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the network's weights, by name."""
         from batchlab.engine.backends.base import seeded_network
-        from batchlab.engine.layout import Layout
+        from batchlab.networks.layout import Layout
 
         return Layout.of(seeded_network(self.model, self.shape, self.profile.seed)).shapes
 
@@ -198,7 +198,7 @@ class Experiment:
     def train(self, strategy: str, on_progress: OnProgress = lambda progress: None) -> list[TrialResult]:
         """Train the named strategy with every learning rate of the profile (without any, a coarse grid), stacked, one seed each."""
         from batchlab.engine.loop import train
-        from batchlab.search.rates import first
+        from batchlab.engine.rates import first
 
         profile = self.profile
         rates = profile.train.learning_rate or first(profile.train.rule, profile.search.rates)

@@ -1,4 +1,4 @@
-"""The base of every configuration record, and the registries that find its kinds in a folder."""
+"""The bases of every configuration record and of every result, and the registries that find its kinds in a folder."""
 
 import importlib
 import pkgutil
@@ -29,6 +29,12 @@ class Record(BaseModel):
                     {"key": str(key), "nearest": nearest(str(key), cls.model_fields)},
                 )
         return values
+
+
+class Result(Record):
+    """A record whose numbers that are not finite become null in JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True, ser_json_inf_nan="null")
 
 
 def discover(package: str, base: type[Kind]) -> dict[str, type[Kind]]:

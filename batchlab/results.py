@@ -2,16 +2,8 @@
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict
-
-from batchlab.records import Record
+from batchlab.records import Result
 from batchlab.table.target import Task
-
-
-class Result(Record):
-    """A record whose numbers that are not finite become null in JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True, ser_json_inf_nan="null")
 
 
 class RowCounts(Result):
@@ -236,7 +228,7 @@ class Verdict(Result):
 
         Raises BadInput where nothing is recommended, and for what the library cannot say in a few lines.
         """
-        from batchlab.report.snippets import code_of
+        from batchlab.snippets.snippets import code_of
 
         return code_of(self, library)
 

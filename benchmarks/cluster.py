@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from batchlab.cluster.ray_hands import RayHands
-from batchlab.cluster.rule import RunRule
 from batchlab.engine.halts import Keeper
 from batchlab.engine.optimizers import Sgd
 from batchlab.engine.records import Trial
 from batchlab.experiment import Experiment
+from batchlab.rules.run import RunRule
 from batchlab.search.hands import Bench, Handed, Here, SecondsLeft, Stack, Tell
 from batchlab.search.search import Search
 from batchlab.search.space import Setting

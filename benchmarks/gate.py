@@ -26,7 +26,7 @@ from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
 from batchlab.retraining.gate import Contestant, Holdout, decide
 from batchlab.retraining.promotion import Promotion
-from batchlab.retraining.rule import GateRule, RetrainingRule
+from batchlab.rules.retraining import GateRule, RetrainingRule
 from batchlab.scoring.evaluation import row_losses
 from batchlab.strategies import Population
 from batchlab.strategies.mini_batch import MiniBatch

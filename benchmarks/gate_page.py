@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from batchlab.retraining.promotion import Promotion
-from batchlab.retraining.rule import RetrainingRule
+from batchlab.rules.retraining import RetrainingRule
 
 PAGE = """# How often the gate errs
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from batchlab.report.quantities import seconds
+from batchlab.snippets.quantities import seconds
 
 Records = Mapping[str, Mapping[str, Any]]
 MARGIN, ROUNDED = 0.01, 5e-4

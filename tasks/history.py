@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from batchlab.errors import BadInput
-from batchlab.results import Result
+from batchlab.records import Result
 from batchlab.retraining.promotion import Promotion
 from tasks import registry, store
 from tasks.registry import CHALLENGER, CHAMPION, PREVIOUS, Superseded, Version

@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from batchlab.engine import memory
-from batchlab.engine.activations import ACTIVATIONS
 from batchlab.engine.backends import numba_cpu
 from batchlab.engine.backends.choice import WIDE, uses_kernels
 from batchlab.engine.data import TrainingData
@@ -30,6 +29,7 @@ from batchlab.models import Model
 from batchlab.models.custom import Custom
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
+from batchlab.networks.activations import ACTIVATIONS
 from batchlab.strategies import Population, Strategy
 from batchlab.strategies.full_batch import FullBatch
 from batchlab.strategies.mini_batch import MiniBatch

@@ -18,7 +18,6 @@ import pytest
 import torch
 
 from batchlab.cluster.nodes import Facts, Node, check_alike, facts
-from batchlab.cluster.rule import RunRule
 from batchlab.cluster.sending import Numbers, SentBench
 from batchlab.config import load_profile
 from batchlab.engine.data import Divisions, TrainingData
@@ -29,6 +28,7 @@ from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.models.linear import Linear
 from batchlab.rows.split import split
+from batchlab.rules.run import RunRule
 from batchlab.search.hands import Bench, Here, Stack, Trained
 from batchlab.search.keeping import KNOWN
 from batchlab.search.records import trials_frame

@@ -14,10 +14,10 @@ from batchlab.experiment import Experiment
 from batchlab.notebook import compare
 from batchlab.report.data_section import alert, data_page
 from batchlab.report.data_table import percent, when
+from batchlab.rows.leakage import Leak
+from batchlab.rows.repeats import hashes
 from batchlab.rows.split import split
 from batchlab.table import pack
-from batchlab.table.leakage import Leak
-from batchlab.table.repeats import hashes
 from tests.test_own_modules import LITTLE
 from tests.test_page import Reader, _read
 

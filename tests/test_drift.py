@@ -9,8 +9,8 @@ import pytest
 
 from batchlab.errors import BadInput
 from batchlab.retraining.drift import ColumnDrift, Drift, drift
-from batchlab.retraining.rule import DriftRule
 from batchlab.retraining.shifts import psi, shift_of_codes, shift_of_numbers
+from batchlab.rules.retraining import DriftRule
 from batchlab.sources.parquet import Parquet
 from batchlab.table import PackedTable, pack
 from batchlab.table.columns import Columns

@@ -16,7 +16,7 @@ from batchlab.retraining.drift import ColumnDrift, Drift
 from batchlab.retraining.gate import Contestant, Holdout, decide
 from batchlab.retraining.improvement import Numbers, best_scatter, chance_of_no_harm, holm, improvement, in_blocks
 from batchlab.retraining.promotion import Guard, Promotion
-from batchlab.retraining.rule import GateRule
+from batchlab.rules.retraining import GateRule
 from benchmarks.gate import PROBLEMS, repeated
 
 RULE = GateRule()

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchlab.engine import rates
 from batchlab.engine.optimizers import AdamW, Sgd
 from batchlab.experiment import Experiment
-from batchlab.search import rates
 from batchlab.search.confirming import rows_looked_at
 from batchlab.search.draws import sampled
 from batchlab.search.known import Known

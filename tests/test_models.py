@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from batchlab.engine.activations import ACTIVATIONS
 from batchlab.engine.backends.base import seeded_network
 from batchlab.engine.embedding import EmbeddedMlp
 from batchlab.errors import BadInput
@@ -17,6 +16,7 @@ from batchlab.models.custom import Custom
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
 from batchlab.models.tcn import Tcn
+from batchlab.networks.activations import ACTIVATIONS
 from batchlab.rows.preparation import identity
 from batchlab.scoring.shipping import GRAPH, export, predicted, shipped
 from batchlab.serving.batchlab_serving import PackedColumn

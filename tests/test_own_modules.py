@@ -18,7 +18,6 @@ from batchlab.engine.backends.base import seeded_network
 from batchlab.engine.backends.slopes import GROUPS, SURE, TRACING_STEPS, Costs, Way, traced
 from batchlab.engine.backends.torch_stacked import SEEDS_APART
 from batchlab.engine.data import TrainingData
-from batchlab.engine.layout import Layout, trained_in
 from batchlab.engine.loop import train
 from batchlab.engine.losses import Loss
 from batchlab.engine.optimizers import AdamW, Sgd
@@ -27,6 +26,7 @@ from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
 from batchlab.models.custom import Custom
 from batchlab.models.session import named
+from batchlab.networks.layout import Layout, trained_in
 from batchlab.rows.preparation import identity
 from batchlab.rows.split import split
 from batchlab.scoring.shipping import GRAPH, export, predicted, shipped

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from batchlab.engine import rates
 from batchlab.engine.optimizers import Adam, AdamW, Optimizer, Sgd
 from batchlab.engine.records import Curve, Trial, TrialResult
-from batchlab.search import rates
 from batchlab.search.confirming import FEWEST_DRAWS, FEWEST_LOOKED_AT, Aim, Confirmation, confirmations, rows_looked_at, stop_rows
 from batchlab.search.judging import ERROR, JUDGED_ANYWAY, JUDGED_FROM, JUDGED_ROWS, departures, left
 from batchlab.search.proposing import FINER_FROM, SIZES_FROM, proposals

@@ -24,8 +24,8 @@ from batchlab.retraining.fresh import Mark, Stretch
 from batchlab.retraining.gate import Contestant, Holdout, decide
 from batchlab.retraining.outcome import Retraining
 from batchlab.retraining.promotion import Promotion
-from batchlab.retraining.rule import DriftRule, GateRule
 from batchlab.retraining.saved import Lineage
+from batchlab.rules.retraining import DriftRule, GateRule
 from batchlab.table import PackedTable, pack
 from tests.test_page import _read
 

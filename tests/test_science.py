@@ -9,12 +9,12 @@ import torch
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LinearRegression
 
-from batchlab.analysis.stability import largest_curvature, largest_stable_rate
 from batchlab.engine.data import TrainingData
 from batchlab.engine.loop import train
 from batchlab.engine.losses import Loss
 from batchlab.engine.optimizers import Adam, Sgd
 from batchlab.engine.records import Plan, Trial, best
+from batchlab.engine.stability import largest_curvature, largest_stable_rate
 from batchlab.experiment import Experiment
 from batchlab.models.linear import Linear
 from batchlab.scoring.evaluation import mean_loss, scores

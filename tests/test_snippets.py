@@ -13,13 +13,13 @@ import torch
 from batchlab.engine.losses import Loss
 from batchlab.errors import BadInput, UnknownName
 from batchlab.experiment import Experiment
-from batchlab.report.snippets import SNIPPETS
 from batchlab.report.snippets_section import snippets_section
 from batchlab.report.wording import verdict_text
 from batchlab.results import Verdict
 from batchlab.search.findings import Findings
 from batchlab.search.records import verdict_of
 from batchlab.search.search import Search
+from batchlab.snippets.snippets import SNIPPETS
 from batchlab.strategies import STRATEGIES
 from batchlab.threads import one_torch_thread
 

@@ -11,11 +11,11 @@ from batchlab.analysis.verdict import Pair
 from batchlab.analysis.yardsticks import BOOSTING, LEAST_SQUARES
 from batchlab.engine.records import Curve
 from batchlab.report.brief import brief
-from batchlab.report.quantities import number
 from batchlab.report.wording import against, beside, left_words, listed, verdict_text
 from batchlab.search.findings import Finding, Findings, on_its_way
 from batchlab.search.search import Search
 from batchlab.search.standings import Left
+from batchlab.snippets.quantities import number
 from tests.verdicts import again, changed, cheap, dear, departed, further, losing, missed, ruined, without
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
-from batchlab.results import Result
+from batchlab.records import Result
 
 CONFIDENCE = 0.95
 Numbers = NDArray[np.float64]

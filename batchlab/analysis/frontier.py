@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from batchlab.analysis.estimates import CONFIDENCE, Estimate
-from batchlab.results import Result
+from batchlab.records import Result
 
 RESAMPLES = 400
 POOR_FIT = math.log(1.25)

@@ -11,7 +11,7 @@ from scipy import special
 
 from batchlab.analysis.estimates import CONFIDENCE, Estimate, LogMean, Spread, log_mean, ratio
 from batchlab.analysis.paired import LARGEST, Difference, Sample, differences, variance_over_rows
-from batchlab.results import Result
+from batchlab.records import Result
 
 Objective = Literal["best", "time", "rows", "memory", "loss"]
 Status = Literal["reached", "not_reached", "behind", "diverged"]

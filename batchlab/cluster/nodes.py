@@ -15,9 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import batchlab
-from batchlab.cluster.rule import RunRule
 from batchlab.errors import BadInput
 from batchlab.records import Record
+from batchlab.rules.run import RunRule
 
 PACKAGES = ("torch", "numpy", "numba", "pandas", "pyarrow", "pydantic")
 """Whose versions must be the same on all nodes."""

@@ -12,7 +12,6 @@ import torch
 from ray.exceptions import ObjectStoreFullError, RayError, RayTaskError
 
 from batchlab.cluster.nodes import check_alike, check_seen, connect, disconnect, nodes, processor
-from batchlab.cluster.rule import RunRule
 from batchlab.cluster.sending import SentBench
 from batchlab.engine.backends.choice import made_ready
 from batchlab.engine.halts import Keeper
@@ -21,6 +20,7 @@ from batchlab.engine.records import Plan, Progress
 from batchlab.errors import BadInput, BatchlabError
 from batchlab.experiment import Experiment
 from batchlab.models import Model
+from batchlab.rules.run import RunRule
 from batchlab.search.hands import Bench, Handed, SecondsLeft, Stack, Tell, Trained, Trains
 
 START_SECONDS, STAYS_SECONDS = 120.0, 0.5

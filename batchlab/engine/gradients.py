@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from batchlab.engine.data import TrainingData
-from batchlab.engine.layout import Layout, views
 from batchlab.engine.losses import Loss
-from batchlab.engine.stacking import one_by_one
 from batchlab.models import Model
+from batchlab.networks.layout import Layout, views
+from batchlab.networks.stacking import one_by_one
 
 ROWS_A_BATCH, FEWEST_BATCHES = 16, 16
 MOST_NUMBERS = 2**24

@@ -2,25 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from batchlab.networks.traits import Traits
 from batchlab.records import Record
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What a network is like. `unstackable` says why several replicas cannot train at once; None where they can. `predicts_alone`: they
-    cannot predict at once. `draws`: it draws random numbers in training (dropout). `needs_rows`: it cannot train on one row alone (batch
-    norm); such a step goes by its running statistics."""
-
-    unstackable: str | None = None
-    predicts_alone: bool = False
-    draws: bool = False
-    needs_rows: bool = False
 
 
 class Model(Record, ABC):
@@ -67,6 +55,6 @@ class Model(Record, ABC):
         `weights` maps the name of each parameter, and of each buffer that is a replica's own, to `[replicas, *shape]`. This default serves
         any network, through torch.func; a model that knows its own arithmetic may override it with a faster way to the same numbers.
         """
-        from batchlab.engine.stacking import stacked_forward
+        from batchlab.networks.stacking import stacked_forward
 
         return stacked_forward(network, weights, rows)

@@ -6,8 +6,9 @@ from pydantic import PositiveInt
 
 from batchlab.errors import BadInput
 from batchlab.imported import imported
-from batchlab.models.base import Model, Traits
+from batchlab.models.base import Model
 from batchlab.models.session import Factory
+from batchlab.networks.traits import Traits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +59,7 @@ class Custom(Model):
     def _made(self, features: int, outputs: int) -> "nn.Module":
         from torch import nn
 
-        from batchlab.engine.shaping import Shaped
+        from batchlab.networks.shaping import Shaped
 
         if self.shape is not None and prod(self.shape) != features:
             raise BadInput(
@@ -88,6 +89,6 @@ class Custom(Model):
 @lru_cache(maxsize=64)
 def _examined(model: Custom, factory: Factory, features: int, outputs: int) -> Traits:
     """Return what the factory's network is like; raises BadInput for one that cannot be trained."""
-    from batchlab.engine.examining import examined
+    from batchlab.networks.examining import examined
 
     return examined(model.factory, lambda: model._made(features, outputs), features, outputs, model.integers)

@@ -3,8 +3,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, PositiveInt
 
-from batchlab.engine.activations import ACTIVATIONS, ActivationName
 from batchlab.models.base import Model
+from batchlab.networks.activations import ACTIVATIONS, ActivationName
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

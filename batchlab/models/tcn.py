@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
 
-from batchlab.engine.activations import ACTIVATIONS, ActivationName
 from batchlab.errors import BadInput
 from batchlab.models.base import Model
+from batchlab.networks.activations import ACTIVATIONS, ActivationName
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

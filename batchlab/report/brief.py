@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 from batchlab.analysis.verdict import paired
 from batchlab.engine.optimizers import Optimizer, Sgd
-from batchlab.report.quantities import number, seconds
 from batchlab.report.ranking import ranked, times_shown
 from batchlab.report.wording import cut
 from batchlab.search.findings import Finding, Findings
+from batchlab.snippets.quantities import number, seconds
 
 MOST_LINES = 10
 HEADINGS = ("setting", "optimizer", "rate", "loss", "to target", "what to know")

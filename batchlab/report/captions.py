@@ -10,10 +10,10 @@ from batchlab.analysis.throughput import KNEE_SHARE
 from batchlab.report.cost_pictures import held_bytes, is_divided, split_seconds
 from batchlab.report.critical_pictures import noise_lines
 from batchlab.report.ink import lines
-from batchlab.report.quantities import memory, number, seconds
 from batchlab.report.ranking import ranked, times_shown
 from batchlab.report.wording import critical, in_short, interval, listed
 from batchlab.search.findings import Finding, Findings
+from batchlab.snippets.quantities import memory, number, seconds
 
 CURVES = (
     "Lines are geometric means over draws (seeds and, on small tables, divisions of the rows), bands hold the middle half of them; losses "

@@ -8,9 +8,9 @@ import numpy as np
 from batchlab.analysis.estimates import Estimate
 from batchlab.analysis.verdict import paired
 from batchlab.report.claims_of_size import ALIKE, full_batch, sized, too_large, too_small
-from batchlab.report.quantities import memory, number, seconds
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.noise import nearest_to
+from batchlab.snippets.quantities import memory, number, seconds
 from batchlab.strategies.accumulated import Accumulated
 
 FEW_PAGES = 64 * 2**10

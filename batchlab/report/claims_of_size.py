@@ -6,9 +6,9 @@ import numpy as np
 
 from batchlab.analysis.verdict import ratio_of_resamples
 from batchlab.report.pictures import own_rates
-from batchlab.report.quantities import number, seconds
 from batchlab.report.wording import interval
 from batchlab.search.findings import Finding, Findings
+from batchlab.snippets.quantities import number, seconds
 from batchlab.strategies.full_batch import FullBatch
 
 ALIKE, RESEMBLES = 1.1, 1.5

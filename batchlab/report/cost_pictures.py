@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from batchlab.report.ink import ACCENT, BLACK, OTHERS, PARTS, QUIET, SMALL, dressed, is_sized, literal, logarithmic, nothing, sheet
-from batchlab.report.quantities import memory, number, seconds
 from batchlab.report.ranking import ranked, times_shown
 from batchlab.search.findings import Finding, Findings
+from batchlab.snippets.quantities import memory, number, seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,8 +23,8 @@ from batchlab.report.ink import (
     nothing,
     sheet,
 )
-from batchlab.report.quantities import number
 from batchlab.search.findings import Findings
+from batchlab.snippets.quantities import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

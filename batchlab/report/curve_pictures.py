@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.report.ink import PAPER, QUIET, SMALL, Line, dressed, lines, literal, logarithmic, nothing, sheet
-from batchlab.report.quantities import number, seconds
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.standings import measured
+from batchlab.snippets.quantities import number, seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

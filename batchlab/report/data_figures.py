@@ -6,8 +6,8 @@ from batchlab.experiment import Experiment
 from batchlab.report.data_pictures import gathered, split_picture, target_picture
 from batchlab.report.data_table import DAY_LONG, cut, percent, when
 from batchlab.report.document import framed
-from batchlab.report.quantities import number
-from batchlab.table.timeline import FEWEST_ROWS, LABELS, TIMED, Timeline
+from batchlab.rows.timeline import FEWEST_ROWS, LABELS, TIMED, Timeline
+from batchlab.snippets.quantities import number
 
 SPLIT_READING = (
     "Every upright slice is the rows of a stretch of it, divided into the parts that they are in; where it is empty there are none."

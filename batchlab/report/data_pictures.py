@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from batchlab.report.ink import BLACK, OTHERS, PARTS, SMALL, dressed, literal, nothing, sheet, shortened
 from batchlab.rows.assigning import EVERY, TEST, TRAIN, UNUSED, VALIDATION
+from batchlab.rows.timeline import LABELS, Timeline
 from batchlab.serving.batchlab_serving import DAY, YEAR
-from batchlab.table.timeline import LABELS, Timeline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

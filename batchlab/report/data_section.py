@@ -7,7 +7,7 @@ from batchlab.experiment import Experiment
 from batchlab.report.data_figures import split_figure, target_figure
 from batchlab.report.data_table import columns_table, cut, percent
 from batchlab.report.document import footer, listing, opening, section, table
-from batchlab.table.leakage import Leak
+from batchlab.rows.leakage import Leak
 
 ANCHOR = "data"
 MOST_REASONS, MOST_NOTES, FIRST_WARNINGS, LONGEST_REASON = 30, 30, 3, 300

@@ -5,9 +5,9 @@ import html
 import numpy as np
 
 from batchlab.report.document import table
-from batchlab.report.quantities import number
+from batchlab.rows.portrait import ColumnPortrait, Distribution
 from batchlab.serving.batchlab_serving import PackedColumn
-from batchlab.table.portrait import ColumnPortrait, Distribution
+from batchlab.snippets.quantities import number
 
 LONGEST_NAME, LONGEST_VALUE = 80, 24
 WIDE, HIGH, LEAST_HIGH = 120.0, 26.0, 0.7

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from batchlab.report.document import table
-from batchlab.report.quantities import number, seconds
+from batchlab.snippets.quantities import number, seconds
 
 if TYPE_CHECKING:
     from batchlab.results import OverProcesses

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from batchlab.files.mapped import gathered
 from batchlab.report.data_table import HIGH, LONGEST_NAME, WIDE, cut, percent
 from batchlab.report.document import table
-from batchlab.report.quantities import number
 from batchlab.retraining.drift import MADE_BY_CHAMPION, ColumnDrift, Drift
+from batchlab.rows.portrait import BARS, spread_out
 from batchlab.serving.batchlab_serving import PackedColumn
+from batchlab.snippets.quantities import number
 from batchlab.table import PackedTable
-from batchlab.table.portrait import BARS, spread_out
 
 Numbers = NDArray[np.float64]
 MOST_SHOWN, MOST_ROWS, LONGEST_CHANGE = 10, 20_000, 160

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from batchlab.report.quantities import number, seconds
+from batchlab.snippets.quantities import number, seconds
 
 if TYPE_CHECKING:
     from batchlab.results import Fetching

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from batchlab.report.document import table
 from batchlab.report.fetching import BUSY, fetching_text
-from batchlab.report.quantities import number, seconds
+from batchlab.snippets.quantities import number, seconds
 
 if TYPE_CHECKING:
     from batchlab.results import Fetching

@@ -7,8 +7,8 @@ import numpy as np
 
 from batchlab.report.data_table import cut
 from batchlab.report.ink import ACCENT, BLACK, LONGEST, PARTS, QUIET, SMALL, WARNING, dressed, literal, nothing, sheet, shortened
-from batchlab.report.quantities import number
 from batchlab.retraining.promotion import Promotion, Slice
+from batchlab.snippets.quantities import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchlab.report.quantities import number
 from batchlab.search.findings import Finding, Findings
+from batchlab.snippets.quantities import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,11 +18,11 @@ from batchlab.report.fetching_section import fetching_section
 from batchlab.report.ink import lines
 from batchlab.report.page_tables import claims_table, settings_table, typed_table, yardsticks_table
 from batchlab.report.periods import periods_section
-from batchlab.report.quantities import number, seconds
 from batchlab.report.snippets_section import snippets_section
 from batchlab.report.wording import interval, listed, verdict_text
 from batchlab.search.findings import Findings
 from batchlab.search.records import verdict_of
+from batchlab.snippets.quantities import number, seconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

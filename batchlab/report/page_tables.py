@@ -9,12 +9,12 @@ import numpy as np
 from batchlab.analysis.estimates import Estimate
 from batchlab.report.claims import Claim
 from batchlab.report.document import table
-from batchlab.report.quantities import memory, number, seconds
 from batchlab.report.ranking import ranked, times_shown
 from batchlab.report.wording import beside, beside_it_in_loss, interval, status, why
 from batchlab.results import YardstickResult
 from batchlab.search.findings import Finding, Findings
 from batchlab.search.space import optimizer_words
+from batchlab.snippets.quantities import memory, number, seconds
 
 HEADINGS = ("setting", "batch rows", "optimizer", "rate", "status", "rows a training")
 COSTS = ("time to target", "seconds a step", "peak memory", "noise scale")

@@ -4,8 +4,8 @@ import html
 from collections.abc import Sequence
 
 from batchlab.report.document import section, table
-from batchlab.report.quantities import number
 from batchlab.results import Period
+from batchlab.snippets.quantities import number
 
 HEADINGS = ("period", "training rows", "test rows", "test loss", "95% CI", "always the mean")
 

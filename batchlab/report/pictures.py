@@ -22,11 +22,11 @@ from batchlab.report.ink import (
     nothing,
     sheet,
 )
-from batchlab.report.quantities import seconds
 from batchlab.report.ranking import ranked, times_shown
 from batchlab.report.wording import status
 from batchlab.search.findings import Finding, Findings, RateSummary
 from batchlab.search.space import optimizer_words
+from batchlab.snippets.quantities import seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

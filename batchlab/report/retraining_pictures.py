@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.report.ink import ACCENT, BLACK, OTHERS, PARTS, QUIET, SMALL, WARNING, dressed, literal, logarithmic, nothing, sheet
-from batchlab.report.quantities import number
+from batchlab.snippets.quantities import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ import html
 from typing import TYPE_CHECKING
 
 from batchlab.errors import BadInput
-from batchlab.report.snippets import SNIPPETS, code_of
+from batchlab.snippets.snippets import SNIPPETS, code_of
 
 if TYPE_CHECKING:
     from batchlab.results import Verdict

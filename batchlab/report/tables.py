@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from batchlab.analysis.estimates import Estimate
-from batchlab.report.quantities import memory, number, seconds
 from batchlab.report.wording import interval
 from batchlab.results import StrategyResult
+from batchlab.snippets.quantities import memory, number, seconds
 from batchlab.table.target import Task
 
 SHOWN_METRICS = {"regression": ("rmse", "mae", "r2"), "binary": ("accuracy", "roc_auc"), "multiclass": ("accuracy", "roc_auc")}

@@ -9,8 +9,8 @@ from batchlab.analysis.verdict import Objective, Pair
 from batchlab.analysis.yardsticks import BOOSTING, LEAST_SQUARES, LOGISTIC
 from batchlab.report.dividing import dividing_text
 from batchlab.report.fetching import fetching_text
-from batchlab.report.quantities import memory, number, seconds, unit_of
 from batchlab.search.space import optimizer_words
+from batchlab.snippets.quantities import memory, number, seconds, unit_of
 
 if TYPE_CHECKING:
     from batchlab.results import YardstickResult

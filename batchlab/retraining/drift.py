@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from batchlab.errors import BadInput
 from batchlab.files.mapped import gathered
-from batchlab.results import Result
-from batchlab.retraining.rule import DriftRule
+from batchlab.records import Result
 from batchlab.retraining.shifts import Shift, shift_of_codes, shift_of_numbers
+from batchlab.rules.retraining import DriftRule
 from batchlab.table.schema import PackedTable
 
 MOST_VALUES, FEWEST_SAMPLED, MOST_NAMED = 2**24, 1000, 3

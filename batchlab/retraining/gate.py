@@ -14,8 +14,8 @@ from batchlab.retraining.contest import Holdout as Holdout
 from batchlab.retraining.improvement import NOTHING_KNOWN, Improvement, improvement
 from batchlab.retraining.promotion import Decision, Guard, Promotion, Slice
 from batchlab.retraining.reasons import reasons
-from batchlab.retraining.rule import GateRule
 from batchlab.retraining.slices import slices
+from batchlab.rules.retraining import GateRule
 
 OVER_A_BROKEN_ONE = Improvement(1.0, 1.0, 1.0, math.nan)
 """Of any finite loss over one that is not finite."""

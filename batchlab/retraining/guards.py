@@ -8,7 +8,7 @@ import numpy as np
 from batchlab.retraining.contest import Contestant, Holdout
 from batchlab.retraining.improvement import chance_of_no_harm
 from batchlab.retraining.promotion import Guard, Slice, relative_rise
-from batchlab.retraining.rule import GateRule
+from batchlab.rules.retraining import GateRule
 
 
 def finite(challenger: Contestant, seed_losses: Sequence[float]) -> Guard:

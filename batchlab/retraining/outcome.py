@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from batchlab.results import Result
+from batchlab.records import Result
 from batchlab.retraining.drift import Drift
 from batchlab.retraining.promotion import Promotion
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from batchlab.results import Result
+from batchlab.records import Result
 
 Decision = Literal["first", "promoted", "kept"]
 

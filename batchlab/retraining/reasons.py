@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from batchlab.retraining.contest import Contestant
 from batchlab.retraining.improvement import Improvement
 from batchlab.retraining.promotion import Decision, Guard
-from batchlab.retraining.rule import GateRule
+from batchlab.rules.retraining import GateRule
 
 
 def reasons(

@@ -8,8 +8,8 @@ from batchlab.config import Profile
 from batchlab.errors import BadInput
 from batchlab.retraining.drift import Drift
 from batchlab.retraining.recipe import differing
-from batchlab.retraining.rule import StaleRule
 from batchlab.retraining.saved import Lineage
+from batchlab.rules.retraining import StaleRule
 
 LONGEST_PLACE = 120
 

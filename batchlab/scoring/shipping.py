@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from batchlab.engine.backends.base import seeded_network
-from batchlab.engine.layout import Layout, tensors
 from batchlab.models import Model
+from batchlab.networks.layout import Layout, tensors
 from batchlab.rows.inputs import Inputs
 from batchlab.rows.preparation import Preparation
 from batchlab.serving.batchlab_serving import SEQUENCE, InSequence, PackedColumn

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 
 from batchlab.analysis.curves import crossing
+from batchlab.rules.search import SearchRule
 from batchlab.search.judging import best_of
-from batchlab.search.rule import SearchRule
 from batchlab.search.space import Line, Setting
 from batchlab.search.standings import Entry, Standings
 from batchlab.search.terms import Terms

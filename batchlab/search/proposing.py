@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from batchlab.analysis.paired import differences
-from batchlab.search import rates
+from batchlab.engine import rates
 from batchlab.search.judging import ERROR, best_of, sample_of
 from batchlab.search.space import Branch, Line, Setting, of_branches, widely
 from batchlab.search.standings import NEAR_LOWEST, Standings

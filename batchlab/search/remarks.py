@@ -8,10 +8,10 @@ import numpy as np
 from batchlab.analysis.paired import Sample, differences
 from batchlab.analysis.tails import Tail, heavy_tail
 from batchlab.analysis.verdict import PAIR_CONFIDENCE, Choice
+from batchlab.engine import rates
 from batchlab.experiment import MOST_TESTED, Experiment
 from batchlab.files.mapped import gathered
 from batchlab.results import Period
-from batchlab.search import rates
 from batchlab.search.findings import WHOLE, Finding, on_its_way
 from batchlab.search.known import Known
 from batchlab.search.space import of_branches

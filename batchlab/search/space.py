@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from batchlab.engine import rates
 from batchlab.engine.optimizers import Adam, Optimizer, Sgd
-from batchlab.search import rates
 from batchlab.strategies import Strategy
 from batchlab.strategies.mini_batch import MiniBatch
 

@@ -14,11 +14,11 @@ from batchlab.analysis.yardsticks import Numbers, Yardstick
 from batchlab.engine.backends.base import PORTIONS
 from batchlab.experiment import MOST_TESTED, Experiment
 from batchlab.rows.split import Part
+from batchlab.rows.timeline import TIMED
 from batchlab.rows.training_data import tensors
 from batchlab.scoring.evaluation import row_losses
 from batchlab.search.models import TESTED_ROWS
 from batchlab.search.remembering import Remembered
-from batchlab.table.timeline import TIMED
 
 BOOSTED_VALUES, LINEAR_VALUES, LEAST_SQUARES_WORK = 1_000_000, 5_000_000, 5e9
 """Boosting is fitted on at most so many values (rows × columns × classes), a linear model on so many (rows × inputs × classes), least

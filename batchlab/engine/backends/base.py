@@ -15,12 +15,12 @@ from batchlab.analysis.estimates import Estimate
 from batchlab.analysis.noise import noise_scale
 from batchlab.engine.data import TrainingData
 from batchlab.engine.gradients import small_gradients
-from batchlab.engine.layout import Layout, tensors
 from batchlab.engine.losses import Loss
 from batchlab.engine.records import Plan, Trial, TrialState
 from batchlab.engine.runs import Run, Window
 from batchlab.errors import BadInput
 from batchlab.models import Model
+from batchlab.networks.layout import Layout, tensors
 
 Batch = tuple[Tensor, Tensor]
 """Features `[seeds, rows, features]` and target `[seeds, rows]` of one micro-batch."""

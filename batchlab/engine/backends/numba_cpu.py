@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from batchlab.engine.activations import ACTIVATIONS
 from batchlab.engine.backends.base import PORTIONS, Backend, Batch
 from batchlab.engine.data import TrainingData, overlaps
 from batchlab.engine.kernels import compiled
@@ -20,6 +19,7 @@ from batchlab.engine.records import Plan, Precision, Trial
 from batchlab.engine.runs import Run, Window
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
+from batchlab.networks.activations import ACTIVATIONS
 from batchlab.strategies import Population
 
 BLOCK_ROWS, SMALLEST_BLOCK, LARGEST_PRODUCT = 192, 96, 1_000_000

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from batchlab.engine.backends.base import Batch, seeded_network
-from batchlab.engine.layout import Layout, views
 from batchlab.engine.losses import Loss
-from batchlab.engine.stacking import one_by_one, stacked_slopes
 from batchlab.models import Model
+from batchlab.networks.layout import Layout, views
+from batchlab.networks.stacking import one_by_one, stacked_slopes
 
 Way = Literal["alone", "stacked", "traced"]
 GROUPS = (16, 8, 4)

@@ -16,13 +16,13 @@ from batchlab.engine.backends.base import PORTIONS, Backend, Batch, Flags
 from batchlab.engine.backends.slopes import Slopes
 from batchlab.engine.data import TrainingData, overlaps
 from batchlab.engine.delivery import batches_of
-from batchlab.engine.layout import is_carried
 from batchlab.engine.losses import Loss
 from batchlab.engine.ranks import ranks_here
 from batchlab.engine.records import Plan, Trial
 from batchlab.engine.runs import Run, Window
 from batchlab.errors import BadInput
 from batchlab.models import Model
+from batchlab.networks.layout import is_carried
 
 SEEDS_APART = 1_000_003
 """A network that draws random numbers does so by step + this × (seed + this × micro-batch)."""

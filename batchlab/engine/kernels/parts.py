@@ -8,9 +8,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from batchlab.engine import averaging
-from batchlab.engine.activations import ACTIVATIONS
 from batchlab.engine.losses import LOSSES
 from batchlab.engine.optimizers import OPTIMIZERS
+from batchlab.networks.activations import ACTIVATIONS
 
 FAST = {"reassoc", "nsz", "contract", "arcp"}
 """Sums may be reordered, so that loops are vectorised; NaN and infinity keep their meaning, because divergence is detected by them."""

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from batchlab.engine.losses import is_own
 from batchlab.engine.optimizers import Adam, AdamW, Sgd
 from batchlab.errors import BadInput, UnknownName
-from batchlab.report import recommended as says
-from batchlab.report import snippet_texts as texts
-from batchlab.report.quantities import number
-from batchlab.report.recommended import Recommended, recommended
+from batchlab.snippets import recommended as says
+from batchlab.snippets import texts as texts
+from batchlab.snippets.quantities import number
+from batchlab.snippets.recommended import Recommended, recommended
 from batchlab.strategies.growing import Growing
 
 if TYPE_CHECKING:

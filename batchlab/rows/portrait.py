@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from batchlab.rows.repeats import portions
 from batchlab.rows.split import Split
+from batchlab.rows.timeline import Order, Timeline, timeline
 from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.table.alone import Truth, unexplained
-from batchlab.table.repeats import portions
 from batchlab.table.schema import ColumnFacts, PackedTable
-from batchlab.table.timeline import Order, Timeline, timeline
 
 Numbers = NDArray[np.float64]
 MOST_ROWS, MOST_VALUES = 200_000, 2**25

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from batchlab.engine.layout import Layout, is_carried, trained_in, views
-from batchlab.engine.stacking import stacked_forward, stacked_slopes
 from batchlab.errors import BadInput
-from batchlab.models.base import Traits
+from batchlab.networks.layout import Layout, is_carried, trained_in, views
+from batchlab.networks.stacking import stacked_forward, stacked_slopes
+from batchlab.networks.traits import Traits
 
 ROWS = 3
 DRAWS = 16

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchlab.files.mapped import gathered
+from batchlab.rows.repeats import Repeated, by_chance, repeated
 from batchlab.rows.split import Split
 from batchlab.serving.batchlab_serving import PackedColumn
 from batchlab.table.alone import SCREENED, Truth, determined, missing_tells, unexplained
 from batchlab.table.columns import ColumnRule
-from batchlab.table.repeats import Repeated, by_chance, repeated
 from batchlab.table.schema import PackedTable
 
 MOST_ROWS, MOST_VALUES = 20_000, 2**24

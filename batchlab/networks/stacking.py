@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from batchlab.engine.layout import Layout, views
+from batchlab.networks.layout import Layout, views
 
 LossOfOne = Callable[[Tensor, Tensor], Tensor]
 """From outputs `[rows, outputs]` and target `[rows]` to the rows' summed loss."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from batchlab.engine.activations import ACTIVATIONS
 from batchlab.engine.losses import is_own
 from batchlab.engine.optimizers import Adam, AdamW, AnyOptimizer, Optimizer, Sgd
 from batchlab.errors import BadInput
 from batchlab.imported import SESSION
 from batchlab.models.tcn import WindowTcn
-from batchlab.report import snippet_texts as texts
+from batchlab.networks.activations import ACTIVATIONS
+from batchlab.snippets import texts as texts
 from batchlab.strategies import STRATEGIES, Strategy
 from batchlab.strategies.accumulated import Accumulated
 from batchlab.strategies.data_loader import DataLoader

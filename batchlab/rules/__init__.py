@@ -1,0 +1,1 @@
+"""What a profile can say: of the search, of retraining, of where trainings run."""
