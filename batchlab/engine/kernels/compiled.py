@@ -23,14 +23,14 @@ from batchlab import engine
 from batchlab.engine.kernels import training
 
 SOURCES = (
-    "activations.py",
-    "averaging.py",
-    "losses.py",
-    "optimizers.py",
-    "kernels/parts.py",
-    "kernels/linear.py",
-    "kernels/mlp.py",
-    "kernels/training.py",
+    "networks/activations.py",
+    "engine/averaging.py",
+    "engine/losses.py",
+    "engine/optimizers.py",
+    "engine/kernels/parts.py",
+    "engine/kernels/linear.py",
+    "engine/kernels/mlp.py",
+    "engine/kernels/training.py",
 )
 COMPILING = "BATCHLAB_COMPILING"
 """Set in the process that compiles the kernels for others."""
@@ -103,9 +103,9 @@ def _kernels() -> dict[str, Callable[..., None]]:
 
 def _cache_folder() -> Path:
     """Return a folder of this version's own: numba looks only at the file of the outermost function, not at those it is composed of."""
-    sources = Path(engine.__file__).parent
+    sources = Path(engine.__file__).parents[1]
     digest = hashlib.sha256(b"".join((sources / name).read_bytes() for name in SOURCES)).hexdigest()[:16]
-    beside = sources / "kernels" / "__pycache__"
+    beside = sources / "engine" / "kernels" / "__pycache__"
     if numba.config.CACHE_DIR:  # type: ignore[attr-defined]
         return Path(numba.config.CACHE_DIR) / f"kernels-{digest}"  # type: ignore[attr-defined]
     home = beside if os.access(beside if beside.exists() else beside.parent, os.W_OK) else Path.home() / ".cache" / "batchlab"
