@@ -95,6 +95,7 @@ def comparison(*strategies: StrategyResult) -> Comparison:
         "notes": ("moved",),
         "periods": (),
         "yardsticks": (),
+        "processes": (),
     }
     verdict = Verdict(**{**empty, **said, "text": "Train with a.\nReaches it.\nThe search itself: 5 trainings."})  # type: ignore[arg-type]
     return Comparison(comparison=facts, verdict=verdict, strategies=strategies)
