@@ -18,7 +18,9 @@ from batchlab.engine.records import OnProgress, Trial, TrialResult
 from batchlab.engine.stability import divergence_reason, largest_stable_rate
 from batchlab.errors import BadInput
 from batchlab.files.mapped import gathered
+from batchlab.imported import GIVEN
 from batchlab.models import Model
+from batchlab.models.custom import Custom
 from batchlab.models.mlp import Mlp
 from batchlab.rows.leakage import Leak, leaks
 from batchlab.rows.portrait import Portrait, portrayed
@@ -218,6 +220,13 @@ class Experiment:
             outputs = target.mean()[None]
         rows = outputs.to(data.features.dtype).expand(1, len(data.validation_target), -1)
         return float(self.loss.per_row(rows, data.validation_target[None]).mean())
+
+    @property
+    def of_this_session(self) -> str | None:
+        """Which of the module and the loss other processes cannot import, in words; None where they can."""
+        if self.profile.train.loss in GIVEN:
+            return "the loss"
+        return "the module" if isinstance(self.profile.model, Custom) and self.profile.model.factory in GIVEN else None
 
     def test_losses(self, results: Sequence[TrialResult]) -> NDArray[np.float64]:
         """Return the mean loss `[results]` on the test rows, in the target's unit; infinite for a diverged trial."""

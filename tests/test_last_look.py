@@ -11,6 +11,7 @@ from batchlab.engine.optimizers import Sgd
 from batchlab.engine.records import TrialResult
 from batchlab.experiment import Experiment
 from batchlab.scoring.shipping import predicted
+from batchlab.search.confirming import FEWEST_LOOKED_AT
 from batchlab.search.draws import budgeted, divided, sampled, thinned
 from batchlab.search.hands import Here
 from batchlab.search.last_look import LAST_ROWS, LAST_VALUES, last_rows, looked_at_last, most_rows
@@ -80,7 +81,8 @@ def test_without_a_limit_it_goes_by_all_rows_and_with_one_by_as_many_as_a_traini
     assert len(whole.last_data.validation_target) == held_out
     assert whole.looked_at_in_confirming == CONFIRMING_LOOKS * FEW + held_out
     dear = worker.confirming(standings, look_seconds=1e9)
-    assert dear.last_data is None or len(dear.last_data.validation_target) < held_out
+    assert dear.last_data is not None
+    assert len(dear.last_data.validation_target) == FEWEST_LOOKED_AT < held_out
 
 
 def test_draws_that_divide_the_rows_look_at_their_own_alone(experiment: Experiments) -> None:

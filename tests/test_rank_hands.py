@@ -200,7 +200,7 @@ def test_what_other_processes_cannot_import_or_where_they_would_be_too_many_is_r
         hands_for(experiment(overrides=["train.processes=2", "run.on=ray"]))
     made = experiment(overrides=["train.processes=2"])
     monkeypatch.setitem(GIVEN, made.profile.train.loss, print)
-    with pytest.raises(BadInput, match=r"put them into a file, and name them as package\.module:function"):
+    with pytest.raises(BadInput, match=r"cannot import the loss of this session: put it into a file, and name it as package\.module"):
         hands_for(made)
     with pytest.raises(BadInput, match=rf"train\.processes is 999, and this machine has {torch.cuda.device_count()} GPUs"):
         check_devices(999, torch.device("cuda"))

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from batchlab.engine.loop import train
 from batchlab.errors import BadInput
 from batchlab.experiment import Experiment
-from batchlab.imported import GIVEN
 from batchlab.search.hands import Hands, Here, Trains
 
 
@@ -46,10 +45,10 @@ def _over_processes(experiment: Experiment) -> Hands:
             f"run.on={profile.run.on} hands out whole trainings, and train.processes={processes} divides each: choose one of them "
             "(run.on=local, or train.processes=1)."
         )
-    if getattr(profile.model, "factory", None) in GIVEN or profile.train.loss in GIVEN:
+    if (own := experiment.of_this_session) is not None:
         raise BadInput(
-            f"train.processes={processes} needs modules and losses that other processes can import: put them into a file, and name them "
-            "as package.module:function."
+            f"train.processes={processes} trains in other processes, which cannot import {own} of this session: put it into a file, and "
+            "name it as package.module:function."
         )
     from batchlab.cluster.rank_hands import RankHands
 

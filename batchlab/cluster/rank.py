@@ -102,12 +102,9 @@ class Rank:
                 bench.loss,
                 bench.device,
                 self._tell,
-                weights=asked.weights,
-                begun=asked.begun,
-                marks=asked.marks,
-                states=asked.states,
                 should_stop=self._stopped,
                 keeper=self._keeper(asked.kept),
+                **asked.how,
             )
 
     def _bench(self, path: Path) -> Bench:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
+from typing import Any
 
 import joblib
 import torch
@@ -21,9 +22,8 @@ from batchlab.cluster.asking import KEY, Answer, Asked
 from batchlab.cluster.sending import SentBench
 from batchlab.engine.data import TrainingData
 from batchlab.engine.halts import Keeper
-from batchlab.engine.loop import Marks
 from batchlab.engine.losses import Loss
-from batchlab.engine.records import OnProgress, Plan, Progress, Trial, TrialResult, TrialState
+from batchlab.engine.records import OnProgress, Plan, Progress, Trial, TrialResult
 from batchlab.errors import BadInput, BatchlabError
 from batchlab.experiment import Experiment
 from batchlab.models import Model
@@ -45,7 +45,7 @@ class RankHands:
     count = 1
 
     def __init__(self, experiment: Experiment) -> None:
-        self.processes, self.experiment = experiment.profile.train.processes, experiment
+        self.processes = experiment.profile.train.processes
         check_devices(self.processes, experiment.device)
         self.note = f"every training divided the rows of its steps over {self.processes} processes of this machine"
         self.scratch = tempfile.TemporaryDirectory(prefix="batchlab-ranks-")
@@ -69,26 +69,15 @@ class RankHands:
         loss: Loss,
         device: torch.device,
         on_progress: OnProgress = lambda progress: None,
-        weights: bool = True,
-        begun: Sequence[TrialState] | None = None,
-        marks: Marks | None = None,
-        states: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
         keeper: Keeper | None = None,
+        **how: Any,
     ) -> list[TrialResult]:
         """Train as `engine.loop.train` does, over the plan's processes. Processes that are killed are started again, and go on
         from where the training was kept; raises BatchlabError where they end again and again, with the last that they said."""
-        asked = Asked(
-            bench=self._file_of(Bench(model, loss, device, plan, data)),
-            strategy=strategy,
-            trials=tuple(trials),
-            plan=plan,
-            marks=marks,
-            begun=None if begun is None else tuple(begun),
-            states=states,
-            weights=weights,
-            kept=(keeper.folder, keeper.least_seconds, keeper.share) if isinstance(keeper, Kept) else None,
-        )
+        bench = self._file_of(Bench(model, loss, device, plan, data))
+        kept = (keeper.folder, keeper.least_seconds, keeper.share) if isinstance(keeper, Kept) else None
+        asked = Asked(bench, strategy, tuple(trials), plan, how, kept)
         for _ in range(TRIES):
             try:
                 answer = self.group.asked(asked, should_stop, on_progress)

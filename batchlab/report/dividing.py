@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from batchlab.report.document import table
+from batchlab.report.document import filled
 from batchlab.snippets.quantities import number, seconds
 
 if TYPE_CHECKING:
@@ -58,9 +58,4 @@ def dividing_section(found: "Sequence[OverProcesses]") -> str:
         ]
         for item in sorted(found, key=lambda item: (item.batch_rows, item.label, item.processes))
     ]
-    cells = (
-        "".join(f'<td data-label="{html.escape(name)}">{html.escape(cell)}</td>' for name, cell in zip(headings, row, strict=True))
-        for row in rows
-    )
-    said = "".join(f"<p>{html.escape(line)}</p>" for line in dividing_text(found))
-    return said + table(headings, "".join(f"<tr>{row}</tr>" for row in cells))
+    return "".join(f"<p>{html.escape(line)}</p>" for line in dividing_text(found)) + filled(headings, rows)

@@ -1,7 +1,7 @@
 """The parts that every page is built from: its opening, facts, sections, figures, tables, footer."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from batchlab.report.style import STYLE
@@ -46,6 +46,15 @@ def table(headings: Sequence[str], body: str, kind: str = "") -> str:
     head = "".join(f"<th>{html.escape(text)}</th>" for text in headings)
     of_kind = f' class="{kind}"' if kind else ""
     return f'<div class="scroll"><table{of_kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def filled(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of plain texts; each cell says what it is, for narrow screens."""
+    cells = (
+        "".join(f'<td data-label="{html.escape(name)}">{html.escape(cell)}</td>' for name, cell in zip(headings, row, strict=True))
+        for row in rows
+    )
+    return table(headings, "".join(f"<tr>{row}</tr>" for row in cells))
 
 
 def listing(texts: Sequence[str], kind: str = "remarks") -> str:

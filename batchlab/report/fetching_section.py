@@ -3,7 +3,7 @@
 import html
 from typing import TYPE_CHECKING
 
-from batchlab.report.document import table
+from batchlab.report.document import filled
 from batchlab.report.fetching import BUSY, fetching_text
 from batchlab.snippets.quantities import number, seconds
 
@@ -24,13 +24,5 @@ def fetching_section(fetching: "Fetching") -> str:
     ]
     of_loop = ["workers", f"rows a second, {fetching.batch_rows:,} a step", "of the model's own speed", "the limit"]
     of_steps = ["rows of a step", "a step, from memory", "rows a second", "workers that keep it busy"]
-    tables = (table(of_loop, _rows(of_loop, loop)), table(of_steps, _rows(of_steps, steps)))
+    tables = (filled(of_loop, loop), filled(of_steps, steps))
     return f"<p>{html.escape(fetching_text(fetching)[0])}</p>{''.join(tables)}"
-
-
-def _rows(headings: list[str], rows: list[list[str]]) -> str:
-    """Return rows of a table as markup; each cell says what it is, for narrow screens."""
-    cells = (
-        "".join(f'<td data-label="{html.escape(heading)}">{cell}</td>' for heading, cell in zip(headings, row, strict=True)) for row in rows
-    )
-    return "".join(f"<tr>{row}</tr>" for row in cells)

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from batchlab.engine.data import TrainingData
 from batchlab.engine.records import Plan
 from batchlab.experiment import Experiment
-from batchlab.imported import GIVEN
-from batchlab.models.custom import Custom
 from batchlab.search.apart import Apart, ApartFailed, ApartLate, Fetcher
 from batchlab.search.clock import Clock
 from batchlab.search.dividing import PART, over_processes
@@ -75,9 +73,8 @@ class Measuring:
 
     def begun_apart(self, known: Known, candidates: Sequence[Candidate]) -> Known:
         """Begin to measure memory in a process of its own, beside the confirmation, whose time nobody takes; and start one for fetching."""
-        limit, model = self.experiment.profile.search.max_minutes, self.experiment.profile.model
-        if (isinstance(model, Custom) and model.factory in GIVEN) or self.experiment.profile.train.loss in GIVEN:
-            own = "the loss" if self.experiment.profile.train.loss in GIVEN else "the module"
+        limit = self.experiment.profile.search.max_minutes
+        if (own := self.experiment.of_this_session) is not None:
             return _without(
                 known, ("peak memory", "loaders"), f"a process of its own measures them, and cannot import {own} of this session"
             )
