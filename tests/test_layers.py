@@ -77,9 +77,17 @@ def test_every_room_is_in_the_picture(rooms: ModuleType) -> None:
         assert f">{room}/<" in picture or f">{room}.py<" in picture
 
 
-@pytest.mark.parametrize("module", ["batchlab.config", "flows.cli", "flows.local_server"])
-def test_what_answers_at_once_imports_nothing_heavy(module: str) -> None:
-    heavy = "{'torch', 'prefect', 'mlflow', 'pandas', 'sklearn', 'matplotlib'}"
+EVERYTHING_HEAVY = {"torch", "prefect", "mlflow", "pandas", "sklearn", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        *((module, EVERYTHING_HEAVY) for module in ("batchlab.config", "flows.cli", "flows.local_server")),
+        *((module, {"torch", "mlflow", "matplotlib"}) for module in ("batchlab.search.findings", "batchlab.report.document")),
+    ],
+)
+def test_what_answers_at_once_imports_nothing_heavy(module: str, heavy: set[str]) -> None:
     code = f"import {module}, sys; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

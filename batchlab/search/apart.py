@@ -21,9 +21,10 @@ from batchlab.errors import BatchlabError
 from batchlab.experiment import Experiment
 from batchlab.results import Fetching
 from batchlab.search.fetching import Loop
-from batchlab.search.loaders import Delivery, deliveries, warm_workers
+from batchlab.search.loaders import deliveries, warm_workers
 from batchlab.search.memory import peaks
 from batchlab.search.space import Candidate
+from batchlab.search.timings import Delivery
 from batchlab.sources.items import GivenItems
 from batchlab.table import PackedTable
 

@@ -11,11 +11,10 @@ from batchlab.analysis.frontier import Frontier
 from batchlab.analysis.verdict import Choice, Objective, Outcome, Pair
 from batchlab.engine.records import TrialResult
 from batchlab.results import Fetching, OverProcesses, Period, TrainingFacts, YardstickResult
-from batchlab.search.loaders import Delivery
 from batchlab.search.noise import NoisePoint
 from batchlab.search.space import Candidate
 from batchlab.search.standings import Left, Standings
-from batchlab.search.timings import Timings
+from batchlab.search.timings import Delivery, Timings
 from batchlab.strategies.full_batch import FullBatch
 from batchlab.strategies.mini_batch import MiniBatch
 

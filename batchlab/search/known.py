@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 from batchlab.analysis.yardsticks import Yardstick
 from batchlab.engine.records import TrialResult
 from batchlab.results import Fetching, OverProcesses
-from batchlab.search.loaders import Delivery
 from batchlab.search.looking import Start
 from batchlab.search.noise import NoisePoint
 from batchlab.search.space import Candidate, Setting
 from batchlab.search.standings import Standings
-from batchlab.search.timings import Timings
+from batchlab.search.timings import Delivery, Timings
 
 Numbers = NDArray[np.float64]
 

@@ -3,7 +3,6 @@
 import multiprocessing
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 import joblib
@@ -13,22 +12,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from batchlab.engine.data import TrainingData
 from batchlab.engine.delivery import loaded, preload_workers
+from batchlab.search.timings import Delivery
 from batchlab.strategies import Indices
 from batchlab.strategies.mini_batch import MiniBatch
 
 FIRST = np.zeros(1, np.intp)
 """Rows are those of the first division, where there are several."""
 SECONDS, MOST_BATCHES, MOST_WORKERS = 0.25, 4000, 4
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """One way to deliver batches: rows a second once it is under way, and the seconds until the first batch."""
-
-    label: str
-    workers: int
-    rows_per_second: float
-    first_batch_seconds: float
 
 
 def deliveries(data: TrainingData, batch_rows: int, seed: int) -> list[Delivery]:

@@ -19,12 +19,11 @@ from batchlab.results import Fetching, OverProcesses, Period, TrainingFacts, Yar
 from batchlab.search.findings import Finding, Findings, RateSummary
 from batchlab.search.fitting import checked
 from batchlab.search.known import Known
-from batchlab.search.loaders import Delivery
 from batchlab.search.looking import Start
 from batchlab.search.noise import NoisePoint
 from batchlab.search.space import Candidate, Setting
 from batchlab.search.standings import Entry, Left, Standings
-from batchlab.search.timings import Timings
+from batchlab.search.timings import Delivery, Timings
 from batchlab.strategies import STRATEGIES
 
 KINDS: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What a setting's steps cost, as measured."""
+"""What a setting's steps cost, and how fast rows are delivered, as measured."""
 
 from dataclasses import dataclass
 
@@ -29,3 +29,13 @@ class Timings:
         if not self.delivery_per_step:
             return 0.0
         return min(1.0, float(np.median(self.delivery_per_step) / np.median(self.seconds_per_step)))
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One way to deliver batches: rows a second once it is under way, and the seconds until the first batch."""
+
+    label: str
+    workers: int
+    rows_per_second: float
+    first_batch_seconds: float
