@@ -4,6 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 # A process a core: most of what tests wait for are processes of their own.
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist worksteal
+# Images of containers often set this; without bytecode every command compiles anew what it imports, which doubles its start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup ray docs wheel demo test test-slow check ui server server-postgres bench bench-tables bench-retraining faults verdicts lock browser postgres test-browser clean
