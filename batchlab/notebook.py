@@ -28,7 +28,7 @@ from batchlab.search.records import to_target, trials_frame, verdict_of
 from batchlab.search.search import Search
 from batchlab.search.space import optimizer_words
 from batchlab.sources.items import FETCHES
-from batchlab.table import PackedTable, pack
+from batchlab.table import PackedTable, pack, pack_read
 from batchlab.table.writing import TooManyBadRows
 
 if TYPE_CHECKING:
@@ -140,10 +140,11 @@ def compare(
     """Find the strategy, batch size and learning rate to train with on the rows of `frame`, and return the evidence.
 
     `frame` is a pandas DataFrame, a polars or Arrow table (or what speaks Arrow's protocol), with the name of its `target`; or it is an
-    array `[rows, …]` of numpy or torch, and `target` the values `[rows]`; or a map-style data set, torch's or Hugging Face's, whose items
-    are held (`target` is then the key of a dict's, or left out). Where they differ each time (an augmentation), trainings see `fetches`
-    versions of each in turn, and losses are told by the items of `plain`, the data set without it. A frame's index of dates becomes the
-    time column, and its rows are then split by time, unless the settings say otherwise; another index that has a name is a column.
+    array `[rows, …]` of numpy or torch, and `target` the values `[rows]`; or a data set, torch's or Hugging Face's, whose items are
+    fetched once (`target` is then the key of a dict's, or left out). Where they differ each time (an augmentation), trainings see
+    `fetches` versions of each in turn, and losses are told by the items of `plain`, the data set without it. A frame's index of dates
+    becomes the time column, and its rows are then split by time, unless the settings say otherwise; another index that has a name is a
+    column.
 
     `model` is `"linear"`, `"mlp"`, or a network of your own: an nn.Module, what makes one of (features, outputs), or the name of that,
     `"package.module:function"`. A module's layers draw their weights anew for every training. It takes an array's rows in their shape,
@@ -156,8 +157,8 @@ def compare(
     cell or the terminal; left out, it does where there is one. An interruption ends the search with the verdict of what is known. Raises
     BadInput for a column, task or setting that does not fit.
     """
-    held = taken(frame, target, plain, fetches, seed or 0)
     with tempfile.TemporaryDirectory(prefix="batchlab-") as folder:
+        held = taken(frame, target, plain, fetches, seed or 0, Path(folder))
         path, given = Path(folder) / "frame.parquet", [overrides] if isinstance(overrides, str) else list(overrides)
         given = [*_model_settings(model, held), *_loss_settings(loss), *given]
         given += [] if max_minutes is None else [f"search.max_minutes={max_minutes}"]
@@ -165,8 +166,7 @@ def compare(
         settings = load_profile(profile, overrides=given, **choices)
         by_time, said = _by_time(held, settings, _split_is_asked(settings, profile, given))
         settings = load_profile(profile, overrides=[*given, *by_time], **choices) if by_time else settings
-        held.write(path, settings.columns.drop)
-        table = _packed(settings, Path(folder) / "tables")
+        table = _packed(held, settings, path)
         experiment = Experiment(settings, table, split(table, settings.split, settings.seed), items=held.items)
         experiment.check()
         # what is memory-mapped stays readable when the folder is gone; what is read from its files is read now
@@ -194,10 +194,14 @@ def _loss_settings(loss: Any) -> list[str]:
     return [f"train.loss={json.dumps(name_of(loss))}"]
 
 
-def _packed(settings: Profile, tables: Path) -> PackedTable:
-    """Pack the frame; where too many rows are bad, they are kept when the folder is gone."""
+def _packed(held: Held, settings: Profile, path: Path) -> PackedTable:
+    """Pack what is held, a frame by way of a file; where too many rows are bad, they are kept when the folder is gone."""
+    columns, tables = settings.named_columns(), path.parent / "tables"
     try:
-        return pack(settings.source, settings.named_columns(), tables, settings.seed, settings.checks)
+        if held.reading is not None:
+            return pack_read(held.reading, path.stem, columns, tables, settings.checks)
+        held.write(path, settings.columns.drop)
+        return pack(settings.source, columns, tables, settings.seed, settings.checks)
     except TooManyBadRows as error:
         if error.kept is None or not error.kept.exists():
             raise

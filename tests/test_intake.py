@@ -276,7 +276,7 @@ def test_an_arrow_type_that_no_file_takes_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "target", "expected"),
     [
-        (3, "y", "takes a pandas DataFrame, a polars or Arrow table, arrays X [rows, …] and y [rows], or a map-style data set, not int"),
+        (3, "y", "takes a pandas DataFrame, a polars or Arrow table, arrays X [rows, …] and y [rows], or a data set, not int"),
         (np.ones((3, 2)), "y", "an array has no column names, so target must be the values to predict"),
         (pd.DataFrame({"a": [1, 2]}), None, "target is missing: name the column to predict"),
         (np.ones(3), np.ones(3), "X has the shape (3,), but must be [rows, …]: X.reshape(-1, 1)"),

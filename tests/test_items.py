@@ -1,5 +1,9 @@
 """Map-style data sets: fetched once, held, and refused with the item that is wrong."""
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,26 @@ from batchlab.table import pack
 from tests.test_own_modules import LITTLE
 
 HERE = __name__
+LARGE = """
+import resource, sys
+from pathlib import Path
+import numpy as np, torch
+from batchlab.intake.held import taken
+from batchlab.sources.items import fetched
+
+class Large(torch.utils.data.Dataset):
+    def __len__(self):
+        return 2**15
+    def __getitem__(self, number):
+        return np.full(2**12, number, np.float32), number
+
+peak = lambda: 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+held = taken(Large(), None, scratch=Path(sys.argv[1]))
+rows = sum(batch.num_rows for batch in held.reading.batches(print))
+print(held.reading.size_bytes - 8 * rows, peak() - before)
+"""
+"""Takes a data set of half a GiB, reads it as a table, and prints its bytes and by how many the process's peak has grown."""
 
 
 class Pictures(Dataset[tuple[torch.Tensor, str]]):
@@ -49,9 +73,26 @@ class Broken(Pictures):
         return self.wrong() if number == 7 else super().__getitem__(number)
 
 
-class Stream(IterableDataset[int]):
-    def __iter__(self) -> Any:
-        return iter(range(3))
+class Stream(IterableDataset[tuple[torch.Tensor, str]]):
+    """Digits one after another, as a file of records or a queue has them."""
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, str]]:
+        yield from (Pictures()[number] for number in range(200))
+
+
+class Cut(Stream):
+    """One that breaks off."""
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, str]]:
+        yield from islice(super().__iter__(), 3)
+        raise ConnectionError("the queue is closed")
+
+
+class Endless(IterableDataset[tuple[np.ndarray[Any, Any], int]]):
+    """One whose items are so large that no disk holds many of them, and made without taking room."""
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray[Any, Any], int]]:
+        yield from ((np.broadcast_to(np.uint8(0), (2**50,)), number) for number in range(2**62))
 
 
 def pictures() -> Pictures:
@@ -82,7 +123,7 @@ def test_items_are_held_in_their_shape_with_their_targets() -> None:
     assert found.inputs.dtype == np.float32
     np.testing.assert_array_equal(found.inputs[17], Pictures()[17][0].numpy())
     assert found.target[17] == Pictures()[17][1]
-    assert found.notes[0].startswith("the data set's 200 items were fetched and are held in memory")
+    assert found.notes[0].startswith("the data set's 200 items were fetched once and written down")
     assert len(found.notes) == 1
 
 
@@ -124,11 +165,49 @@ def test_an_item_that_cannot_be_used_is_named(wrong: Any, said: str) -> None:
         fetched(Broken(wrong))
 
 
-def test_what_has_no_items_by_number_is_refused_with_what_to_do() -> None:
-    with pytest.raises(BadInput, match="a Stream has no items by number: an iterable data set cannot be shuffled or divided"):
-        batchlab.compare(Stream(), model=small, progress=False)
+def test_a_data_set_without_items_and_what_is_none_are_refused() -> None:
     with pytest.raises(BadInput, match="has no items"):
         fetched(TensorDataset(torch.zeros(0, 2), torch.zeros(0)))
+    with pytest.raises(BadInput, match="a Dataset is no data set: it has neither items by number"):
+        fetched(Dataset())
+
+
+@pytest.mark.parametrize("given", [Stream(), DataLoader(Stream(), 16), (pair for pair in Stream())])
+def test_an_iterable_data_set_is_read_once_and_shuffled_whole(given: Any) -> None:
+    found, numbered = fetched(without_loader(given)), fetched(Pictures())
+    np.testing.assert_array_equal(found.inputs, numbered.inputs)
+    np.testing.assert_array_equal(found.target, numbered.target)
+    assert "in the order in which the iterable data set yields them; trainings shuffle all of them" in found.notes[0]
+
+
+def test_an_iterable_data_set_is_compared_like_one_with_numbers() -> None:
+    found, numbered = (batchlab.compare(given, model=flat, strategies=["mini_batch"], **LITTLE) for given in (Stream(), Pictures()))
+    np.testing.assert_array_equal(found.search.experiment.table.features, numbered.search.experiment.table.features)
+    assert found.search.experiment.given_items is None
+    assert sum("the iterable data set" in note for note in found.verdict.notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "plain", "said"),
+    [
+        (Cut(), None, "item 3 of the data set cannot be fetched: ConnectionError: the queue is closed"),
+        (Endless(), None, r"1 items of shape \(1125899906842624,\) \(uint8\) take 1048576.00 GiB on disk, .*an iterable data set must end"),
+        (Stream(), Pictures(), "plain goes with items that are fetched by their numbers"),
+        (iter([]), None, "has no items"),
+    ],
+)
+def test_an_iterable_data_set_that_cannot_be_read_is_refused(tmp_path: Path, data: Any, plain: Any, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        fetched(data, plain=plain, scratch=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_items_need_not_fit_into_memory(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LARGE, str(tmp_path)], capture_output=True, text=True, check=True)
+    taken, grown = map(int, done.stdout.split())
+    assert taken == 2**29
+    assert grown < 2**28
+    assert not list(tmp_path.iterdir())
 
 
 def test_parts_of_a_dict_are_taken_by_the_targets_key() -> None:
@@ -148,7 +227,7 @@ def test_a_data_set_is_compared_like_the_arrays_that_it_holds() -> None:
     assert experiment.model.row_shape == (1, 8, 8)
     np.testing.assert_array_equal(experiment.table.features, items.inputs.reshape(200, -1))
     assert [experiment.table.schema.target.classes[number] for number in experiment.table.target] == items.target.tolist()
-    assert any("items were fetched and are held" in note for note in found.verdict.notes)
+    assert any("items were fetched once and written down" in note for note in found.verdict.notes)
 
 
 def test_a_factory_of_a_data_set_is_a_source_at_the_command_line(tmp_path: Path) -> None:
@@ -158,7 +237,7 @@ def test_a_factory_of_a_data_set_is_a_source_at_the_command_line(tmp_path: Path)
     table = pack(settings.source, settings.named_columns(), tmp_path)
     assert table.features.shape == (200, 64)
     assert table.schema.target.classes == tuple(f"digit {number}" for number in range(10))
-    assert any("items were fetched and are held" in note for note in table.notes())
+    assert any("items were fetched once and written down" in note for note in table.notes())
 
 
 @pytest.mark.parametrize(
@@ -208,7 +287,6 @@ def test_of_a_data_loader_its_data_set_is_taken_as_its_collate_function_makes_it
         (lambda: DataLoader(Pictures(), 16, sampler=RandomSampler(Pictures(), replacement=True)), "RandomSampler decides which rows"),
         (lambda: DataLoader(Pictures(), batch_sampler=[[0, 1]]), "list decides which rows come"),
         (lambda: DataLoader(Pictures(), 16, collate_fn=padded), "does it pad to the longest"),
-        (lambda: DataLoader(Stream(), 16), "a Stream has no items by number"),
     ],
 )
 def test_a_data_loader_that_decides_about_rows_is_refused_by_name(loader: Any, said: str) -> None:

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchlab.errors import BadInput
+from batchlab.files.mapped import portion
 from batchlab.intake.frames import Unusable, array_of, index_of, plain
-from batchlab.sources.arrays import MOST_COLUMNS
+from batchlab.sources.arrays import BATCH_NUMBERS, MOST_COLUMNS
+from batchlab.sources.dataset import TARGET, ItemsReading
 from batchlab.sources.items import FETCHES, GivenItems, Items, fetched
-from batchlab.sources.unloaded import is_data_set, without_loader
+from batchlab.sources.unloaded import is_data_set, iterates, without_loader
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-TAKEN = "a pandas DataFrame, a polars or Arrow table, arrays X [rows, …] and y [rows], or a map-style data set"
+TAKEN = "a pandas DataFrame, a polars or Arrow table, arrays X [rows, …] and y [rows], or a data set"
 MOST_SHOWN = 10
 INTEGER_BYTES = 4
 
@@ -36,7 +38,9 @@ class Held:
     gaps: str = ""
     """How many numbers of an array are missing or infinite, and where the first is; empty for none."""
     items: GivenItems | None = None
-    """The data set that this was."""
+    """The data set that this was, where its items have numbers."""
+    reading: ItemsReading | None = None
+    """What reads the items of a data set; there are no columns then."""
 
     def add(self, name: str, values: "pa.Array | pa.ChunkedArray | Unusable") -> None:
         """Take in one column."""
@@ -64,11 +68,11 @@ class Held:
         raise BadInput(f"the frame cannot be read as a table: {'; '.join([*wrong[:MOST_SHOWN], *more])}.")
 
 
-def taken(frame: Any, target: Any, plain: Any = None, fetches: int = FETCHES, seed: int = 0) -> Held:
+def taken(frame: Any, target: Any, plain: Any = None, fetches: int = FETCHES, seed: int = 0, scratch: Path | None = None) -> Held:
     """Return the table that `frame` is, with `target` as the name of a column of it, or as the values `[rows]` of one more.
 
-    Of a data set whose items differ each time `fetches` versions are taken, and those of `plain` are told apart (`items.fetched`).
-    Raises BadInput for what is no table, and for features and targets that do not go together.
+    Of a data set, whose items are fetched into a file under `scratch`, where they differ each time `fetches` versions are taken, and those
+    of `plain` are told apart (`items.fetched`). Raises BadInput for what is no table, and for features and targets that do not go together.
     """
     import pandas as pd
 
@@ -77,7 +81,7 @@ def taken(frame: Any, target: Any, plain: Any = None, fetches: int = FETCHES, se
         if isinstance(plain, str):
             raise BadInput(f"plain is the text '{plain}'; give the data set itself (at the command line: source.plain).")
         plain = None if plain is None else without_loader(plain)
-        return _of_items(fetched(data, target, plain, fetches, seed), data, target)
+        return _of_items(fetched(data, target, plain, fetches, seed, scratch), data, target)
     if plain is not None:
         raise BadInput("plain goes with a map-style data set: the same items without their augmentation.")
     if fetches != FETCHES:
@@ -107,12 +111,11 @@ def taken(frame: Any, target: Any, plain: Any = None, fetches: int = FETCHES, se
 
 
 def _of_items(items: Items, data: Any, target: str | None) -> Held:
-    """Return the table of a data set's items."""
-    held = taken(items.inputs.reshape(len(items.inputs), -1), items.target)
-    held.notes.extend(items.notes)
-    held.shape, held.integers = items.inputs.shape[1:], _are_integers(items.inputs)
-    held.items = GivenItems(data, target, items.versions)
-    return held
+    """Return the table of a data set's items, whose notes its reading has."""
+    reading = ItemsReading(items)
+    gaps = _gaps(items.inputs.reshape(len(items.inputs), -1))
+    given = None if iterates(data) else GivenItems(data, target, items.versions)
+    return Held(TARGET, reading=reading, shape=items.inputs.shape[1:], integers=_are_integers(items.inputs), gaps=gaps, items=given)
 
 
 def _are_integers(values: Any) -> bool:
@@ -164,9 +167,13 @@ def _gaps(flat: Any) -> str:
     """Say how many numbers `[rows, numbers]` are missing or infinite, and in which row the first is."""
     import numpy as np
 
-    if flat.dtype.kind != "f" or not len(bad := np.flatnonzero(~np.isfinite(flat).all(1))):
+    each = max(1, BATCH_NUMBERS // max(flat.shape[1], 1))
+    starts = range(0, len(flat) if flat.dtype.kind == "f" else 0, each)
+    counts = [(~np.isfinite(portion(flat, start, start + each))).sum(1) for start in starts]
+    gaps = np.concatenate(counts) if counts else np.zeros(0, int)
+    if not len(bad := np.flatnonzero(gaps)):
         return ""
-    count = int((~np.isfinite(flat[bad])).sum())
+    count = int(gaps.sum())
     return f"{count:,} missing or infinite numbers in {len(bad):,} of {len(flat):,} rows, the first in row {bad[0]:,}"
 
 

@@ -19,7 +19,7 @@ from batchlab.table.target import TargetScale
 Numbers = NDArray[np.float64]
 Scaling = bool | Literal["channels"]
 """Whether numbers are scaled: each column by itself, or all those of a channel alike, the first dimension of a row's shape."""
-ROWS_AT_ONCE = 2**16
+ROWS_AT_ONCE, VALUES_AT_ONCE = 2**16, 2**22
 
 
 @dataclass(frozen=True)
@@ -200,11 +200,17 @@ def _measured(table: PackedTable, split: Split, log_target: bool) -> tuple[Figur
     return figures, counts, target
 
 
+def rows_at_once(columns: int) -> int:
+    """Return how many rows of so many columns are made ready at once: of wide ones fewer, so that memory does not grow with the width."""
+    return max(1, min(ROWS_AT_ONCE, VALUES_AT_ONCE // max(columns, 1)))
+
+
 def training_rows(table: PackedTable, split: Split) -> Any:
     """Yield the training rows' packed features `[rows, columns]` and targets `[rows]`, portion by portion, read from their files."""
+    size = rows_at_once(len(table.schema.packed_names))
     for start, flags in split.portions("train"):
-        for first in range(0, len(flags), ROWS_AT_ONCE):
-            chosen = flags[first : first + ROWS_AT_ONCE]
+        for first in range(0, len(flags), size):
+            chosen = flags[first : first + size]
             if chosen.any():
                 features, target = table.read("features", start + first, len(chosen)), table.read("target", start + first, len(chosen))
                 yield (features, target) if chosen.all() else (features[chosen], target[chosen])

@@ -12,7 +12,7 @@ from batchlab.engine.data import StoredRows, TrainingData
 from batchlab.errors import BadInput
 from batchlab.files.mapped import gathered
 from batchlab.files.sealing import check_sealed
-from batchlab.rows.preparation import ROWS_AT_ONCE, Preparation, training_rows
+from batchlab.rows.preparation import Preparation, rows_at_once, training_rows
 from batchlab.rows.split import Split
 from batchlab.serving.batchlab_serving import batch_packed
 from batchlab.sources.arrays import ALONE, columns_of_arrays
@@ -28,8 +28,10 @@ LEAST_BYTES = 2**27
 """Trainings may take at least so much, however little is allowed: they cannot do without a buffer."""
 VERSION_ROWS_AT_ONCE = 2**12
 MOST_EVALUATED, FEWEST_EVALUATED = 2**17, 2**10
-"""Of rows in files, and of windows, at most so many are evaluated, of each part: a random sample. Of windows, which take much memory,
-fewer, but not fewer than the other."""
+"""Of rows in files, and of windows, at most so many are evaluated, of each part: a random sample. Where they take much memory fewer, but
+not fewer than the other."""
+EVALUATED_SHARE = 8
+"""Each part that is evaluated takes this fraction of what the allowance has for rows."""
 
 
 def prepared(
@@ -50,7 +52,8 @@ def prepared(
     outputs, held = max(1, len(table.schema.target.classes)), (sizes["train"] + sizes["validation"]) * a_row
     if held > allowance.rows_bytes:
         stored = _in_files(table, split, preparation, precision)
-        validation, sample = (tensors(table, split.rows(part, MOST_EVALUATED), preparation, precision) for part in ("validation", "train"))
+        most = _most_evaluated(preparation.width * precision.itemsize, allowance)
+        validation, sample = (tensors(table, split.rows(part, most), preparation, precision) for part in ("validation", "train"))
         population = _population(table, split, np.asarray(stored.arrays[1]))
         found = TrainingData.of_stored(stored, *validation, outputs, population)
         return replace(found, sample=sample, memory_bytes=max(allowance.trainings_bytes(0), LEAST_BYTES))
@@ -73,20 +76,20 @@ def _in_sequence(
     are gathered. Raises BadInput for more rows than memory holds."""
     import torch
 
-    count, a_row, evaluated = table.schema.rows, (preparation.width + 1) * precision.itemsize, allowance.rows_bytes // 8
+    count, a_row, evaluated = table.schema.rows, (preparation.width + 1) * precision.itemsize, allowance.rows_bytes // EVALUATED_SHARE
     if count * a_row + 2 * evaluated > allowance.rows_bytes:
         raise BadInput(
             f"{count:,} rows × {preparation.width} inputs take {count * a_row / 2**30:.2f} GiB, and windows of rows need them in memory: a "
             f"quarter more than that, of {allowance.rows_bytes / 2**30:.2f} GiB for rows; allow more (memory_gib), or bring fewer rows."
         )
-    every = range(0, count, ROWS_AT_ONCE)
+    size = rows_at_once(preparation.width)
     portions = (
-        _inputs(table.read("features", start, ROWS_AT_ONCE), table.read("target", start, ROWS_AT_ONCE), table, preparation, precision)
-        for start in every
+        _inputs(table.read("features", start, size), table.read("target", start, size), table, preparation, precision)
+        for start in range(0, count, size)
     )
     rows, target = _joined(portions, count, preparation.width, table, precision)
     before, width = table.span - 1, table.span * preparation.width
-    most = min(MOST_EVALUATED, max(FEWEST_EVALUATED, evaluated // (width * precision.itemsize)))
+    most = _most_evaluated(width * precision.itemsize, allowance)
     sample, validation = (tensors(table, split.rows(part, most), preparation, precision) for part in ("train", "validation"))
     return TrainingData(
         torch.as_strided(rows, (count - before, width), (preparation.width, 1)),
@@ -98,6 +101,11 @@ def _in_sequence(
         places=(split.train - before).astype(np.int32),
         memory_bytes=max(allowance.trainings_bytes(count * a_row), LEAST_BYTES),
     )
+
+
+def _most_evaluated(a_row: int, allowance: Allowance) -> int:
+    """Return how many rows of a part are evaluated, of so many bytes each."""
+    return min(MOST_EVALUATED, max(FEWEST_EVALUATED, allowance.rows_bytes // EVALUATED_SHARE // a_row))
 
 
 def _in_versions(
@@ -208,7 +216,7 @@ def _portions(table: PackedTable, split: Split, preparation: Preparation, precis
 
 def tensors(table: PackedTable, rows: NDArray[np.int64], preparation: Preparation, precision: "torch.dtype") -> "tuple[Tensor, Tensor]":
     """Return the inputs and targets of these rows, made in portions: all that a model sees of each."""
-    size = max(1, ROWS_AT_ONCE // table.span)
+    size = max(1, rows_at_once(len(table.schema.packed_names)) // table.span)
     portions = (rows[start : start + size] for start in range(0, len(rows), size))
     made = (_inputs(table.seen(part), gathered(table.target, part), table, preparation, precision) for part in portions)
     return _joined(made, len(rows), table.span * preparation.width, table, precision)

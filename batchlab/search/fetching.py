@@ -13,12 +13,13 @@ from torch.utils.data import DataLoader, default_collate
 
 from batchlab.engine.backends.base import seeded_network
 from batchlab.engine.delivery import Batch, NumberedItems, preload_workers
+from batchlab.errors import BatchlabError
 from batchlab.experiment import Experiment
 from batchlab.imported import imported
 from batchlab.results import Fetching
 from batchlab.search.loaders import MOST_WORKERS
 from batchlab.sources.items import GivenItems
-from batchlab.sources.unloaded import without_loader
+from batchlab.sources.unloaded import iterates, without_loader
 
 LOOP_SECONDS, LOOP_SHARE = 1.0, 1 / 12
 """A loop is measured for so long with each number of workers, and for no more than this share of the time for all: workers take as long
@@ -50,6 +51,8 @@ class Loop:
         """Return the loop, with the network and the data set made."""
         data, device = experiment.data, experiment.device
         data_set = without_loader(imported(given.data, "source.factory")()) if isinstance(given.data, str) else given.data
+        if iterates(data_set):
+            raise BatchlabError("the data set is iterable: its items have no numbers to be fetched by")
         order = np.random.default_rng(experiment.profile.seed).permutation(len(data_set)).tolist()
         fewest = 2 if experiment.model.traits(*experiment.shape).needs_rows else 1
         return cls(NumberedItems(data_set, given.target), data.features, _step(experiment), device, order, fewest)

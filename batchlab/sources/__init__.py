@@ -25,7 +25,7 @@ def located(data: str) -> dict[str, Any]:
     """Return the source's settings for what a user wrote after `--data`.
 
     That is a bundled name, `synthetic`, a file, a folder or a pattern, the URL of one in an object store, the URL of a database, or
-    `package.module:function`, which makes a map-style data set.
+    `package.module:function`, which makes a data set.
     """
     bundled = get_args(Name)
     if data in bundled:

@@ -1,15 +1,17 @@
-import hashlib
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from batchlab.errors import BadInput
+from batchlab.files.mapped import portion
 from batchlab.imported import imported
-from batchlab.sources.arrays import ALONE, MOST_COLUMNS, columns_of_arrays
-from batchlab.sources.base import Source
-from batchlab.sources.held import TableReading
+from batchlab.sources.arrays import ALONE, BATCH_NUMBERS, MOST_COLUMNS, columns_of_arrays
+from batchlab.sources.base import OnBadLine, Reading, Source
 from batchlab.sources.items import FETCHES, Items, fetched
 from batchlab.sources.unloaded import without_loader
 
@@ -20,7 +22,7 @@ TARGET = "y"
 
 
 class DataSet(Source):
-    """A map-style torch data set, or one of Hugging Face's: `factory = "package.module:function"`, called without arguments, returns it.
+    """A torch data set, or one of Hugging Face's: `factory = "package.module:function"`, called without arguments, returns it.
 
     Where its items differ each time, trainings see `fetches` versions of each, and losses are told by those that `plain` returns.
     """
@@ -45,7 +47,7 @@ class DataSet(Source):
     def opened(self, seed: int, scratch: Path) -> "ItemsReading":
         data = _made("source.factory", self.factory)
         plain = None if self.plain is None else _made("source.plain", self.plain)
-        return ItemsReading(fetched(data, None, plain, self.fetches, seed))
+        return ItemsReading(fetched(data, None, plain, self.fetches, seed, scratch))
 
 
 def _made(key: str, factory: str) -> Any:
@@ -58,35 +60,67 @@ def _made(key: str, factory: str) -> Any:
         raise BadInput(f"{key} '{factory}' raised {type(error).__name__}: {error}") from error
 
 
-class ItemsReading(TableReading):
-    """A data set whose items are held: a column for each number of their inputs, and their target."""
+class ItemsReading(Reading):
+    """A data set whose items were fetched: a column for each number of their inputs, and their target."""
 
     def __init__(self, items: Items) -> None:
-        super().__init__(_table(items))
-        self._notes, self._versions = items.notes, items.versions
+        self._items, self._rows_done = items, 0
+        self._flat = items.inputs.reshape(len(items.inputs), -1)
+        if (width := self._flat.shape[1]) > MOST_COLUMNS:
+            raise BadInput(f"an item has {width:,} numbers {items.inputs.shape[1:]}; at most {MOST_COLUMNS:,} can be columns of a table.")
+
+    @cached_property
+    def schema(self) -> "pa.Schema":
+        """The columns; a row of thousands of numbers is asked for them thousands of times."""
+        return self._batch(0, 1).schema
+
+    @property
+    def row_count(self) -> int:
+        return len(self._flat)
+
+    @property
+    def size_bytes(self) -> int:
+        return int(self._flat.nbytes + self._items.target.nbytes)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return self._notes
+        return self._items.notes
 
     @property
     def versions(self) -> NDArray[Any] | None:
-        return self._versions
+        return self._items.versions
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the table, and of its versions."""
-        if self._versions is None:
-            return super().fingerprint
-        return hashlib.sha256(super().fingerprint.encode() + self._versions.tobytes()).hexdigest()
+        """A digest of the inputs, their shape and type, the targets and the versions."""
+        import xxhash
 
+        inputs, target, versions = self._items.inputs, self._items.target, self._items.versions
+        digest = xxhash.xxh3_128(f"{inputs.shape} {inputs.dtype} {target.dtype}".encode())
+        for start in range(0, len(inputs), self._block_rows):
+            digest.update(portion(inputs, start, start + self._block_rows).data)
+        digest.update(target.view(np.uint8).data)
+        if versions is not None:
+            digest.update(versions.data)
+        return digest.hexdigest()
 
-def _table(items: Items) -> "pa.Table":
-    import pyarrow as pa
+    @property
+    def share_read(self) -> float:
+        return self._rows_done / max(len(self._flat), 1)
 
-    flat = items.inputs.reshape(len(items.inputs), -1)
-    width = flat.shape[1]
-    if width > MOST_COLUMNS:
-        raise BadInput(f"an item has {width:,} numbers {items.inputs.shape[1:]}; at most {MOST_COLUMNS:,} can be columns of a table.")
-    columns: dict[str, Any] = columns_of_arrays({ALONE: flat, TARGET: items.target}, slice(None))
-    return pa.table({name: pa.array(values) for name, values in columns.items()})
+    def batches(self, on_bad_line: OnBadLine) -> "Iterator[pa.RecordBatch]":
+        self._rows_done = 0
+        for start in range(0, len(self._flat), self._block_rows):
+            batch = self._batch(start, start + self._block_rows)
+            yield batch
+            self._rows_done += batch.num_rows
+
+    @property
+    def _block_rows(self) -> int:
+        return max(1, BATCH_NUMBERS // max(self._flat.shape[1], 1))
+
+    def _batch(self, start: int, stop: int) -> "pa.RecordBatch":
+        import pyarrow as pa
+
+        columns = columns_of_arrays({ALONE: portion(self._flat, start, stop), TARGET: self._items.target[start:stop]}, slice(None))
+        return pa.RecordBatch.from_pydict({name: pa.array(values) for name, values in columns.items()})

@@ -1,17 +1,22 @@
-"""A map-style data set → arrays X `[rows, …]` and y `[rows]`: every item is fetched and held, several times where it changes."""
+"""A data set → arrays X `[rows, …]`, in a file, and y `[rows]`: every item is fetched once, several times where it changes."""
 
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batchlab.allowance import Allowance, free_bytes
+from batchlab.allowance import Allowance
 from batchlab.errors import BadInput, UnknownName
+from batchlab.sources.unloaded import iterates
 
 FIRST = "when they were fetched first"
 TWICE = 8
@@ -22,61 +27,76 @@ TRAINED_BYTES = 4
 """A number of an item takes so many when it is trained on."""
 TOLD_SECONDS = 1.0
 """A data set that is fetched in less need not be told of."""
+COPIES = 2
+"""Items lie on the disk as they were fetched, and as the packed table."""
+BUFFER_BYTES = 2**20
+STREAMED = (
+    ", in the order in which the iterable data set yields them; trainings shuffle all of them, where a loop that streams it shuffles what "
+    "its buffer holds"
+)
 
 
 @dataclass(frozen=True)
 class Items:
-    """What a data set holds: inputs `[rows, …]`, targets `[rows]`, and what people should know of how they were fetched. Where items differ
-    each time, trainings see `versions` `[versions, rows, …]` of them in turn, and losses are told by `inputs`."""
+    """What a data set holds: inputs `[rows, …]`, a map of a file in `folder`, which goes when this does; targets `[rows]`; and what people
+    should know of how they were fetched. Where items differ each time, trainings see `versions` `[versions, rows, …]` of them in turn, and
+    losses are told by `inputs`."""
 
     inputs: NDArray[Any]
     target: NDArray[Any]
+    folder: "TemporaryDirectory[str]"
     notes: tuple[str, ...] = ()
     versions: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
 class GivenItems:
-    """A map-style data set, or the name `package.module:function` of what makes one; `target` is the key of a dict's target. `versions` are
-    those that were fetched of items which differ each time."""
+    """A data set whose items have numbers, or the name `package.module:function` of what makes one; `target` is the key of a dict's target.
+    `versions` are those that were fetched of items which differ each time."""
 
     data: Any
     target: str | None = None
     versions: NDArray[Any] | None = None
 
 
-def fetched(data: Any, target: str | None = None, plain: Any = None, fetches: int = FETCHES, seed: int = 0) -> Items:
-    """Fetch all items of a map-style data set: pairs of inputs and target, or dicts of two (`target` is the target's key, else the second).
+def fetched(
+    data: Any, target: str | None = None, plain: Any = None, fetches: int = FETCHES, seed: int = 0, scratch: Path | None = None
+) -> Items:
+    """Fetch all items of a data set, which are pairs of inputs and target, or dicts of two (`target` is the target's key, else the second),
+    into a file under `scratch` (left out: where the system keeps such files): they need not fit into memory.
 
     Where items differ each time (an augmentation), trainings see `fetches` versions of each; losses are told by those of `plain`, the same
     items without it, or else by the first fetch. Python's, numpy's and torch's generators begin at `seed`, and are left as they were.
-    Raises BadInput that names the first item which cannot be fetched or has another shape, and for more than memory holds.
+    An iterable data set is read once, to its end. Raises BadInput that names the first item which cannot be fetched or has another shape,
+    for more than the disk holds, and for more versions than memory does.
     """
     if not isinstance(fetches, int) or fetches < 1:
         raise BadInput(f"fetches is {fetches!r}; it must be a whole number, 1 or more.")
-    for given in (data, plain) if plain is not None else (data,):
-        _check_indexable(given)
+    if iterates(data) and plain is not None:
+        raise BadInput("plain goes with items that are fetched by their numbers, and an iterable data set has none.")
     with _chance(seed):
         began = time.perf_counter()
-        held = _held(data if plain is None else plain, target)
+        held = _held(data if plain is None else plain, target, scratch)
         took = time.perf_counter() - began
+        if iterates(data):
+            return replace(held, notes=(f"{_what_it_took(held, took, 1)}{STREAMED}",))
         if plain is not None:
             _check_same_items(data, target, held)
         what = _changing(data, target)
         if plain is None and (not what or fetches == 1):
             notes = [_what_it_took(held, took, 1), *([f"{what}: trainings see every item as it was fetched first"] if what else [])]
-            return Items(held.inputs, held.target, tuple(notes))
+            return replace(held, notes=tuple(notes))
         versions, took, fewer = _versions(data, target, held, fetches if what else 1, "in plain" if plain is not None else FIRST)
     notes = [_what_it_took(held, took, len(versions))]
     if plain is not None and np.array_equal(versions[0], held.inputs):
-        return Items(held.inputs, held.target, (*notes, "the items are those of plain"))
+        return replace(held, notes=(*notes, "the items are those of plain"))
     many = "1 further fetch" if len(versions) == 1 else f"{len(versions)} further fetches"
     seen = f"trainings take {many} of every item in turn, one an epoch{fewer}" if what else "trainings see these"
     by = "the items as they were fetched first; without the augmentation give them as plain" if plain is None else "those of plain"
     notes.append(f"{what or 'the items differ from those of plain'}: {seen}; losses are told by {by}")
     if plain is not None and (own := _changing(plain, target)):
         notes.append(f"of plain, too, {own}: losses are told by its first fetch")
-    return Items(held.inputs, held.target, tuple(notes), versions)
+    return replace(held, notes=tuple(notes), versions=versions)
 
 
 def _changing(data: Any, target: str | None) -> str:
@@ -94,35 +114,47 @@ def _spread(count: int) -> list[int]:
 def _what_it_took(held: Items, seconds: float, times: int) -> str:
     """Say what fetching all items so many times took, where that is long."""
     count = len(held.target)
-    found = f"the data set's {count:,} items were fetched and are held in memory"
+    found = f"the data set's {count:,} items were fetched once and written down"
     if seconds <= TOLD_SECONDS:
         return found
     each, once = 1e3 * seconds / count / times, f", {seconds / times:.3g} s for all" if times > 1 else ""
     return f"{found}: {seconds:.3g} s, {each:.3g} ms an item{once}, so a loop that fetches them anew spends as much every epoch"
 
 
-def _check_indexable(data: Any) -> None:
-    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
-        raise BadInput(
-            f"a {type(data).__name__} has no items by number: an iterable data set cannot be shuffled or divided. Write it to files "
-            "(Parquet, .npy), or give it __len__ and __getitem__."
-        )
-    if len(data) == 0:
-        raise BadInput(f"the data set ({type(data).__name__}) has no items.")
-
-
-def _held(data: Any, target: str | None) -> Items:
+def _held(data: Any, target: str | None, scratch: Path | None) -> Items:
     """Return all items, each fetched once."""
-    count, first = len(data), _pair(data, 0, target)
-    _check_memory(first[0], count)
-    inputs, targets = np.empty((count, *first[0].shape), first[0].dtype), np.empty(count, first[1].dtype)
-    for number in range(count):
-        row, value = _pair(data, number, target) if number else first
-        _check_alike(number, row, first[0])
-        inputs[number] = row
-        targets = targets if targets.dtype == value.dtype else targets.astype(np.result_type(targets.dtype, value.dtype))
-        targets[number] = value
-    return Items(inputs, targets)
+    if scratch is not None:
+        scratch.mkdir(parents=True, exist_ok=True)
+    folder = TemporaryDirectory(prefix="items-", dir=scratch)
+    path, room = Path(folder.name) / "inputs", shutil.disk_usage(folder.name).free // COPIES
+    first, targets = None, []
+    with path.open("wb", buffering=BUFFER_BYTES) as file:
+        for number, (row, value) in enumerate(_pairs(data, target)):
+            if first is None:
+                first = row
+            _check_alike(number, row, first)
+            _check_disk(first, number + 1 if number or iterates(data) else len(data), room)
+            file.write(row.tobytes())
+            targets.append(value.item())
+    if first is None:
+        raise BadInput(f"the data set ({type(data).__name__}) has no items.")
+    return Items(np.memmap(path, first.dtype, "r", shape=(len(targets), *first.shape)), np.array(targets), folder)
+
+
+def _pairs(data: Any, target: str | None) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Yield the inputs and the target of every item: by number, or as they come."""
+    if not iterates(data):
+        yield from (_pair(data, number, target) for number in range(len(data)))
+        return
+    items = iter(data)
+    for number in count():
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise _not_fetched(number, error) from error
+        yield _parts(number, item, target)
 
 
 def _versions(data: Any, target: str | None, held: Items, most: int, others: str) -> tuple[NDArray[Any], float, str]:
@@ -139,7 +171,7 @@ def _versions(data: Any, target: str | None, held: Items, most: int, others: str
         if found and time.perf_counter() - began > VERSIONS_SECONDS:
             why = f" ({most} were asked for, these took {time.perf_counter() - began:.0f} s)"
             break
-        inputs = np.empty_like(held.inputs)
+        inputs = np.empty(held.inputs.shape, held.inputs.dtype)
         for number in range(len(inputs)):
             row, value = _pair(data, number, target)
             _check_alike(number, row, held.inputs[0], others)
@@ -195,11 +227,20 @@ def inputs_of(data: Any, number: int, target: str | None = None) -> NDArray[Any]
 
 
 def _pair(data: Any, number: int, target: str | None) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return an item's inputs and its one target."""
+    """Fetch an item and return its inputs and its one target."""
     try:
         item = data[number]
     except Exception as error:
-        raise BadInput(f"item {number:,} of the data set cannot be fetched: {type(error).__name__}: {error}") from error
+        raise _not_fetched(number, error) from error
+    return _parts(number, item, target)
+
+
+def _not_fetched(number: int, error: Exception) -> BadInput:
+    return BadInput(f"item {number:,} of the data set cannot be fetched: {type(error).__name__}: {error}")
+
+
+def _parts(number: int, item: Any, target: str | None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return an item's inputs and its one target."""
     if isinstance(item, dict):
         item = _of_dict(item, target)
     if not isinstance(item, tuple | list) or len(item) != 2:
@@ -235,12 +276,13 @@ def _of_dict(item: dict[str, Any], target: str | None) -> tuple[Any, ...]:
     return item[others[0]], item[target or keys[-1]]
 
 
-def _check_memory(first: NDArray[Any], count: int) -> None:
-    needed, most = first.nbytes * count, Allowance.of(None).rows_bytes
-    if needed > most:
+def _check_disk(first: NDArray[Any], count: int, room: int) -> None:
+    """Raise BadInput where so many items like the first take more than `room` bytes."""
+    if (needed := first.nbytes * count) > room:
         raise BadInput(
-            f"{count:,} items of shape {first.shape} ({first.dtype}) take {needed / 2**30:.2f} GiB, and {most / 2**30:.2f} of the "
-            f"{free_bytes() / 2**30:.2f} GiB that are free may be used; make them smaller (bytes instead of floats), or fewer."
+            f"{count:,} items of shape {first.shape} ({first.dtype}) take {needed / 2**30:.2f} GiB on disk, and as much again as a table; "
+            f"{COPIES * room / 2**30:.2f} GiB are free. Make them smaller (bytes instead of floats), or fewer; an iterable data set "
+            "must end."
         )
 
 

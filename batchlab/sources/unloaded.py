@@ -9,11 +9,20 @@ from batchlab.errors import BadInput
 
 
 def is_data_set(thing: Any) -> bool:
-    """Whether that is a map-style data set: torch's, one of Hugging Face's `datasets`, or a list of pairs; or a DataLoader of one."""
+    """Whether that is a data set: torch's, one of Hugging Face's `datasets`, or a list of pairs; or a DataLoader of one."""
     if isinstance(thing, list):
         return bool(thing) and all(isinstance(item, tuple) and len(item) == 2 for item in thing)
     module = type(thing).__module__.partition(".")[0]
     return module == "datasets" or _is_of_torch(thing, "dataset.Dataset") or _is_of_torch(thing, "dataloader.DataLoader")
+
+
+def iterates(data: Any) -> bool:
+    """Whether items of the data set come one after another only, in its own order; raises BadInput for what has none."""
+    if hasattr(data, "__len__") and hasattr(data, "__getitem__") and not _is_of_torch(data, "dataset.IterableDataset"):
+        return False
+    if not hasattr(data, "__iter__"):
+        raise BadInput(f"a {type(data).__name__} is no data set: it has neither items by number (__len__, __getitem__) nor __iter__.")
+    return True
 
 
 def _is_of_torch(thing: Any, name: str) -> bool:

@@ -79,17 +79,25 @@ def pack(
     """
     with writing_under(tables):
         reading = source.opened(seed, tables / ".reading")
-        check_columns(reading.schema, columns)
-        return _opened_or_packed(source, reading, columns, tables, rule, listener)
+        path = contracts.path_of(source, columns.target, tables, columns.missing)
+        return _opened_or_packed(source.name, reading, columns, tables, path, rule, listener)
 
 
-def _opened_or_packed(source: Source, reading: Reading, columns: Columns, tables: Path, rule: CheckRule, listener: Listener) -> PackedTable:
-    """Open the table if it is there, else pack it; keep its contract, and hold it to the rule."""
-    path = contracts.path_of(source, columns.target, tables, columns.missing)
+def pack_read(reading: Reading, name: str, columns: Columns, tables: Path, rule: CheckRule = LENIENT) -> PackedTable:
+    """Do as `pack` does with rows that were opened already and keep no contract; `name` is what people call them."""
+    with writing_under(tables):
+        return _opened_or_packed(name, reading, columns, tables, None, rule, SILENT)
+
+
+def _opened_or_packed(
+    name: str, reading: Reading, columns: Columns, tables: Path, path: Path | None, rule: CheckRule, listener: Listener
+) -> PackedTable:
+    """Open the table if it is there, else pack it; keep its contract at the path, and hold it to the rule."""
+    check_columns(reading.schema, columns)
     contract = None if path is None else contracts.opened(path)
     digest = _name_of(reading, columns, tables, contract, path)
     if not (tables / digest / "schema.json").exists():
-        _pack(Job(source.name, reading, columns, tables, digest, contract, path, rule, listener))
+        _pack(Job(name, reading, columns, tables, digest, contract, path, rule, listener))
     table = PackedTable.open(tables / digest)
     if path is not None and contract is None:
         _keep_contract(table, path)
