@@ -11,7 +11,7 @@ from batchlab import allowance
 from batchlab.allowance import SHARE_OF_FREE
 from batchlab.engine.backends.base import seeded_network
 from batchlab.engine.backends.choice import uses_kernels
-from batchlab.engine.backends.torch_stacked import EVALUATED_AT_ONCE
+from batchlab.engine.backends.torch_stacked import evaluated_at_once
 from batchlab.engine.data import TrainingData
 from batchlab.engine.delivery import LOOKED_UP_BYTES, RUN_ROWS, longest_run, row_bytes
 from batchlab.engine.records import SETTLED, Plan, Trial
@@ -86,7 +86,8 @@ def footprint(data: TrainingData, model: Model, strategy: Strategy, plan: Plan, 
     of_weights = parameters * (number * (10 + 2 * plan.rule.slots + held) + 4 + 8)
     of_row = saved_bytes_per_row(network, data.features[:2].float()) * number // 4
     portion = strategy.rows_per_portion(data.population.row_count)
-    return Footprint(looked_up + EVALUATED_AT_ONCE * of_row, of_weights + 2 * portion * of_row, per_seed)
+    evaluated = evaluated_at_once(data.features.shape[1], device)
+    return Footprint(looked_up + evaluated * of_row, of_weights + 2 * portion * of_row, per_seed)
 
 
 def bytes_per_seed(data: TrainingData, strategy: Strategy) -> int:

@@ -26,8 +26,13 @@ from batchlab.networks.layout import is_carried
 
 SEEDS_APART = 1_000_003
 """A network that draws random numbers does so by step + this × (seed + this × micro-batch)."""
-EVALUATED_AT_ONCE = 2**14
-"""Rows × replicas evaluated at once, so that evaluation's memory does not grow with the data."""
+EVALUATED_AT_ONCE, FEWEST_AT_ONCE, NUMBERS_AT_ONCE = 2**14, 2**8, 2**22
+"""Rows × replicas evaluated at once, so that evaluation's memory does not grow with the data; on a CPU fewer where rows are so wide."""
+
+
+def evaluated_at_once(columns: int, device: torch.device) -> int:
+    """Return how many rows × replicas are evaluated at once."""
+    return EVALUATED_AT_ONCE if device.type == "cuda" else min(EVALUATED_AT_ONCE, max(FEWEST_AT_ONCE, NUMBERS_AT_ONCE // columns))
 
 
 class TorchStacked(Backend):
@@ -216,7 +221,7 @@ class TorchStacked(Backend):
         bounds = torch.arange(portions + 1, device=self.device) * rows // portions
         portion = torch.repeat_interleave(torch.arange(portions, device=self.device), bounds.diff())
         sums = torch.zeros((count, portions), device=self.device, dtype=self.step.dtype)
-        own, most = self.ranks.part(rows), max(EVALUATED_AT_ONCE // count, 1)
+        own, most = self.ranks.part(rows), max(evaluated_at_once(features.shape[1], self.device) // count, 1)
         with _tf32_products(self.precision == "tf32"):
             for start in range(own.start, own.stop, most):
                 part = slice(start, min(start + most, own.stop))
