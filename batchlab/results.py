@@ -81,7 +81,7 @@ class Period(Result):
 
 class YardstickResult(Result):
     """A cheap way to predict, scored on the split's rows: mean losses as settings have them, and the seconds that fitting took, on `rows`
-    of `of_rows` training rows. `key` is `constant`, `last_known`, `linear` or `boosting`.
+    of `of_rows` training rows. `key` is `constant`, `last_known`, `linear`, `boosting` or that of a later one.
 
     `difference` is its test loss over the mean one of the recommended setting, less 1, with its 95% interval over draws and test rows; None
     where they cannot be compared. `beats` says that it is lower, detectably and by more than the margin.

@@ -8,10 +8,11 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
 
 import typer
 
+from batchlab.analysis.objectives import Objective
 from flows import champion_commands, delivery, notify_commands, options, predict_command, retrain_commands, running, server_commands
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def compare(
     overrides: options.Overrides = None,
     objective: Annotated[
         str | None,
-        typer.Option(help="What decides: best (default: the cheapest of those with the lowest loss), loss, time, rows or memory."),
+        typer.Option(help=f"What decides: {', '.join(get_args(Objective))}; best (default): the cheapest of those with the lowest loss."),
     ] = None,
     drop: options.Drop = None,
     categorical: options.Categorical = None,

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from batchlab.analysis.objectives import Objective
 from batchlab.analysis.paired import Sample, differences
 from batchlab.analysis.verdict import MEASURES, chosen, is_as_good
 from batchlab.config import load_profile
@@ -355,7 +357,7 @@ def test_a_target_of_the_users_is_in_the_targets_unit_squared(make: Make) -> Non
     assert curves[0].step[point - 1] <= item.outcome.steps[0] <= curves[0].step[point]
 
 
-@pytest.mark.parametrize("objective", ["best", "time", "rows", "loss"])
+@pytest.mark.parametrize("objective", [name for name in get_args(Objective) if name != "memory"])  # it is not measured here
 def test_every_objective_has_a_choice_that_leads_by_its_own_measure(diabetes: Search, objective: str) -> None:
     found = under(diabetes, objective)
     assert found.choice is not None

@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from batchlab.analysis.verdict import Objective, Outcome, chosen, paired
+from batchlab.analysis.objectives import Objective
+from batchlab.analysis.verdict import Outcome, chosen, paired
 from batchlab.config import load_profile
 from batchlab.experiment import Experiment
 from batchlab.rows.split import split

@@ -3,17 +3,17 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
 from batchlab.analysis.estimates import CONFIDENCE, Estimate, LogMean, Spread, log_mean, ratio
+from batchlab.analysis.objectives import Objective
 from batchlab.analysis.paired import LARGEST, Difference, Sample, differences, variance_over_rows
 from batchlab.records import Result
 
-Objective = Literal["best", "time", "rows", "memory", "loss"]
 Status = Literal["reached", "not_reached", "behind", "diverged"]
 Numbers = NDArray[np.float64]
 
@@ -198,6 +198,7 @@ MEASURES: dict[Objective, Measure] = {
     "loss": _LOSS,
 }
 """What settings are compared by once their loss is good enough; `loss` compares nothing else."""
+assert set(MEASURES) == set(get_args(Objective))
 
 
 class Pair(Result):

@@ -17,6 +17,8 @@ Predict = Callable[[NDArray[Any]], Numbers]
 """Maps inputs `[rows, inputs]` to predictions `[rows, 1]`, or to probabilities `[rows, classes]`."""
 LEAST_SQUARES, LOGISTIC = "least squares", "scikit-learn's logistic regression with defaults"
 BOOSTING = "scikit-learn's gradient boosting with defaults"
+FITTED = (LEAST_SQUARES, LOGISTIC, BOOSTING)
+"""What takes time to fit; a verdict says which of these there was none for."""
 ROUNDS, FIRST_TREES, GROWTH = 100, 10, 9
 """Boosting makes so many rounds, in stretches: a first one of so many trees, then each at most so many times as long as all before. They
 are few, for each bins the rows anew."""

@@ -1,12 +1,13 @@
 """Numbers and verdicts as people read them."""
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from batchlab.analysis.estimates import Estimate
-from batchlab.analysis.verdict import Objective, Pair
-from batchlab.analysis.yardsticks import BOOSTING, LEAST_SQUARES, LOGISTIC
+from batchlab.analysis.objectives import Objective
+from batchlab.analysis.verdict import Pair
+from batchlab.analysis.yardsticks import FITTED
 from batchlab.report.dividing import dividing_text
 from batchlab.report.fetching import fetching_text
 from batchlab.search.space import optimizer_words
@@ -18,14 +19,19 @@ if TYPE_CHECKING:
     from batchlab.search.space import Branch, Setting
     from batchlab.search.standings import Left
 
-FASTER = {"best": "faster than", "time": "faster than", "rows": "fewer rows than", "memory": "less memory than"}
-SLOWER = {"best": "slower than", "time": "slower than", "rows": "more rows than", "memory": "more memory than"}
-
-
 FEW = 0.5
 """A setting that saw less than this share of the recommended one's rows is told with its rows."""
 SAME = 5e-4
 """Losses closer than this are written as the same."""
+
+
+class Words(NamedTuple):
+    """How an objective is told: a setting is `better` than another or `dearer`, and it reaches the target `at` an `amount`."""
+
+    better: str
+    dearer: str
+    at: str
+    amount: Callable[[Estimate], str]
 
 
 def interval(estimate: Estimate, what: Objective = "rows") -> str:
@@ -34,13 +40,16 @@ def interval(estimate: Estimate, what: Objective = "rows") -> str:
     return f"{number(estimate.low / size)}–{number(estimate.high / size)}"
 
 
-def amount(estimate: Estimate, objective: Objective) -> str:
-    """Return the value of an objective with its unit and interval."""
-    if objective == "time":
-        return f"{seconds(estimate.value)} (95% CI {interval(estimate, 'time')})"
-    if objective == "memory":
-        return memory(estimate.value)
-    return f"{number(estimate.value)}{' rows' if objective == 'rows' else ''} (95% CI {interval(estimate)})"
+_TIME = Words("faster than", "slower than", "in", lambda value: f"{seconds(value.value)} (95% CI {interval(value, 'time')})")
+WORDS: dict[Objective, Words] = {
+    "best": _TIME,
+    "time": _TIME,
+    "rows": Words("fewer rows than", "more rows than", "after", lambda value: f"{number(value.value)} rows (95% CI {interval(value)})"),
+    "memory": Words("less memory than", "more memory than", "with a peak of", lambda value: memory(value.value)),
+    "loss": _TIME,
+}
+"""What the recommended setting costs, in words; where the loss alone decides, the cost beside it is told in seconds too."""
+assert set(WORDS) == set(get_args(Objective))
 
 
 def interval_of_loss(estimate: Estimate) -> str:
@@ -129,7 +138,7 @@ def _unbeaten(found: "Findings") -> list[str]:
     if found.best is None or not compared or any(item.beats for item in compared):
         return []
     best = compared[0]
-    missed = [name for name in (LEAST_SQUARES, LOGISTIC, BOOSTING) if name in found.left_out]
+    missed = [name for name in FITTED if name in found.left_out]
     some = f" of those that there was time for (not {listed(missed)})" if missed else ""
     lower = best.difference_ci is not None and best.difference_ci[1] < 0
     better = f"better by more than the margin of {found.margin:.1%}" if lower else "detectably better"
@@ -218,11 +227,8 @@ def _cost(found: "Findings") -> list[str]:
     target = f"validation loss {found.target_loss:.4g}" + ("" if found.target_given else f" (the best loss plus {found.margin:.1%})")
     if not choice.sure:
         return [_missed(found, target)]
-    what = {
-        "rows": f"It reaches {target} after {amount(choice.value, 'rows')}",
-        "memory": f"It reaches {target} with a peak of {amount(choice.value, 'memory')}",
-    }.get(choice.objective, f"It reaches {target} in {amount(choice.seconds, 'time')}")
-    return [f"{what}{_compared(found)}."]
+    words = WORDS[choice.objective]
+    return [f"It reaches {target} {words.at} {words.amount(choice.seconds if words is _TIME else choice.value)}{_compared(found)}."]
 
 
 def _missed(found: "Findings", target: str) -> str:
@@ -262,9 +268,9 @@ def against(pair: Pair, objective: Objective = "time") -> str:
         return f"{1 - 1 / pair.loss_ratio:.1%} lower loss than {pair.label}"
     bound, (low, high) = "at least " if pair.at_least else "", pair.ratio_ci
     if pair.ratio < 1 and not pair.at_least:
-        return f"{number(1 / pair.ratio)}× {SLOWER[objective]} {pair.label} ({number(1 / high)}–{number(1 / low)}){_higher(pair)}"
+        return f"{number(1 / pair.ratio)}× {WORDS[objective].dearer} {pair.label} ({number(1 / high)}–{number(1 / low)}){_higher(pair)}"
     ends = f"over {number(low)}" if math.isinf(high) else f"{number(low)}–{number(high)}"
-    return f"{bound}{number(pair.ratio)}× {FASTER[objective]} {pair.label} ({ends})"
+    return f"{bound}{number(pair.ratio)}× {WORDS[objective].better} {pair.label} ({ends})"
 
 
 def _higher(pair: Pair) -> str:

@@ -1,16 +1,16 @@
 """What decides a search: the objective, what is tried, with how many seeds, and the time it may take."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 from pydantic_core import PydanticCustomError
 
+from batchlab.analysis.objectives import Objective
 from batchlab.engine.optimizers import OPTIMIZERS, Adam, AdamW, AnyOptimizer, Sgd
 from batchlab.errors import nearest
 from batchlab.records import Record
 
-Objective = Literal["best", "time", "rows", "memory", "loss"]
-NAMED_OPTIMIZERS: dict[str, Sgd | Adam | AdamW] = {"sgd": Sgd(), "momentum": Sgd(momentum=0.9), "adam": Adam(), "adamw": AdamW()}
+NAMED_OPTIMIZERS: dict[str, AnyOptimizer] = {"sgd": Sgd(), "momentum": Sgd(momentum=0.9), "adam": Adam(), "adamw": AdamW()}
 """Optimizers that `search.optimizers` may name; any other is a table with its `kind`."""
 
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from batchlab.analysis.estimates import Estimate
 from batchlab.analysis.frontier import Frontier
-from batchlab.analysis.verdict import Choice, Objective, Outcome, Pair
+from batchlab.analysis.objectives import Objective
+from batchlab.analysis.verdict import Choice, Outcome, Pair
 from batchlab.engine.records import TrialResult
 from batchlab.results import Fetching, OverProcesses, Period, TrainingFacts, YardstickResult
 from batchlab.search.noise import NoisePoint
