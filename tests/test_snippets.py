@@ -303,6 +303,8 @@ def test_what_cannot_be_said_is_refused_with_what_can(verdict: Verdict) -> None:
         asked(verdict, EVERY["accumulated"]).code("skorch")
     with pytest.raises(BadInput, match="Keras adds no weight decay to the gradient"):
         asked(verdict, EVERY["full batch"], optimizer={"kind": "sgd", "weight_decay": 0.1}).code("keras")
+    with pytest.raises(BadInput, match=r"train\.loss log_cosh; mse, huber, cross_entropy and one of your own can be said"):
+        asked(verdict, EVERY["full batch"], loss="log_cosh").code()
     with pytest.raises(BadInput, match=r"schedule .*cosine.*; compare with the constant one"):
         asked(verdict, EVERY["full batch"], schedule={"kind": "cosine", "warmup": 0.0}).code()
     with pytest.raises(BadInput, match="recommends no setting"):

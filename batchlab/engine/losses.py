@@ -1,5 +1,5 @@
-"""Losses. One entry of LOSSES is all that a new one needs: torch's function for all replicas at once, and value and slope of a row for
-the CPU kernels."""
+"""Losses. An entry of LOSSES is what trains: torch's function for all replicas at once, and value and slope of a row for the CPU kernels.
+Predictions in the target's unit are scored by `scoring/evaluation.py:row_losses`."""
 
 import math
 from collections.abc import Callable

@@ -1,6 +1,7 @@
 """Optimizers over flat weights, each replica with its own learning rate; the arithmetic of torch.optim.
 
-One class here, and its place in AnyOptimizer, is all that a new one needs: `updated` for torch, `kernel` for the CPU kernels.
+One class here, and its place in AnyOptimizer, is all that a new one needs to be searched and trained: `updated` for torch, `kernel` for the
+CPU kernels.
 """
 
 import math

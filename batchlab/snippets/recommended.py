@@ -26,6 +26,8 @@ from batchlab.strategies.streaming import Streaming
 if TYPE_CHECKING:
     from batchlab.results import TrainingFacts, Verdict
 
+OPTIMIZERS_OF_TORCH = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+LOSSES_OF_TORCH = {"mse": "nn.MSELoss", "huber": "nn.HuberLoss", "cross_entropy": "nn.CrossEntropyLoss"}
 ROUNDING = 0.02
 """Epochs are whole where that changes the rows of a training by no more than this; else each passes over a random share of the rows."""
 
@@ -65,11 +67,15 @@ def recommended(verdict: "Verdict") -> Recommended:
         raise BadInput("this verdict recommends no setting or was written by a release that did not keep the model, so there is no code.")
     if facts.schedule.get("kind", "constant") != "constant" or facts.schedule.get("warmup"):
         raise BadInput(f"no few lines say a learning rate with schedule {facts.schedule}; compare with the constant one, the default.")
+    if facts.loss not in LOSSES_OF_TORCH and not is_own(facts.loss):
+        raise BadInput(f"no few lines say train.loss {facts.loss}; {', '.join(LOSSES_OF_TORCH)} and one of your own can be said.")
     if facts.model.get("embedded"):
         raise BadInput("no few lines say categories as trained vectors; compare with encoding.categories 'one_hot', the default.")
     (given,) = settings["strategies"].values()
     strategy = STRATEGIES[given["kind"]].model_validate(given)
     optimizer: Optimizer = TypeAdapter(AnyOptimizer).validate_python(settings["train"]["optimizer"])
+    if optimizer.kind not in OPTIMIZERS_OF_TORCH:
+        raise BadInput(f"no few lines say optimizer {optimizer.kind}; {', '.join(OPTIMIZERS_OF_TORCH)} can be said.")
     updates = _updates_of(strategy)
     portion = strategy.rows_per_portion(facts.train_rows) if isinstance(strategy, Accumulated) else None
     return Recommended(facts, updates, portion, optimizer, verdict.learning_rate, *_epochs(verdict.rows, facts.train_rows, updates))
@@ -180,7 +186,7 @@ def optimizer_settings(optimizer: Optimizer) -> dict[str, str]:
 
 def optimizer_class(optimizer: Optimizer) -> str:
     """Return the name of the optimizer's class, the same in torch and Keras."""
-    return {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}[optimizer.kind]
+    return OPTIMIZERS_OF_TORCH[optimizer.kind]
 
 
 def rate(chosen: Recommended) -> str:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 SCALED = """numbers less their mean over their spread, categories one-hot,
 #   dates as days and phases, gaps as the mean beside an input that says so; the saved model does all this itself"""
-CRITERIA = {"mse": "nn.MSELoss", "huber": "nn.HuberLoss", "cross_entropy": "nn.CrossEntropyLoss"}
 
 
 def code_of(verdict: "Verdict", library: str) -> str:
@@ -119,7 +118,7 @@ def _skorch(chosen: Recommended) -> str:
         column="" if facts.classifies else "[:, None]",
         average=says.average(facts),
         averaging=texts.SKORCH_AVERAGING if facts.averaging else "",
-        criterion=CRITERIA[facts.loss] + delta,
+        criterion=says.LOSSES_OF_TORCH[facts.loss] + delta,
         optimizer=says.optimizer_class(chosen.optimizer) + settings,
         rate=says.rate(chosen),
         batches=order if grows else f"batch_size={chosen.size},\n{order}".strip(),
