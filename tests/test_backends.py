@@ -21,6 +21,7 @@ from batchlab.engine.data import TrainingData
 from batchlab.engine.kernels import compiled
 from batchlab.engine.loop import train
 from batchlab.engine.losses import LOSSES, Loss
+from batchlab.engine.optimizers import OPTIMIZERS as REGISTERED
 from batchlab.engine.optimizers import Adam, AdamW, Optimizer, Sgd
 from batchlab.engine.records import Plan, Trial, TrialResult
 from batchlab.errors import BadInput
@@ -30,6 +31,7 @@ from batchlab.models.custom import Custom
 from batchlab.models.linear import Linear
 from batchlab.models.mlp import Mlp
 from batchlab.networks.activations import ACTIVATIONS
+from batchlab.scoring.evaluation import row_losses
 from batchlab.strategies import Population, Strategy
 from batchlab.strategies.full_batch import FullBatch
 from batchlab.strategies.mini_batch import MiniBatch
@@ -43,6 +45,32 @@ OPTIMIZERS: list[tuple[Optimizer, type[torch.optim.Optimizer], dict[str, object]
     (Adam(), torch.optim.Adam, {}),
     (AdamW(weight_decay=0.1), torch.optim.AdamW, {"weight_decay": 0.1}),
 ]
+
+
+def test_every_registered_optimizer_is_under_contract() -> None:
+    assert {optimizer.kind for optimizer, _, _ in OPTIMIZERS} == set(REGISTERED)
+
+
+@pytest.mark.parametrize(("optimizer", "kind", "settings"), OPTIMIZERS, ids=[repr(optimizer) for optimizer, _, _ in OPTIMIZERS])
+def test_both_forms_of_an_optimizer_are_torchs(
+    optimizer: Optimizer, kind: type[torch.optim.Optimizer], settings: dict[str, object]
+) -> None:
+    generator, rate = torch.Generator().manual_seed(3), 0.02
+    reference = nn.Parameter(torch.randn(7, generator=generator, dtype=torch.float64))
+    stepper = kind([reference], lr=rate, **settings)  # type: ignore[arg-type]
+    stacked, alone = reference.detach().clone()[None], reference.detach().numpy().copy()
+    memory, own_memory = torch.zeros(optimizer.slots, 1, 7, dtype=torch.float64), np.zeros((optimizer.slots, 7))
+    for step in range(1, 6):
+        gradient = torch.randn(7, generator=generator, dtype=torch.float64)
+        reference.grad = gradient.clone()
+        stepper.step()
+        stacked = optimizer.updated(
+            stacked, gradient[None], torch.full((1, 1), rate, dtype=torch.float64), memory, torch.tensor(step, dtype=torch.float64)
+        )
+        before = alone.copy()
+        optimizer.kernel(before, gradient.numpy(), own_memory, rate, step, np.array(optimizer.settings), alone)
+        np.testing.assert_allclose(stacked[0].numpy(), reference.detach().numpy(), rtol=0, atol=1e-13)
+        np.testing.assert_allclose(alone, reference.detach().numpy(), rtol=0, atol=1e-13)
 
 
 seen: list[str] = []
@@ -114,6 +142,15 @@ def test_your_own_module_is_that_of_plain_pytorch_with_every_loss_and_optimizer(
         network = model.network(6, data.output_count).double()
         expected = by_hand(network, loss, strategy, kind(network.parameters(), lr=0.003, **settings), data, seed=1)  # type: ignore[arg-type]
         np.testing.assert_allclose(flat(result), expected, rtol=0, atol=1e-10, err_msg=f"{loss} {optimizer!r}")
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_every_loss_scores_predictions_as_it_trains(name: str) -> None:
+    data, loss = rows(name), Loss(name, 0.7)
+    outputs = torch.randn(300, data.output_count, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    predictions = outputs.softmax(1) if LOSSES[name].classes else outputs  # type: ignore[index]
+    found = row_losses(data.target.numpy(), predictions.numpy(), loss, target_scale=1.0)
+    np.testing.assert_allclose(found, loss.per_row(outputs[None], data.target[None])[0], rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", list(ACTIVATIONS))

@@ -88,8 +88,21 @@ def test_least_squares_is_numpys_on_standardised_columns(experiment: Make) -> No
     assert [found["linear"].validation_loss, found["linear"].test_loss] == pytest.approx(losses, rel=1e-6)
     assert found["constant"].test_loss == pytest.approx(np.mean((held[1][1] - truth.mean()) ** 2))
     assert found["constant"].validation_loss == pytest.approx(made.constant_loss * made.loss_unit, rel=1e-5)
-    assert list(found) == ["constant", "linear", "boosting"]
+    assert {"constant", "linear", "boosting"} <= set(found)
     assert missing == {}
+
+
+@pytest.mark.parametrize(("data", "overrides"), [("diabetes", ()), ("breast_cancer", ()), ("diabetes", ("split.kind=chronological",))])
+def test_every_yardstick_of_these_rows_is_scored_as_every_setting_is(experiment: Make, data: str, overrides: tuple[str, ...]) -> None:
+    made = experiment("quick", data=data, overrides=overrides)
+    found, missing = found_on(made)
+    assert list(found) == list(Fitting(made, lambda: math.inf)._known())
+    assert missing == {}
+    for item in found.values():
+        assert np.isfinite([item.validation_loss, item.test_loss]).all()
+        assert len(item.portions) == 16
+        assert 0 < item.rows <= item.of_rows
+        assert item.name
 
 
 def test_the_cross_entropy_of_the_class_shares_is_their_entropy(experiment: Make) -> None:
@@ -160,7 +173,7 @@ def test_missing_infinite_and_empty_columns_and_categories_are_taken_as_they_are
     frame.loc[:170, "late"] = np.nan  # none in the training rows
     found, missing = found_on(of_frame(frame, "split.kind=chronological"))
     assert missing == {}
-    assert {"constant", "last_known", "linear", "boosting"} == set(found)
+    assert {"constant", "last_known", "linear", "boosting"} <= set(found)
     assert all(math.isfinite(item.test_loss) for item in found.values())
     assert found["linear"].test_loss < 0.5 * found["constant"].test_loss  # the categories are one-hot
     assert found["boosting"].test_loss < found["constant"].test_loss
@@ -285,8 +298,8 @@ def test_what_the_caps_leave_too_few_rows_of_a_class_for_is_left_out(of_frame: M
     monkeypatch.setattr(yardsticks, "BOOSTED_VALUES", 400)
     frame = pd.DataFrame({"x": np.arange(600.0), "y": [f"c{row % 10}" for row in range(600)]})
     found, missing = found_on(of_frame(frame))
-    assert list(found) == ["constant", "linear"]
-    assert missing == {"scikit-learn's gradient boosting with defaults": "with 10 classes it would see 40 of 360 rows"}
+    assert list(found)[:2] == ["constant", "linear"]
+    assert missing["scikit-learn's gradient boosting with defaults"] == "with 10 classes it would see 40 of 360 rows"
 
 
 def test_least_squares_of_many_inputs_is_fitted_on_few_rows() -> None:
@@ -309,7 +322,8 @@ def test_what_there_is_no_time_for_is_left_out_by_name(experiment: Make) -> None
     made = experiment("quick", data="diabetes", strategies=["full_batch"], overrides=[*QUICK, "search.yardsticks=true"])
     found, missing = found_on(made, 0.2)
     assert list(found) == ["constant"]
-    assert missing == {"least squares": "no time", "scikit-learn's gradient boosting with defaults": "no time"}
+    assert missing.keys() >= {"least squares", "scikit-learn's gradient boosting with defaults"}
+    assert set(missing.values()) == {"no time"}
     search = Search(made)
     search.clock.stopping.set()
     assert search.measuring.with_yardsticks(Known()).left_out == {"yardsticks": "no time"}
@@ -319,7 +333,7 @@ def test_what_there_is_no_time_for_is_left_out_by_name(experiment: Make) -> None
 
 
 def test_where_no_yardstick_is_better_the_best_one_is_named_near_the_end(found: Findings) -> None:
-    assert len(found.yardsticks) == 3
+    assert len(found.yardsticks) >= 3
     assert not any(item.beats for item in found.yardsticks)
     best = min(found.yardsticks, key=lambda item: item.difference or 0.0)
     line = verdict_text(found).splitlines()[-2]
@@ -395,7 +409,7 @@ def test_a_retraining_whose_comparison_a_yardstick_beats_says_so(found: Findings
 
 def test_nothing_is_claimed_on_the_rows_that_were_trained_on(experiment: Make) -> None:
     search = run(experiment("lesson", strategies=["full_batch"], overrides=[*QUICK, "search.yardsticks=true"]))
-    assert len(search.findings.yardsticks) == 3
+    assert len(search.findings.yardsticks) >= 3
     assert all((item.difference, item.difference_ci, item.beats) == (None, None, False) for item in search.findings.yardsticks)
     assert "ardstick" not in verdict_text(search.findings)
 
@@ -425,7 +439,7 @@ def test_what_cannot_be_compared_has_no_interval() -> None:
 def test_yardsticks_are_saved_and_read_back_bit_for_bit(searched: Search, tmp_path: Path) -> None:
     save(searched.known, tmp_path / "known.npz")
     again = load(tmp_path / "known.npz", Known)
-    assert len(again.yardsticks) == 3
+    assert len(again.yardsticks) >= 3
     for one, other in zip(again.yardsticks, searched.known.yardsticks, strict=True):
         np.testing.assert_array_equal(one.portions, other.portions)
         assert replace(one, portions=other.portions) == other
