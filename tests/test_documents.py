@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
@@ -18,7 +18,7 @@ from batchlab.records import discover
 from batchlab.report.claims import claims
 from batchlab.search.findings import Findings
 from batchlab.sources import SOURCES
-from batchlab.strategies import STRATEGIES, Population, Strategy
+from batchlab.strategies import STRATEGIES, Strategy
 from tests.conftest import CHECKOUT
 
 KINDS = {"source": SOURCES, "model": MODELS, "train.optimizer": OPTIMIZERS, "strategies.NAME": STRATEGIES}
@@ -38,6 +38,34 @@ def test_the_reference_names_every_setting() -> None:
     for prefix, kinds in KINDS.items():
         expected |= {f"{prefix}.{name}" for kind in kinds.values() for name in kind.model_fields}
     assert not {key for key in expected if f"`{key}`" not in reference}
+
+
+def choices(record: type[BaseModel], prefix: str = "") -> dict[str, set[str]]:
+    """Return the settings that are one of several words, with these."""
+    found = {}
+    for name, field in record.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found |= choices(kind, f"{prefix}{name}.")
+            elif get_origin(kind) is Literal and name != "kind":
+                found[prefix + name] = {word for word in get_args(kind) if isinstance(word, str)}
+    return found
+
+
+def test_the_reference_names_every_kind_and_every_choice() -> None:
+    rows = [line for line in (CHECKOUT / "docs" / "reference.md").read_text().splitlines() if line.startswith("|")]
+    expected = choices(Profile)
+    for prefix, kinds in KINDS.items():
+        expected[f"{prefix}.kind"] = set(kinds)
+        for kind in kinds.values():
+            expected |= choices(kind, f"{prefix}.")
+    missing = {
+        (key, word)
+        for key, words in expected.items()
+        for word in words
+        if not any(f"`{key}`" in row and f"`{word}`" in row.partition(f"`{key}`")[2] for row in rows)
+    }
+    assert missing == set()
 
 
 def test_the_reference_names_no_setting_that_is_gone() -> None:
@@ -63,17 +91,6 @@ def test_every_path_in_the_tree_exists() -> None:
 def test_no_link_to_a_file_is_broken(document: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)", re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL))
     assert not [link for link in links if "://" not in link and not (document.parent / link).exists()]
-
-
-def test_the_strategy_shown_in_contributing_works_as_printed() -> None:
-    code = (CHECKOUT / "CONTRIBUTING.md").read_text().split("```python")[1].split("```")[0]
-    namespace: dict[str, object] = {"__name__": "sorted_batch"}
-    exec(code, namespace)
-    shown = namespace["SortedBatch"]
-    assert isinstance(shown, type)
-    assert issubclass(shown, Strategy)
-    steps = list(shown(batch_rows=4).order(Population(10), 0, 0))
-    assert [row for step in steps for block in step for row in block] == list(range(10))
 
 
 LESSON = CHECKOUT / "docs" / "lesson.ipynb"
