@@ -1,5 +1,7 @@
 """Rows that stay in files: the same training as from memory, and a whole search on them; and walking forward."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -75,3 +77,37 @@ def test_the_recommended_setting_walks_forward_through_every_period(experiment: 
         assert before.last < after.first
     assert all(period.test_loss < 0.1 * period.constant_test_loss for period in periods)
     assert any("lower than always predicting the mean in 3 of 3 periods" in note for note in search.findings.notes)
+
+
+WIDE = """
+import resource, sys
+from pathlib import Path
+import numpy as np, torch
+from batchlab.allowance import give_back_freed_memory
+from batchlab.config import load_profile
+from batchlab.experiment import Experiment
+from batchlab.rows.split import split
+from batchlab.table import pack
+
+give_back_freed_memory()
+folder = Path(sys.argv[1])
+rng = np.random.default_rng(0)
+np.savez(folder / "rows.npz", x=rng.standard_normal((2**13, 2**12), dtype=np.float32), y=rng.standard_normal(2**13))
+settings = load_profile("quick", data=str(folder / "rows.npz"), target="y", overrides=["memory_gib=0.1"])
+table = pack(settings.source, settings.named_columns(), folder / "tables")
+made = Experiment(settings, table, split(table, settings.split, settings.seed))
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+peak = lambda: 1024 * int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+before = peak()
+print(made.data.features.nbytes, len(made.data.validation_target), peak() - before)
+"""
+"""Makes 8,192 rows of 4,096 numbers ready to be trained on from files, and prints by how many bytes the process's peak has grown."""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process's memory begins anew on Linux only")
+def test_memory_does_not_grow_with_the_width_of_rows(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", WIDE, str(tmp_path)], capture_output=True, text=True, check=True)
+    held, validated, grown = map(int, done.stdout.split())
+    assert held > 2**26
+    assert 1024 <= validated < 8192 // 5
+    assert grown < 2**28
