@@ -179,7 +179,8 @@ def _model_settings(model: Any, held: Held) -> list[str]:
     if model is None or (isinstance(model, str) and ":" not in model):
         return [] if model is None else [f"model.kind={model}"]
     if held.gaps and held.shape is not None and len(held.shape) > 1:
-        raise BadInput(f"X holds {held.gaps}; fill them or drop these rows: a module takes rows of the shape {held.shape} without gaps.")
+        what = "X holds" if held.reading is None else "the data set's items hold"
+        raise BadInput(f"{what} {held.gaps}; fill them or drop these rows: a module takes rows of the shape {held.shape} without gaps.")
     shape = held.shape if held.shape is not None and (len(held.shape) > 1 or held.integers) else None
     of_rows = [] if shape is None else [f"model.shape={list(shape)}"]
     tokens = ["model.integers=true"] if held.integers else []

@@ -280,6 +280,18 @@ def test_of_a_data_loader_its_data_set_is_taken_as_its_collate_function_makes_it
     assert is_data_set(loaders[0])
 
 
+def test_a_data_loaders_batch_size_is_not_taken_and_that_is_said() -> None:
+    found = batchlab.compare(DataLoader(Pictures(), 16, shuffle=True), model=flat, strategies=["mini_batch"], **LITTLE)
+    assert any("not its batch size (16): batch sizes are what is compared" in note for note in found.verdict.notes)
+
+
+def test_a_missing_number_of_an_item_is_told_of_the_data_set() -> None:
+    rows = torch.zeros(9, 1, 2)
+    rows[4] = torch.nan
+    with pytest.raises(BadInput, match="the data set's items hold 2 missing or infinite numbers in 1 of 9 rows, the first in row 4"):
+        batchlab.compare(TensorDataset(rows, torch.arange(9)), model=small, progress=False)
+
+
 @pytest.mark.parametrize(
     ("loader", "said"),
     [

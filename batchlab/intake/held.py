@@ -1,7 +1,7 @@
 """What people hold in memory → one Arrow table to pack: data frames with their index, polars and Arrow tables, arrays X and y."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from batchlab.intake.frames import Unusable, array_of, index_of, plain
 from batchlab.sources.arrays import BATCH_NUMBERS, MOST_COLUMNS
 from batchlab.sources.dataset import TARGET, ItemsReading
 from batchlab.sources.items import FETCHES, GivenItems, Items, fetched
-from batchlab.sources.unloaded import is_data_set, iterates, without_loader
+from batchlab.sources.unloaded import is_data_set, iterates, loader_notes, without_loader
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +81,8 @@ def taken(frame: Any, target: Any, plain: Any = None, fetches: int = FETCHES, se
         if isinstance(plain, str):
             raise BadInput(f"plain is the text '{plain}'; give the data set itself (at the command line: source.plain).")
         plain = None if plain is None else without_loader(plain)
-        return _of_items(fetched(data, target, plain, fetches, seed, scratch), data, target)
+        items = fetched(data, target, plain, fetches, seed, scratch)
+        return _of_items(replace(items, notes=(*loader_notes(frame), *items.notes)), data, target)
     if plain is not None:
         raise BadInput("plain goes with a map-style data set: the same items without their augmentation.")
     if fetches != FETCHES:

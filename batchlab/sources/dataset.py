@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,7 @@ from batchlab.imported import imported
 from batchlab.sources.arrays import ALONE, BATCH_NUMBERS, MOST_COLUMNS, columns_of_arrays
 from batchlab.sources.base import OnBadLine, Reading, Source
 from batchlab.sources.items import FETCHES, Items, fetched
-from batchlab.sources.unloaded import without_loader
+from batchlab.sources.unloaded import loader_notes, without_loader
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,15 +46,16 @@ class DataSet(Source):
         return self.factory
 
     def opened(self, seed: int, scratch: Path) -> "ItemsReading":
-        data = _made("source.factory", self.factory)
-        plain = None if self.plain is None else _made("source.plain", self.plain)
-        return ItemsReading(fetched(data, None, plain, self.fetches, seed, scratch))
+        given = _made("source.factory", self.factory)
+        plain = None if self.plain is None else without_loader(_made("source.plain", self.plain))
+        items = fetched(without_loader(given), None, plain, self.fetches, seed, scratch)
+        return ItemsReading(replace(items, notes=(*loader_notes(given), *items.notes)))
 
 
 def _made(key: str, factory: str) -> Any:
-    """Return the data set that the named factory makes; raises BadInput that says what it raised."""
+    """Return what the named factory makes, a data set or a DataLoader of one; raises BadInput that says what it raised."""
     try:
-        return without_loader(imported(factory, key)())
+        return imported(factory, key)()
     except BadInput:
         raise
     except Exception as error:

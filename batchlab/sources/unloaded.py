@@ -51,6 +51,13 @@ def without_loader(data: Any) -> Any:
     )
 
 
+def loader_notes(given: Any) -> tuple[str, ...]:
+    """Say what is not taken of a DataLoader; nothing of what is none."""
+    if not _is_of_torch(given, "dataloader.DataLoader") or given.batch_size is None:
+        return ()
+    return (f"of the DataLoader its data set is taken, not its batch size ({given.batch_size:,}): batch sizes are what is compared",)
+
+
 def _unbatched() -> Any:
     """Return what collates where a DataLoader makes no batches."""
     from torch.utils.data._utils.collate import default_convert
