@@ -4,14 +4,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from flows import background
 from flows.background import Process, ServerError
 from flows.local_server import LocalServer
 
-NAME, POOL = "worker", "batchlab"
+NAME, POOL, RAY_POOL = "worker", "batchlab", "batchlab-ray"
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -25,7 +27,7 @@ class Worker:
 
 
 def started(server: LocalServer, environment: Mapping[str, str] | None = None) -> Process:
-    """Make the work pool, deploy every flow of prefect.yaml and start a worker, unless one runs for these servers.
+    """Make the work pools, deploy every flow of prefect.yaml and start a worker of the first pool, unless one runs for these servers.
 
     Its flow runs have `environment` on top of this process's own.
     """
@@ -36,12 +38,17 @@ def started(server: LocalServer, environment: Mapping[str, str] | None = None) -
             if (last.api_url, last.tracking_uri) == wanted:
                 return last.process
             background.end(last.process)
-        prefect(server, "work-pool", "create", POOL, "--type", "process", "--overwrite")
+        with ThreadPoolExecutor() as beside:
+            list(beside.map(partial(_make_pool, server), (POOL, RAY_POOL)))
         prefect(server, "--no-prompt", "deploy", "--all")
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--name", "batchlab-local"]
         worker = Worker(background.spawn(command, background.log_file(NAME), extra), *wanted)
         background.remember(NAME, worker)
         return worker.process
+
+
+def _make_pool(server: LocalServer, name: str) -> None:
+    prefect(server, "work-pool", "create", name, "--type", "process", "--overwrite")
 
 
 def running() -> Process | None:

@@ -15,7 +15,8 @@ from prefect.events import DeploymentEventTrigger
 from prefect.flows import load_flow_from_entrypoint
 from pydantic import BaseModel
 
-from flows.local_worker import POOL
+from batchlab.config import load_profile
+from flows.local_worker import POOL, RAY_POOL
 from tests.conftest import CHECKOUT
 
 TREE: dict[str, Any] = yaml.safe_load((CHECKOUT / "prefect.yaml").read_text())
@@ -57,15 +58,19 @@ def test_a_misspelt_key_would_be_found(part: str) -> None:
 
 
 def test_the_deployments_are_those_that_the_documents_name() -> None:
-    assert set(NAMED) == {"comparison/default", "retraining/nightly", "retraining/on-new-data", "retraining/update", "ingestion/default"}
+    comparisons, retrainings = (
+        {"comparison/default", "comparison/on-ray"},
+        {"retraining/nightly", "retraining/on-new-data", "retraining/update"},
+    )
+    assert set(NAMED) == {*comparisons, *retrainings, "ingestion/default"}
 
 
 @ALL
-def test_a_deployment_is_limited_to_one_run_with_a_stated_strategy_on_the_pool_of_our_worker(deployment: Deployment) -> None:
+def test_a_deployment_is_limited_to_one_run_with_a_stated_strategy_on_a_pool_that_is_made(deployment: Deployment) -> None:
     limit = ConcurrencyLimitConfig.model_validate(deployment["concurrency_limit"])
     assert limit.limit == 1
     assert "collision_strategy" in deployment["concurrency_limit"]
-    assert deployment["work_pool"]["name"] == POOL
+    assert deployment["work_pool"]["name"] == (RAY_POOL if deployment["name"] == "on-ray" else POOL)
     assert deployment["tags"] == ["batchlab"]  # notifications of failed runs go by it
 
 
@@ -98,6 +103,12 @@ def test_the_parameters_are_ones_that_the_flow_takes(deployment: Deployment) -> 
     flow.validate_parameters(deployment["parameters"])
     for trigger in deployment.get("triggers", ()):
         assert trigger["parameters"].keys() <= flow.parameters.properties.keys()
+
+
+def test_the_deployment_on_ray_names_settings_of_a_comparison_on_the_cluster_of_its_machine() -> None:
+    given = NAMED["comparison/on-ray"]["parameters"]
+    rule = load_profile(given["profile"], overrides=given["overrides"]).run
+    assert (rule.on, rule.address) == ("ray", "auto")
 
 
 def test_the_kinds_of_triggers_are_still_those_checked_here() -> None:

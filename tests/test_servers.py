@@ -19,7 +19,7 @@ import pytest
 
 from batchlab.errors import BadInput
 from flows.local_server import LocalServer
-from flows.local_worker import POOL
+from flows.local_worker import POOL, RAY_POOL
 from flows.postgres_cluster import Cluster
 from tasks import address, store
 from tests.conftest import SMALL
@@ -318,7 +318,7 @@ def test_what_runs_is_found_and_what_was_killed_is_started_at_its_old_place(post
     assert [after[name].get("port") for name in NAMES] == [before[name].get("port") for name in NAMES]
     assert all(after[name]["process"] != before[name]["process"] for name in NAMES)
     assert postgres.client().get_experiment_by_name(name) is not None
-    assert {item["name"] for item in postgres.ask("/work_pools/filter", {})} == {POOL}
+    assert {item["name"] for item in postgres.ask("/work_pools/filter", {})} == {POOL, RAY_POOL}
 
 
 @pytest.mark.slow
