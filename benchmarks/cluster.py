@@ -1,5 +1,6 @@
 """What a cluster could gain: `python -m benchmarks.cluster FOLDER` records how long every stack of a search takes on one core, measures
-what handing one out costs on a Ray cluster on this machine, and simulates 1 to 64 workers with both.
+what handing one out costs on a Ray cluster on this machine, and simulates 1 to 64 workers with both. With `--stages copies` it counts how
+often a table lies in the memory of three nodes.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from batchlab.search.hands import Bench, Handed, Here, SecondsLeft, Stack, Tell
 from batchlab.search.search import Search
 from batchlab.search.space import Setting
 from batchlab.strategies.mini_batch import MiniBatch
+from benchmarks.copies import copies
 from benchmarks.datasets import profile_of
 from benchmarks.verdict_checks import experiment_of
 
@@ -43,13 +45,23 @@ class Recording(Here):
 
 
 def main() -> None:
-    """Record, measure and simulate."""
+    """Record, measure and simulate; count copies."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sets", nargs="*", default=["diabetes", "digits", "sines"])
+    parser.add_argument("--stages", nargs="*", choices=("workers", "copies"), default=["workers"])
+    parser.add_argument("--rows", type=int, default=20_000_000, help="of the table whose copies are counted")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    experiments = {name: experiment_of(profile_of(name, given.folder, 1.0, extra=SETTINGS), given.folder) for name in given.sets}
+    if "workers" in given.stages:
+        workers(given.folder, given.sets)
+    if "copies" in given.stages:
+        copies(given.folder, given.rows)
+
+
+def workers(folder: Path, sets: Sequence[str]) -> None:
+    """Print what 2 to 64 workers would gain on these data sets."""
+    experiments = {name: experiment_of(profile_of(name, folder, 1.0, extra=SETTINGS), folder) for name in sets}
     overhead = overhead_of_an_item(next(iter(experiments.values())))
     print(f"handing out an item: {1e3 * overhead:.2g} ms\n")
     print("| data | rungs and confirmations | stacks | one worker | " + " | ".join(f"{count} workers" for count in WORKERS[1:]) + " |")
