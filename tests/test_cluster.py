@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -31,6 +32,7 @@ from batchlab.rows.split import split
 from batchlab.rules.run import RunRule
 from batchlab.search.hands import Bench, Here, Stack, Trained
 from batchlab.search.keeping import KNOWN
+from batchlab.search.part import Part
 from batchlab.search.records import trials_frame
 from batchlab.search.search import Search
 from batchlab.search.space import Setting
@@ -213,6 +215,7 @@ def test_three_nodes_come_to_the_trainings_of_one_process_bit_for_bit(data: str,
 @pytest.mark.slow
 def test_nodes_that_are_lost_while_they_train_change_nothing(tmp_path: Path, three_nodes: Any) -> None:
     from batchlab.cluster.ray_hands import RayHands
+    from tests.besieged import added
 
     here = trained(Search(experiment(tmp_path, "diabetes")))
     exp = experiment(tmp_path, "diabetes", "run.on=ray", f"run.address={three_nodes.address}")
@@ -221,10 +224,53 @@ def test_nodes_that_are_lost_while_they_train_change_nothing(tmp_path: Path, thr
         there = beside.submit(trained, search)
         while not there.done():  # Ray starts nodes on the main thread alone
             three_nodes.remove_node(next(iter(three_nodes.worker_nodes)), allow_graceful=False)
-            three_nodes.add_node(num_cpus=1, object_store_memory=100_000_000)
+            added(three_nodes)
             lost += 1
     assert lost
     pd.testing.assert_frame_equal(here, there.result(), check_exact=True)
+
+
+@pytest.fixture
+def two_nodes_to_lose(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster of two nodes of one core each, and one without any, which nothing is trained on."""
+    from ray.cluster_utils import Cluster
+
+    from tests.besieged import NODE, added
+
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else each new worker takes minutes to start beside other work
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        added(cluster)
+    yield cluster
+    cluster.shutdown()
+
+
+class Naming(Search):
+    """Tells its hands which part is under way."""
+
+    def parts(self) -> Iterator[Part]:
+        for part in super().parts():
+            self.hands.label = part.label
+            yield part
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("data", "rungs"), [("diabetes", 12), ("digits", 8)])
+def test_nodes_that_are_lost_in_the_middle_of_a_rung_one_in_each_change_nothing(
+    data: str, rungs: int, tmp_path: Path, two_nodes_to_lose: Any
+) -> None:
+    from tests.besieged import ENDED, LOST, Besieged, besieged
+
+    here = trained(Search(experiment(tmp_path, data)))
+    exp = experiment(tmp_path, data, "run.on=ray", f"run.address={two_nodes_to_lose.address}")
+    hands = Besieged(exp, tmp_path / "siege")
+    there = besieged(Naming(exp, hands=hands), two_nodes_to_lose, trained)
+    pd.testing.assert_frame_equal(here, there, check_exact=True)
+    print("", data, *(f"{count} in {rung}" for rung, count in Counter(hands.files(LOST)).items()), sep="\n")
+    assert hands.files(LOST) == hands.files(ENDED) == hands.rungs
+    assert len(hands.rungs) >= rungs
 
 
 STUCK = """

@@ -34,14 +34,19 @@ SLOW, LEAST_SLOW_SECONDS = 4.0, 20.0
 _benches: dict[str, Bench] = {}
 
 
-def _trained(references: "list[ray.ObjectRef[SentBench]]", stack: Stack, seconds: float) -> Trained:
-    """Train a stack in a worker, which keeps the bench for the next one; its rows stay where the node has them."""
+def _opened(references: "list[ray.ObjectRef[SentBench]]") -> Bench:
+    """Return the bench, which a worker keeps for the next stack; its rows stay where the node has them."""
     key = references[0].hex()
     if key not in _benches:
         _benches.clear()
         _benches[key] = ray.get(references[0]).opened()
+    return _benches[key]
+
+
+def _trained(references: "list[ray.ObjectRef[SentBench]]", stack: Stack, seconds: float) -> Trained:
+    """Train a stack in a worker."""
     ends = time.monotonic() + seconds
-    return _benches[key].trained(stack, lambda: ends - time.monotonic())
+    return _opened(references).trained(stack, lambda: ends - time.monotonic())
 
 
 def _made_ready(model: Model, plan: Plan, device: torch.device) -> None:
@@ -104,10 +109,9 @@ class RayHands:
             raise
         self.count = sum(node.places(rule) for node in found)
         kinds = sorted({node.facts.processor for node in found if node.facts is not None})
-        several = "1 node" if len(found) == 1 else f"{len(found)} nodes"
         self.note = (
-            f"trainings ran on {self.count} workers of a Ray cluster ({several}: {', '.join(kinds)}); steps, memory and loaders "
-            f"were measured on this machine ({processor()})"
+            f"trainings ran on {_said(self.count, 'worker')} of a Ray cluster ({_said(len(found), 'node')}: {', '.join(kinds)}); steps, "
+            f"memory and loaders were measured on this machine ({processor()})"
         )
         asked = {"num_cpus": rule.cores, "num_gpus": rule.gpus, "max_retries": TRIES}
         self._train, ready = ray.remote(**asked)(_trained), ray.remote(**asked)(_made_ready)
@@ -165,6 +169,10 @@ class RayHands:
                     "(`ray start --object-store-memory`), or train here: run.on=local."
                 ) from error
         return self._sent[key][1]
+
+
+def _said(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _result(reference: "ray.ObjectRef[Trained]") -> Trained:
