@@ -88,11 +88,14 @@ class Cut(Stream):
         raise ConnectionError("the queue is closed")
 
 
-class Endless(IterableDataset[tuple[np.ndarray[Any, Any], int]]):
-    """One whose items are so large that no disk holds many of them, and made without taking room."""
+class Vast(Dataset[tuple[torch.Tensor, int]]):
+    """More than a disk holds."""
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray[Any, Any], int]]:
-        yield from ((np.broadcast_to(np.uint8(0), (2**50,)), number) for number in range(2**62))
+    def __len__(self) -> int:
+        return 2**40
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        return torch.zeros(2**14), number
 
 
 def pictures() -> Pictures:
@@ -191,15 +194,20 @@ def test_an_iterable_data_set_is_compared_like_one_with_numbers() -> None:
     ("data", "plain", "said"),
     [
         (Cut(), None, "item 3 of the data set cannot be fetched: ConnectionError: the queue is closed"),
-        (Endless(), None, r"1 items of shape \(1125899906842624,\) \(uint8\) take 1048576.00 GiB on disk, .*an iterable data set must end"),
+        (Vast(), None, r"1,099,511,627,776 items of shape \(16384,\) \(float32\) take 67108864.00 GiB on disk, .* GiB are free"),
         (Stream(), Pictures(), "plain goes with items that are fetched by their numbers"),
         (iter([]), None, "has no items"),
     ],
 )
-def test_an_iterable_data_set_that_cannot_be_read_is_refused(tmp_path: Path, data: Any, plain: Any, said: str) -> None:
+def test_a_data_set_that_cannot_be_read_is_refused_and_nothing_is_left(tmp_path: Path, data: Any, plain: Any, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         fetched(data, plain=plain, scratch=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_items_that_are_too_wide_are_refused_at_the_first_one() -> None:
+    with pytest.raises(BadInput, match=r"an item has 16,385 numbers \(1, 16385\); at most 16,384 can be columns of a table"):
+        fetched([(np.zeros((1, 2**14 + 1)), 0), ("never looked at", 1)])
 
 
 def test_items_need_not_fit_into_memory(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batchlab.errors import BadInput
 from batchlab.files.mapped import portion
 from batchlab.intake.frames import Unusable, array_of, index_of, plain
-from batchlab.sources.arrays import BATCH_NUMBERS, MOST_COLUMNS
+from batchlab.sources.arrays import BATCH_NUMBERS, check_width
 from batchlab.sources.dataset import TARGET, ItemsReading
 from batchlab.sources.items import FETCHES, GivenItems, Items, fetched
 from batchlab.sources.unloaded import is_data_set, iterates, loader_notes, without_loader
@@ -156,8 +156,7 @@ def _features(frame: Any) -> Held:
         right = "X.reshape(-1, 1)" if values.ndim else "one row each: X[None]"
         raise BadInput(f"X has the shape {values.shape}, but must be [rows, …]: {right}.")
     flat = values.reshape(len(values), -1)
-    if flat.shape[1] > MOST_COLUMNS:
-        raise BadInput(f"a row of X has {flat.shape[1]:,} numbers {values.shape[1:]}; at most {MOST_COLUMNS:,} can be columns of a table.")
+    check_width("a row of X", values.shape[1:])
     held = _of_frame(pd.DataFrame(flat, columns=[f"x{place}" for place in range(flat.shape[1])]), "")
     held.gaps = _gaps(flat)
     held.shape, held.integers = values.shape[1:], _are_integers(values)

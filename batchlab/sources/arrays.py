@@ -112,6 +112,12 @@ def columns_of_arrays(arrays: Mapping[str, NDArray[Any]], rows: slice) -> dict[s
     return found
 
 
+def check_width(what: str, shape: tuple[int, ...]) -> None:
+    """Raise BadInput for a row of this shape that has more numbers than can be columns of a table."""
+    if (width := math.prod(shape)) > MOST_COLUMNS:
+        raise BadInput(f"{what} has {width:,} numbers {shape}; at most {MOST_COLUMNS:,} can be columns of a table.")
+
+
 def _plain(column: NDArray[Any]) -> NDArray[Any]:
     """Return the numbers end to end in this machine's order of bytes, half precision as single."""
     dtype = np.dtype(np.float32) if column.dtype == np.float16 else column.dtype.newbyteorder("=")

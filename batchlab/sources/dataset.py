@@ -11,7 +11,7 @@ from pydantic import Field
 from batchlab.errors import BadInput
 from batchlab.files.mapped import portion
 from batchlab.imported import imported
-from batchlab.sources.arrays import ALONE, BATCH_NUMBERS, MOST_COLUMNS, columns_of_arrays
+from batchlab.sources.arrays import ALONE, BATCH_NUMBERS, columns_of_arrays
 from batchlab.sources.base import OnBadLine, Reading, Source
 from batchlab.sources.items import FETCHES, Items, fetched
 from batchlab.sources.unloaded import loader_notes, without_loader
@@ -68,8 +68,6 @@ class ItemsReading(Reading):
     def __init__(self, items: Items) -> None:
         self._items, self._rows_done = items, 0
         self._flat = items.inputs.reshape(len(items.inputs), -1)
-        if (width := self._flat.shape[1]) > MOST_COLUMNS:
-            raise BadInput(f"an item has {width:,} numbers {items.inputs.shape[1:]}; at most {MOST_COLUMNS:,} can be columns of a table.")
 
     @cached_property
     def schema(self) -> "pa.Schema":

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from batchlab.allowance import Allowance
 from batchlab.errors import BadInput, UnknownName
+from batchlab.sources.arrays import check_width
 from batchlab.sources.unloaded import iterates
 
 FIRST = "when they were fetched first"
@@ -132,6 +133,7 @@ def _held(data: Any, target: str | None, scratch: Path | None) -> Items:
         for number, (row, value) in enumerate(_pairs(data, target)):
             if first is None:
                 first = row
+                check_width("an item", row.shape)
             _check_alike(number, row, first)
             _check_disk(first, number + 1 if number or iterates(data) else len(data), room)
             file.write(row.tobytes())
