@@ -137,9 +137,11 @@ def test_the_strategy_recipe_is_under_contract_and_trains(tmp_path: Path) -> Non
 
     assert [line.label for line in lines_of(made.profile, 265) if line.typed is None] == [f"sorted_batch {size}" for size in (8, 32, 128)]
 """
-    found = passed(checkout, use, "tests/test_strategies.py tests/test_streaming.py", "once_an_epoch or strategy_states or sorted_batch")
+    found = passed(
+        checkout, use, "tests/test_strategies.py tests/test_streaming.py", "once_an_epoch or strategy_states or sorted_batch and torch"
+    )
     assert "test_strategies.py::test_every_row_comes_exactly_once_an_epoch" in found
-    assert any(name.startswith("test_streaming.py") and "sorted_batch" in name for name in found)
+    assert "test_streaming.py::test_every_other_strategy_trains_the_same_on_rows_in_files[sorted_batch-torch]" in found
 
 
 @pytest.mark.slow

@@ -216,7 +216,14 @@ def test_weights_are_the_same_bit_for_bit_from_files_and_from_memory(tmp_path: P
 @pytest.mark.parametrize("backend", ["kernels", "torch"])
 @pytest.mark.parametrize(
     "strategy",
-    [FullBatch(), Accumulated(portion_rows=300), MiniBatch(batch_rows=100), Growing(batch_rows=50), DataLoader(batch_rows=100)],
+    [
+        Accumulated(portion_rows=300),
+        *(
+            kind.model_validate({"batch_rows": 100} if "batch_rows" in kind.model_fields else {})
+            for kind in STRATEGIES.values()
+            if kind not in (Streaming, Accumulated)
+        ),
+    ],
     ids=lambda strategy: strategy.kind,
 )
 def test_every_other_strategy_trains_the_same_on_rows_in_files(tmp_path: Path, backend: str, strategy: Strategy) -> None:

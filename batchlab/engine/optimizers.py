@@ -6,7 +6,7 @@ CPU kernels.
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
@@ -24,6 +24,8 @@ class Optimizer(Record, ABC):
 
     kind: str
     weight_decay: NonNegativeFloat = 0.0
+    adaptive: ClassVar[bool] = False
+    """Whether a step moves every weight by about the rate, whatever the size of the gradients: a search then tries lower rates."""
 
     @property
     @abstractmethod
@@ -102,6 +104,7 @@ class Adam(Optimizer):
     """Adam (Kingma & Ba 2015, algorithm 1); weight decay is added to the gradient."""
 
     kind: Literal["adam"] = "adam"
+    adaptive: ClassVar[bool] = True
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
     epsilon: PositiveFloat = 1e-8

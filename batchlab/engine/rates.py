@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from batchlab.engine.optimizers import Adam, Optimizer, Sgd
+from batchlab.engine.optimizers import Optimizer, Sgd
 
 DIGITS = (1.0, 1.7, 3.0, 5.5)
 """Quarters of a decade."""
@@ -27,13 +27,13 @@ def quarter_of(rate: float) -> int:
 
 def first(optimizer: Optimizer, count: int) -> tuple[float, ...]:
     """Return the `count` rates that a search begins with, half a decade apart, lowest first."""
-    kind = "adam" if isinstance(optimizer, Adam) else "momentum" if isinstance(optimizer, Sgd) and optimizer.momentum else "sgd"
+    kind = "adam" if optimizer.adaptive else "momentum" if isinstance(optimizer, Sgd) and optimizer.momentum else "sgd"
     return tuple(rate_at(HIGHEST[kind] - 2 * back) for back in reversed(range(count)))
 
 
 def worth_trying(optimizer: Optimizer, rate: float) -> bool:
     """Whether a search may propose the rate; a user may ask for any."""
-    return not isinstance(optimizer, Adam) or rate <= MOST_ADAPTIVE
+    return not optimizer.adaptive or rate <= MOST_ADAPTIVE
 
 
 def at_edge(tried: Sequence[float], best: float) -> bool:
