@@ -19,8 +19,7 @@ def page(measured: Mapping[str, Any]) -> str:
         "# Verdicts, and whether they hold",
         f"`make verdicts`, last run on {measured['date']}: {machine['processor']}, {machine['cores']} cores. Losses are mean squared "
         "errors in the target's unit squared, or cross-entropies. Stages can be run alone: `python -m benchmarks.verdicts FOLDER "
-        "--stages limits --sets sines --minutes 1`. That day both cores were busy, and trainings "
-        "of a quarter of a minute saw about a quarter of the rows that such a machine afforded at the run before, at the old commit, too.",
+        f"--stages limits --sets sines --minutes 1`. {measured.get('remark', '')}".rstrip(),
         *_section(measured, "seeds", "## The 200,000 rows, made anew", _seeds),
         *_section(measured, "limits", "## Twelve data sets within limits, their tables trained afresh", _limits),
         *_section(measured, "limits", "## Yardsticks beside the minute's verdict", _yardsticks),
