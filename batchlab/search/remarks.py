@@ -55,15 +55,15 @@ def _unconfirmed(about: Remarked) -> list[str]:
     if not about.known.confirmed and standings.leader is not None:
         said.append("the search ended before anything was confirmed with fresh draws: this is the race's leader so far")
     cut = [entry for entry in standings.entries.values() if entry.left is not None and entry.left.why == "time"]
-    waiting = sum(not entry.trials for entry in standings.running)
-    unsettled = [(len(cut), "left the race for lack of it"), (waiting, "never began")]
+    unsettled = [(len(cut), "left the race for lack of it"), (sum(not entry.trials for entry in standings.running), "never began")]
     told = [f"{count} setting{'s' if count > 1 else ''} that {what}" for count, what in unsettled if count]
     said += [f"more time would settle {' and '.join(told)}"] if told else []
     best = None if about.best is None else standings.entries.get(about.best.candidate.setting)
-    if best is not None and WHOLE * best.rows < about.terms.budget_rows:
+    if about.best is not None and best is not None and WHOLE * best.rows < about.terms.budget_rows:
+        fresh = f" and {about.best.outcome.budget_rows:,.0f} in each training with fresh draws" if about.known.confirmed else ""
         said.append(
-            f"the recommended setting raced over {best.rows:,} of the {about.terms.budget_rows:,} rows that the profile allows a training; "
-            "more time may lower the loss and change the choice"
+            f"the recommended setting saw {best.rows:,} rows in the race{fresh}, of {about.terms.budget_rows:,} that the profile allows a "
+            "training; more time may lower the loss and change the choice"
         )
     return said
 
