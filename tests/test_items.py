@@ -30,7 +30,6 @@ import resource, sys
 from pathlib import Path
 import numpy as np, torch
 from batchlab.intake.held import taken
-from batchlab.sources.items import fetched
 
 class Large(torch.utils.data.Dataset):
     def __len__(self):

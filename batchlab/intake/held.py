@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batchlab.errors import BadInput
 from batchlab.files.mapped import portion
 from batchlab.intake.frames import Unusable, array_of, index_of, plain
-from batchlab.sources.arrays import BATCH_NUMBERS, check_width
+from batchlab.sources.arrays import block_rows, check_width
 from batchlab.sources.dataset import TARGET, ItemsReading
 from batchlab.sources.items import FETCHES, GivenItems, Items, fetched
 from batchlab.sources.unloaded import is_data_set, iterates, loader_notes, without_loader
@@ -167,7 +167,7 @@ def _gaps(flat: Any) -> str:
     """Say how many numbers `[rows, numbers]` are missing or infinite, and in which row the first is."""
     import numpy as np
 
-    each = max(1, BATCH_NUMBERS // max(flat.shape[1], 1))
+    each = block_rows(flat.shape[1])
     starts = range(0, len(flat) if flat.dtype.kind == "f" else 0, each)
     counts = [(~np.isfinite(portion(flat, start, start + each))).sum(1) for start in starts]
     gaps = np.concatenate(counts) if counts else np.zeros(0, int)

@@ -76,7 +76,7 @@ class ArraysReading(FileReading):
         import pyarrow as pa
 
         held = _arrays(self.place, file)
-        count, each = _rows(held), max(1, BATCH_NUMBERS // len(self._schema))
+        count, each = _rows(held), block_rows(len(self._schema))
         for start in range(0, count, each):
             columns = list(columns_of_arrays(held, slice(start, start + each)).values())
             yield pa.RecordBatch.from_arrays([pa.array(column) for column in columns], schema=self._schema)
@@ -110,6 +110,11 @@ def columns_of_arrays(arrays: Mapping[str, NDArray[Any]], rows: slice) -> dict[s
             flat = part.reshape(len(part), -1).T
             found |= {f"{name}{place}": _plain(column) for place, column in enumerate(flat)}
     return found
+
+
+def block_rows(columns: int) -> int:
+    """Return how many rows of so many columns are read at once."""
+    return max(1, BATCH_NUMBERS // max(columns, 1))
 
 
 def check_width(what: str, shape: tuple[int, ...]) -> None:

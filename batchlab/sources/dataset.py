@@ -11,7 +11,7 @@ from pydantic import Field
 from batchlab.errors import BadInput
 from batchlab.files.mapped import portion
 from batchlab.imported import imported
-from batchlab.sources.arrays import ALONE, BATCH_NUMBERS, columns_of_arrays
+from batchlab.sources.arrays import ALONE, block_rows, columns_of_arrays
 from batchlab.sources.base import OnBadLine, Reading, Source
 from batchlab.sources.items import FETCHES, Items, fetched
 from batchlab.sources.unloaded import loader_notes, without_loader
@@ -68,6 +68,7 @@ class ItemsReading(Reading):
     def __init__(self, items: Items) -> None:
         self._items, self._rows_done = items, 0
         self._flat = items.inputs.reshape(len(items.inputs), -1)
+        self._block_rows = block_rows(self._flat.shape[1])
 
     @cached_property
     def schema(self) -> "pa.Schema":
@@ -114,10 +115,6 @@ class ItemsReading(Reading):
             batch = self._batch(start, start + self._block_rows)
             yield batch
             self._rows_done += batch.num_rows
-
-    @property
-    def _block_rows(self) -> int:
-        return max(1, BATCH_NUMBERS // max(self._flat.shape[1], 1))
 
     def _batch(self, start: int, stop: int) -> "pa.RecordBatch":
         import pyarrow as pa
