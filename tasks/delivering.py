@@ -4,8 +4,9 @@ from filelock import FileLock, Timeout
 
 from tasks import outages, prefect_reports, progress, spool, store, unfinished
 from tasks.data import opened
+from tasks.drawing import page_links, page_title
 from tasks.recording import Ended, Recording, best_first, recorded_setting
-from tasks.reporting import concluded, page_links, page_title
+from tasks.reporting import concluded
 from tasks.spool import Told
 from tasks.tracking import ended_on_error, is_gone, reopened
 

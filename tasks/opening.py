@@ -1,23 +1,20 @@
 """A comparison's MLflow run, opened by a process of its own: MLflow takes seconds to import, and the command imports what it trains with
 meanwhile, on another core.
 
-`python -m tasks.opening` reads one line, what is `Wanted`, and answers with one, what was `Opened`. Where it fails, or where none was
-begun, the same is done in this process, which then tells what is wrong.
+`python -m tasks.opening` says when it is ready, reads one line, what is `Wanted`, and answers with one, what was `Opened`. Where it
+fails, or where none was begun, the same is done in this process, which then tells what is wrong.
 """
 
-import atexit
 import os
-import subprocess
 import sys
-from contextlib import suppress
-from typing import Any
 
 from pydantic import ValidationError
 
 from batchlab.records import Record
 from tasks import outages, store, tracking
+from tasks.beside import Beside, answering
 
-_helpers: list["subprocess.Popen[str]"] = []
+helper = Beside("tasks.opening")
 
 
 class Wanted(Record):
@@ -43,35 +40,23 @@ class Opened(Record):
 
 def begin() -> None:
     """Start the process that is to open the next comparison's run."""
-    command = [sys.executable, "-P", "-m", "tasks.opening"]  # -P: a folder of that name where the command was started is not ours
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    atexit.register(end)
-    with suppress(OSError):
-        # In a session of its own: Ctrl-C is this process's to deal with, and its end is that of the other's input.
-        _helpers.append(subprocess.Popen(command, text=True, start_new_session=True, **pipes))
+    helper.begin()
 
 
 def end() -> None:
     """End a process that was begun and that nothing was wanted of."""
-    while _helpers:
-        _helpers.pop().kill()
+    helper.end()
 
 
 def opened(wanted: Wanted) -> Opened:
     """Open the run, by the process that was begun for it if there is one."""
-    found = _answer(_helpers.pop(), wanted) if _helpers else None
-    return found or opened_here(wanted)
-
-
-def _answer(helper: "subprocess.Popen[str]", wanted: Wanted) -> Opened | None:
-    """Return the process's answer; None where it has none."""
-    assert helper.stdin is not None
-    assert helper.stdout is not None
+    said = helper.answer() if helper.told(wanted.model_dump_json()) else ""
     try:
-        print(wanted.model_dump_json(), file=helper.stdin, flush=True)
-        return Opened.model_validate_json(helper.stdout.readline())
-    except (OSError, ValidationError):
-        return None
+        found = Opened.model_validate_json(said) if said else None
+    except ValidationError:
+        found = None
+    helper.end()
+    return found or opened_here(wanted)
 
 
 def opened_here(wanted: Wanted) -> Opened:
@@ -104,11 +89,11 @@ def describe(run_id: str, wanted: Wanted) -> None:
 
 def main() -> None:
     """Import MLflow and make its database while nothing is wanted yet; then open what is."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what MLflow prints is no answer
+    answer = answering()
     store.client()
+    answer("ready")
     if line := sys.stdin.readline():
-        print(opened_here(Wanted.model_validate_json(line)).model_dump_json(), file=answers, flush=True)
+        answer(opened_here(Wanted.model_validate_json(line)).model_dump_json())
     os._exit(0)  # taking down what was imported would take the search's time
 
 

@@ -22,7 +22,7 @@ from batchlab.search.known import Known
 from batchlab.search.records import to_target
 from batchlab.search.search import Search
 from batchlab.search.space import optimizer_words
-from tasks import address, progress, spool, store
+from tasks import address, drawing, progress, spool, store
 from tasks.evaluation import PARTS, scored, unseen
 from tasks.models import Models
 from tasks.outages import Patience, store_answers
@@ -82,7 +82,9 @@ def best_first(found: Findings) -> list[str]:
 
 @task(cache_policy=NO_CACHE)
 def plan_recording(search: Search, told: Told) -> Recording:
-    """Return what records the settings of a finished search, which Prefect takes as it is: an `Ended` it would search for futures."""
+    """Return what records the settings of a finished search, which Prefect takes as it is: an `Ended` it would search for futures. Their
+    pages are drawn meanwhile."""
+    drawing.want(drawing.wanted_of(told.comparison, search.experiment))
     return Recording(Ended(search.experiment, search.findings, search.known), told)
 
 

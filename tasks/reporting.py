@@ -1,7 +1,9 @@
 """Opening a comparison's parent run, and the report that closes it: in MLflow, in Prefect, and as a value."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cache, partial
 from pathlib import Path
 
 from prefect import task
@@ -11,22 +13,18 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
 from batchlab.config import Profile
 from batchlab.experiment import Experiment
-from batchlab.report import figures
-from batchlab.report.data_section import data_page
 from batchlab.report.markdown import report
-from batchlab.report.page import page
-from batchlab.report.pictures import overview
 from batchlab.report.wording import verdict_text
 from batchlab.results import Comparison, ComparisonFacts, RowCounts, StrategyResult
 from batchlab.search.records import verdict_of
-from batchlab.search.space import optimizer_words, optimizers_of
-from tasks import opening, prefect_reports, progress, spool, store, unfinished, warming
+from tasks import drawing, opening, prefect_reports, progress, spool, store, unfinished, warming
 from tasks.abandoned import end_flow_runs
 from tasks.data import opened
+from tasks.drawing import Drawn, page_links, page_title
 from tasks.opening import Opened, Wanted
 from tasks.outages import Patience
 from tasks.provenance import machine, provenance
-from tasks.recording import Ended, Recording
+from tasks.recording import Recording
 from tasks.sampling import sampling
 from tasks.tracking import (
     dataset_of,
@@ -39,8 +37,6 @@ from tasks.tracking import (
     settings_of,
 )
 from tasks.unfinished import ComparisonRun
-
-PAGE, DATA_PAGE = "verdict.html", "data.html"
 
 
 @contextmanager
@@ -126,7 +122,10 @@ def concluded(recording: Recording, results: Sequence[StrategyResult]) -> Compar
         strategies=tuple(item for item in results if item.label not in typed),
         typed=tuple(item for item in results if item.label in typed),
     )
-    recording.patience.tried(lambda: _to_mlflow(recording, result), None)
+    drawn = cache(
+        partial(drawing.drawn, drawing.wanted_of(comparison, search.experiment), search.findings, search.experiment, recording.seconds)
+    )
+    recording.patience.tried(lambda: _to_mlflow(recording, result, drawn), None)
     if recording.patience.reason is not None:
         end_if_possible(comparison.run_id, "FAILED")
         _tell_what_waits(recording, recording.patience)
@@ -150,39 +149,6 @@ def _tell_what_waits(recording: Recording, patience: Patience) -> None:
     progress.announce(f"{patience.name} fails ({patience.reason}): {then if kept else 'what it lacks could not be kept'}")
 
 
-def page_links(comparison: ComparisonRun) -> dict[str, str]:
-    """Return where the comparison's records are, its pages included."""
-    return comparison.links | {"Report page": _page_link(comparison, PAGE), "Data page": _page_link(comparison, DATA_PAGE)}
-
-
-def page_title(experiment: Experiment) -> str:
-    """Return what a comparison's pages are called."""
-    return f"{experiment.table.schema.target.name} of {experiment.table.schema.source}"
-
-
-def page_of(comparison: ComparisonRun, search: Ended, title: str, tracking: Mapping[str, float]) -> str:
-    """Return the report page."""
-    experiment, schema = search.experiment, search.experiment.table.schema
-    sizes = experiment.split.sizes()
-    facts = {
-        "task": schema.target.task,
-        "rows": f"{sizes['train']:,} training, {sizes['validation']:,} validation, {sizes['test']:,} test",
-        "features": f"{len(schema.features):,}",
-        "model": f"{experiment.profile.model.kind}, {experiment.loss.label}",
-        "optimizers": ", ".join(optimizer_words(optimizer) for optimizer in optimizers_of(experiment.profile)),
-        "device": f"{experiment.device}, {machine()['machine.cores']} cores, {machine()['machine.processor']}",
-        "split": experiment.split.digest,
-    }
-    links = comparison.links | {"Data page": _page_link(comparison, DATA_PAGE)}
-    unit = experiment.loss_unit_name
-    return page(search.findings, title=title, unit=unit, facts=facts, tracking_seconds=tracking, links=links, experiment=experiment)
-
-
-def _page_link(comparison: ComparisonRun, name: str) -> str:
-    """Return where the MLflow UI shows a page: MLflow serves artifacts of a run at their paths."""
-    return f"{comparison.links['MLflow run'].partition('?')[0]}/artifacts/{name}?workflowType=machine_learning"
-
-
 def _facts(comparison: ComparisonRun, experiment: Experiment) -> ComparisonFacts:
     return ComparisonFacts(
         mlflow_run_id=comparison.run_id,
@@ -195,21 +161,19 @@ def _facts(comparison: ComparisonRun, experiment: Experiment) -> ComparisonFacts
     )
 
 
-def _to_mlflow(recording: Recording, result: Comparison) -> None:
+def _to_mlflow(recording: Recording, result: Comparison, drawn: Callable[[], Drawn]) -> None:
     """Write the verdict to the parent run and end it; written again, whole or in part, it is there once."""
     comparison, search, verdict = recording.comparison, recording.search, result.verdict
-    client, run_id, experiment, title = store.client(), comparison.run_id, search.experiment, page_title(search.experiment)
-    text = report(title, result, page_links(comparison))
-    html = page_of(comparison, search, title, recording.seconds)
+    client, run_id, experiment = store.client(), comparison.run_id, search.experiment
+    text = report(page_title(experiment), result, page_links(comparison))
     opening.describe(run_id, _wanted(experiment))
-    client.log_text(run_id, data_page(experiment, title=title, links=page_links(comparison)), DATA_PAGE)
     client.set_tag(run_id, "mlflow.note.content", text)
-    client.log_text(run_id, text, "report.md")
-    client.log_text(run_id, html, PAGE)
-    client.log_text(run_id, result.model_dump_json(indent=2), "comparison.json")
-    client.log_text(run_id, verdict.model_dump_json(indent=2), "verdict.json")
-    client.log_figure(run_id, figures.data_overview(experiment.table, experiment.split), "plots/data.png")
-    client.log_figure(run_id, overview(search.findings, experiment.loss_unit_name), "plots/verdict.png")
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, content in _files(text, result, drawn()).items():
+            path = Path(scratch) / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+        client.log_artifacts(run_id, scratch)
     log_trials(run_id, search.known, experiment.loss_unit)
     log_samples(run_id)
     recommended = ("strategy", "batch_rows", "optimizer", "learning_rate", "rows")
@@ -225,6 +189,18 @@ def _to_mlflow(recording: Recording, result: Comparison) -> None:
     log_metrics(run_id, metrics, moment=recording.told.moment)
     client.set_tag(run_id, "mlflow.runName", _name(experiment, result))
     client.set_terminated(run_id, "FINISHED")
+
+
+def _files(text: str, result: Comparison, drawn: Drawn) -> dict[str, bytes]:
+    """Return what the run keeps as files, by their paths in it."""
+    texts = {
+        "report.md": text,
+        "comparison.json": result.model_dump_json(indent=2),
+        "verdict.json": result.verdict.model_dump_json(indent=2),
+        drawing.PAGE: drawn.page,
+        drawing.DATA_PAGE: drawn.data_page,
+    }
+    return {name: content.encode() for name, content in texts.items()} | drawn.pictures
 
 
 def _name(experiment: Experiment, result: Comparison) -> str:

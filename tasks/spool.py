@@ -62,12 +62,17 @@ def waiting() -> list[Told]:
     found = []
     for path in _folder().glob("*.json"):
         try:
-            item = Told.model_validate(json.loads(path.read_text()))
+            item = of(path.stem)
         except (ValueError, FileNotFoundError):  # of another version, or recorded meanwhile
             continue
         if item.comparison.store == store.tracking_uri() and owner_is_gone(item.owner):
             found.append(item)
     return sorted(found, key=lambda item: item.moment)
+
+
+def of(run_id: str) -> Told:
+    """Return what is kept of the run's verdict; raises FileNotFoundError for none."""
+    return Told.model_validate(json.loads(_path(run_id, "json").read_text()))
 
 
 def holds(run_id: str) -> bool:

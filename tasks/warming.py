@@ -10,7 +10,7 @@ from functools import partial
 LEAST_MINUTES = 1.0
 """A search of less time has none to spare: what comes after it is imported after it."""
 # Named here is what MLflow, torch.export and matplotlib would import by themselves at first use, in the order of need.
-LATER = ("mlflow.pyfunc", "torch.export._trace", "sklearn.feature_selection", "sklearn.metrics", "matplotlib.figure")
+LATER = ("mlflow.pyfunc", "torch.export._trace", "sklearn.metrics", "matplotlib.figure")
 _allowed, _thread = threading.Event(), threading.Thread()
 
 
@@ -44,13 +44,15 @@ def settle() -> None:
 
 def _all(spare_memory: bool) -> None:
     from batchlab.engine.backends.numba_cpu import warm
-    from tasks import store
+    from tasks import drawing, store
 
     with suppress(Exception):  # told by whoever needs it
         warm()
     _allowed.wait()
+    if not spare_memory:
+        drawing.begin()
     later = [partial(importlib.import_module, name) for name in (() if spare_memory else LATER)]
-    parts: list[Callable[[], object]] = [store.client, *later]
+    parts: list[Callable[[], object]] = [store.client, *later, drawing.helper.wait_until_ready]
     for part in parts:
         with suppress(Exception):
             part()

@@ -14,7 +14,7 @@ from batchlab.engine.optimizers import AdamW, Sgd
 from batchlab.experiment import Experiment
 from batchlab.search.confirming import rows_looked_at
 from batchlab.search.draws import sampled
-from batchlab.search.known import Known
+from batchlab.search.known import Known, Start
 from batchlab.search.looking import (
     FEWEST_DRAWS,
     FEWEST_EVALUATED,
@@ -22,7 +22,6 @@ from batchlab.search.looking import (
     FEWEST_SETTINGS,
     SHARE,
     Costs,
-    Start,
     first_look,
     started,
 )

@@ -41,9 +41,10 @@ def test_a_process_of_its_own_opens_the_run_that_this_one_would(tmp_path: Path, 
     (tmp_path / "tasks" / "__init__.py").write_text("raise SystemExit('a folder of that name where one works is not ours')")
     monkeypatch.chdir(tmp_path)
     opening.begin()
-    helper = opening._helpers[-1]
+    helper = opening.helper.process
+    assert helper is not None
     apart, here = opening.opened(wanted()), opening.opened_here(wanted())
-    assert helper.wait(60) == 0
+    assert helper.returncode is not None, "it has ended"
     assert apart.run_id != here.run_id
     assert told_of(apart) == told_of(here)
     assert store.client().get_run(apart.run_id).data.tags[OWNER] == provenance()[OWNER], "the run is this process's, whoever opened it"
@@ -71,7 +72,8 @@ def test_one_that_was_deleted_meanwhile_is_not_gone_on_with() -> None:
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_where_that_process_dies_this_one_opens_the_run(moment: str) -> None:
     opening.begin()
-    helper = opening._helpers[-1]
+    helper = opening.helper.process
+    assert helper is not None
     helper.send_signal(signal.SIGKILL if moment == "before" else signal.SIGSTOP)
     if moment == "after":  # it was asked, and never answers
         killer = subprocess.Popen([sys.executable, "-c", f"import os, time; time.sleep(0.5); os.kill({helper.pid}, 9)"])
@@ -90,14 +92,15 @@ def test_where_the_store_cannot_be_opened_the_command_says_why(monkeypatch: pyte
 
 def test_a_process_that_nothing_was_wanted_of_ends() -> None:
     opening.begin()
-    helper = opening._helpers[-1]
+    helper = opening.helper.process
+    assert helper is not None
     opening.end()
     assert helper.wait(60) == -signal.SIGKILL
-    assert opening._helpers == []
+    assert opening.helper.process is None
 
 
 def test_that_process_ends_with_the_command_that_began_it() -> None:
-    code = "from tasks import opening; opening.begin(); print(opening._helpers[-1].pid, flush=True); input()"
+    code = "from tasks import opening; opening.begin(); print(opening.helper.process.pid, flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as command:
         assert command.stdout is not None
         helper = psutil.Process(int(command.stdout.readline()))

@@ -34,8 +34,9 @@ from flows.display import show_end
 from flows.local_server import LocalServer
 from tasks import outages, prefect_reports, progress, spool, store, tracking, unfinished
 from tasks.delivering import deliver
+from tasks.drawing import page_links, page_title
 from tasks.recording import Ended, Recording, best_first, recorded_setting, result_of
-from tasks.reporting import concluded, page_links, page_title
+from tasks.reporting import concluded
 from tasks.searching import tell
 from tasks.unfinished import ComparisonRun
 from tests.conftest import CHECKOUT, QUICKLY, command_path

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from batchlab.analysis.curves import HELD
@@ -27,6 +28,8 @@ from batchlab.snippets.quantities import number, seconds
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+OF_RECORDS = "split"
+"""The one figure that tells what recording took."""
 FAR = 3
 """A noise scale that is so many times the critical batch size, or so small a part of it, disagrees with the frontier."""
 
@@ -51,10 +54,12 @@ def page(
     tracking_seconds: Mapping[str, float],
     links: Mapping[str, str],
     experiment: Experiment | None = None,
+    drawn: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Return the whole document. `unit` is the loss's; `tracking_seconds` holds what recording took, by a setting's label.
 
-    With `experiment` there is a section on the data, and a warning near the top where something is wrong with them.
+    With `experiment` there is a section on the data, and a warning near the top where something is wrong with them. What of the figures
+    was `drawn_before_records` is not drawn again.
     """
     device = next((value for value in facts.values() if "cuda" in value.lower()), "cpu")
     warned, shown = ("", "") if experiment is None else (alert(experiment), data_section(experiment))
@@ -68,7 +73,7 @@ def page(
         section("Where a loop's time goes", fetching_section(found.fetching)) if found.fetching else "",
         section("One training over several processes", dividing_section(found.steps_over_processes)) if found.processes else "",
         section("Use it elsewhere", snippets_section(verdict_of(found, ""))),
-        section("Pictures", "".join(_figure(plate, found, unit) for plate in plates(found, tracking_seconds))),
+        section("Pictures", "".join(drawn.get(plate.name) or _figure(plate, found, unit) for plate in plates(found, tracking_seconds))),
         periods_section(found.periods, unit),
         section("What the lesson claims", claims_table(claims(found, device))),
         shown,
@@ -77,6 +82,11 @@ def page(
         "</main></body></html>",
     ]
     return "\n".join(parts)
+
+
+def drawn_before_records(found: Findings, unit: str) -> dict[str, str]:
+    """Return the figures, by name, that what recording takes makes no difference to."""
+    return {plate.name: _figure(plate, found, unit) for plate in plates(found, {}) if plate.name != OF_RECORDS}
 
 
 def plates(found: Findings, tracking_seconds: Mapping[str, float]) -> list[Plate]:
@@ -97,7 +107,7 @@ def plates(found: Findings, tracking_seconds: Mapping[str, float]) -> list[Plate
         Plate("frontier", "Steps against rows", of.of_frontier(found), of.FRONTIER if frontier else "", frontier),
         Plate("noise", "Noise scale along training", noise, of.NOISE, critical_pictures.noise_along_training),
         Plate("throughput", "Throughput", of.of_throughput(found), "", cost_pictures.throughput),
-        Plate("split", "Where the time goes", share, of.SPLIT, split),
+        Plate(OF_RECORDS, "Where the time goes", share, of.SPLIT, split),
         Plate("memory", "Peak memory", of.of_memory(found), of.MEMORY, cost_pictures.memory_peaks),
         Plate("loaders", "Loaders", of.of_loaders(found), "", loaders),
     ]

@@ -9,13 +9,24 @@ from numpy.typing import NDArray
 from batchlab.analysis.yardsticks import Yardstick
 from batchlab.engine.records import TrialResult
 from batchlab.results import Fetching, OverProcesses
-from batchlab.search.looking import Start
 from batchlab.search.noise import NoisePoint
 from batchlab.search.space import Candidate, Setting
 from batchlab.search.standings import Standings
 from batchlab.search.timings import Delivery, Timings
 
 Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Start:
+    """With what a race begins: rows of its first rung, draws of every setting, the settings of the first rung (the others begin later, if
+    there is time), and how many validation rows it looks at; `look_seconds` is what looking at one of these takes."""
+
+    rows: int
+    draws: int
+    settings: int
+    rows_evaluated: int
+    look_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from batchlab.search.draws import sampled
 from batchlab.search.hands import Here
+from batchlab.search.known import Start
 from batchlab.search.race import Goal, Rung
 from batchlab.search.space import USUAL_SIZE, Setting
 from batchlab.search.standings import Standings
@@ -23,18 +24,6 @@ fewer settings is none."""
 
 FEW_STEPS = 32
 """So many steps of the smallest batch tell what a step costs."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """With what a race begins: rows of its first rung, draws of every setting, the settings of the first rung (the others begin later, if
-    there is time), and how many validation rows it looks at; `look_seconds` is what looking at one of these takes."""
-
-    rows: int
-    draws: int
-    settings: int
-    rows_evaluated: int
-    look_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

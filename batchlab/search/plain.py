@@ -18,8 +18,7 @@ from batchlab.records import Record
 from batchlab.results import Fetching, OverProcesses, Period, TrainingFacts, YardstickResult
 from batchlab.search.findings import Finding, Findings, RateSummary
 from batchlab.search.fitting import checked
-from batchlab.search.known import Known
-from batchlab.search.looking import Start
+from batchlab.search.known import Known, Start
 from batchlab.search.noise import NoisePoint
 from batchlab.search.space import Candidate, Setting
 from batchlab.search.standings import Entry, Left, Standings

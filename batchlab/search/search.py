@@ -20,8 +20,8 @@ from batchlab.search.findings import Findings
 from batchlab.search.hands import Hands, Here
 from batchlab.search.judging import departures
 from batchlab.search.keeping import Kept
-from batchlab.search.known import Known
-from batchlab.search.looking import Start, first_look, started
+from batchlab.search.known import Known, Start
+from batchlab.search.looking import first_look, started
 from batchlab.search.measuring import Measuring
 from batchlab.search.part import Part
 from batchlab.search.proposing import beginners
