@@ -13,21 +13,25 @@ from tasks import model_files, store
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tasks.models import Models
+
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 MOST_SCORED = 1_000_000
 """Of more rows a part's losses and scores are those of a random sample."""
 Numbers = dict[str, float | None]
 
 
-def scored(model: str, run_id: str, experiment: Experiment, recommended: bool) -> tuple[Numbers, Numbers]:
-    """Return what the model at the address comes to, read back from the store: losses of the three parts, scores of the test rows.
+def scored(models: "Models", model: str, run_id: str, recommended: bool) -> tuple[Numbers, Numbers]:
+    """Return what the model at the address, logged last, comes to, read back from the store: losses of the three parts, scores of the test
+    rows.
 
     The recommended one is opened as MLflow opens it, on raw rows too, and has a picture of its test rows; of the others the graph.
     """
     from batchlab.scoring.shipping import predicted
 
+    experiment = models.experiment
     table, split, target = experiment.table, experiment.split, experiment.table.schema.target
-    graph = _opened(model, experiment) if recommended else model_files.graph_of(model)
+    graph = _opened(model, experiment) if recommended else models.graph(model)
     losses: Numbers = {}
     for part in PARTS:  # the test rows last: what is predicted of them is looked at again
         rows = split.rows(part, MOST_SCORED)

@@ -14,7 +14,6 @@ from tasks import store
 
 if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
-    from torch import nn
 
 CARRIED = "batchlab_serving"
 """The module that every saved model carries a file of."""
@@ -82,17 +81,14 @@ def loaded(uri: str) -> "PyFuncModel":
         sys.modules.pop(CARRIED, None)
 
 
-def graph_of(uri: str) -> "nn.Module":
-    """Return the graph of the logged model at `uri` (models:/m-…), as the store has it; it maps packed columns to predictions."""
+def stored_graph(uri: str, folder: Path) -> Path:
+    """Return the file of the graph of the logged model at `uri` (models:/m-…), as the store has it, fetched to the folder."""
     import mlflow
 
     from batchlab.scoring.shipping import GRAPH
-    from batchlab.serving import graphs
 
     location = store.client().get_logged_model(uri.removeprefix("models:/")).artifact_location
-    with tempfile.TemporaryDirectory() as scratch:
-        path = mlflow.artifacts.download_artifacts(artifact_uri=f"{location}/{EXPORTED}/{GRAPH}", dst_path=scratch)
-        return graphs.opened(Path(path))
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{location}/{EXPORTED}/{GRAPH}", dst_path=str(folder)))
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Models as they are saved: what all settings of a comparison share is made once, and each adds its own arrays."""
 
+import filecmp
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from tasks.tracking import type_of
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.entities import LoggedModel
+    from torch import nn
     from torch.export import ExportedProgram
 
 NAME = "model"
@@ -32,6 +34,7 @@ class Models:
         self.experiment = experiment
         self._scratch = tempfile.TemporaryDirectory(prefix="batchlab-model-")
         self._program: ExportedProgram | None = None
+        self._graph: nn.Module | None = None
 
     def logged(self, run_id: str, result: TrialResult, lineage: Lineage | None = None) -> str:
         """Log the trial's model in the run and return its address; with a `lineage` also what retraining needs."""
@@ -47,6 +50,20 @@ class Models:
             raise
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
         return str(logged.model_uri)
+
+    def graph(self, uri: str) -> "nn.Module":
+        """Return the graph of the model that was logged last, read back from the store; it maps packed columns to predictions. It is that
+        of the one before with other arrays, where the store holds what was sent there, byte for byte."""
+        from batchlab.scoring.shipping import GRAPH
+        from batchlab.serving import graphs
+
+        with tempfile.TemporaryDirectory(dir=self._scratch.name) as folder:
+            stored, sent = model_files.stored_graph(uri, Path(folder)), Path(self._scratch.name) / NAME / model_files.EXPORTED / GRAPH
+            if self._graph is None or self._program is None or not filecmp.cmp(stored, sent, shallow=False):
+                self._graph = graphs.opened(stored)
+            else:
+                self._graph.load_state_dict(self._program.state_dict)
+        return self._graph
 
     def _filled(self, result: TrialResult, lineage: Lineage | None, logged: "LoggedModel") -> Path:
         """Return the folder of a saved model with the trial's arrays and the logged model's ids."""

@@ -115,7 +115,7 @@ def recorded_setting(label: str, recording: Recording) -> StrategyResult:
 
 
 def _in_child_run(label: str, item: Finding, recording: Recording) -> StrategyResult:
-    search, comparison, experiment, began = recording.search, recording.comparison, recording.search.experiment, time.time()
+    search, comparison, began = recording.search, recording.comparison, time.time()
     if recording.patience.failed or comparison.taken_up or recording.told.owner != owner():
         remove_children(comparison.experiment_id, comparison.run_id, label)
     tags = {"mlflow.parentRunId": comparison.run_id, "strategy": item.candidate.name}
@@ -125,7 +125,7 @@ def _in_child_run(label: str, item: Finding, recording: Recording) -> StrategyRe
         model = None
         if item.shown.weights and item.outcome.status != "diverged":
             model = recording.models.logged(run_id, item.shown)
-        losses, scores = ({}, {}) if model is None else scored(model, run_id, experiment, item is search.findings.best)
+        losses, scores = ({}, {}) if model is None else scored(recording.models, model, run_id, item is search.findings.best)
         final = {f"final_{key}" if key != "test_loss" else key: value for key, value in losses.items()}
         tested = {f"test_{key}": value for key, value in scores.items()}
         # first, so that the comparison view begins with them
