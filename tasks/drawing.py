@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import joblib
-from pydantic import Base64Bytes, ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from batchlab.experiment import Experiment
 from batchlab.records import Record
@@ -52,9 +52,10 @@ class Wanted(Record):
 class Drawn(Record):
     """Both pages, and pictures by the paths that they are recorded under."""
 
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
     page: str
     data_page: str
-    pictures: dict[str, Base64Bytes]
+    pictures: dict[str, bytes]
 
 
 class Sheet:

@@ -83,8 +83,9 @@ def best_first(found: Findings) -> list[str]:
 @task(cache_policy=NO_CACHE)
 def plan_recording(search: Search, told: Told) -> Recording:
     """Return what records the settings of a finished search, which Prefect takes as it is: an `Ended` it would search for futures. Their
-    pages are drawn meanwhile."""
-    drawing.want(drawing.wanted_of(told.comparison, search.experiment))
+    pages are drawn meanwhile, unless memory is bounded: it would be a second process to bound."""
+    if search.experiment.profile.memory_gib is None:
+        drawing.want(drawing.wanted_of(told.comparison, search.experiment))
     return Recording(Ended(search.experiment, search.findings, search.known), told)
 
 
