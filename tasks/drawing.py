@@ -12,7 +12,6 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import joblib
 from pydantic import ConfigDict, ValidationError
 
 from batchlab.experiment import Experiment
@@ -126,6 +125,8 @@ def _picture(figure: "Figure") -> bytes:
 
 def begin() -> None:
     """Start the process that is to draw the next comparison's pages; on one core it would only take this one's time."""
+    import joblib
+
     if joblib.cpu_count() > 1:
         helper.begin()
 
@@ -153,7 +154,6 @@ def main() -> None:
     """Import what draws while nothing is wanted yet; then draw what is."""
     answer = answering()
     import matplotlib.figure  # noqa: F401
-    import sklearn.feature_selection  # noqa: F401
 
     answer("ready")
     if line := sys.stdin.readline():

@@ -1,6 +1,5 @@
 """Pictures of the rows and of predictions. Each function returns a matplotlib figure and draws on no global state."""
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from batchlab.files.mapped import gathered
 from batchlab.rows.split import Split
 from batchlab.table import PackedTable
+from batchlab.table.alone import Truth, unexplained
 from batchlab.table.target import Target
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ def data_overview(table: PackedTable, split: Split) -> "Figure":
         left.hist(values, bins=min(40, max(5, len(values) // 8)))
     left.set(xlabel=_literal(target.name), ylabel="rows", title=f"{table.schema.rows:,} rows of {_literal(table.schema.source)}")
     chosen = _thinned(split.rows("train", MOST_COUNTED), DOTS_AT_MOST)
-    features, truth = np.nan_to_num(gathered(table.features, chosen).astype(np.float64)), gathered(table.target, chosen)
-    best = _most_related(features, truth, target)
-    _scatter_by_target(right, features[:, best], truth, target)
+    features, truth = gathered(table.features, chosen), gathered(table.target, chosen)
+    best = _closest(features, truth, target)
+    _scatter_by_target(right, np.nan_to_num(features[:, best]), truth, target)
     right.set(xlabel=_literal(table.schema.packed_names[best]), title="training rows, feature closest to the target")
     return figure
 
 
-def _scatter_by_target(panel: "Axes", feature: NDArray[np.float64], values: NDArray[Any], target: Target) -> None:
+def _scatter_by_target(panel: "Axes", feature: NDArray[np.float32], values: NDArray[Any], target: Target) -> None:
     if target.classes:
         groups = [feature[values == label] for label in range(len(target.classes))]
         panel.boxplot(groups, orientation="horizontal", tick_labels=[_short(name) for name in target.classes])
@@ -54,14 +54,10 @@ def _scatter_by_target(panel: "Axes", feature: NDArray[np.float64], values: NDAr
     panel.set_ylabel(_literal(target.name))
 
 
-def _most_related(features: NDArray[np.float64], values: NDArray[Any], target: Target) -> int:
-    """Return the feature with the largest F statistic between classes, or the largest correlation; constant ones have none."""
-    from sklearn.feature_selection import f_classif, r_regression
-
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        strength = f_classif(features, values)[0] if target.classes else np.abs(r_regression(features, values))
-    return int(np.argmax(np.nan_to_num(strength, nan=-1.0, posinf=0.0)))
+def _closest(features: NDArray[np.float32], values: NDArray[Any], target: Target) -> int:
+    """Return the packed column that alone leaves least of the target's variation."""
+    mixed = np.random.default_rng(0).permutation(len(values))  # equal values lie together in many a table
+    return int(np.argmin(unexplained(features[mixed], Truth(target.name, values[mixed], target.classes))))
 
 
 def predicted_against_actual(truth: NDArray[np.float64], predictions: NDArray[np.float64], name: str) -> "Figure":

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from batchlab.serving.batchlab_serving import PackedColumn
@@ -36,9 +37,7 @@ class Truth:
 
 def ranks(values: Numbers) -> Numbers:
     """Return the rank of each value, equal ones sharing their mean rank."""
-    from scipy.stats import rankdata
-
-    return np.asarray(rankdata(values), np.float64)
+    return np.asarray(pd.Series(values).rank(), np.float64)
 
 
 def unexplained(features: NDArray[np.float32], truth: Truth) -> Numbers:

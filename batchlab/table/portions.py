@@ -19,7 +19,6 @@ from batchlab.table.plan import Plan
 from batchlab.table.reasons import Reasons
 from batchlab.table.survey import decoded
 from batchlab.table.target import MOST_CLASSES
-from batchlab.table.turning import turned
 from batchlab.table.writing import Draft, Quarantine, RowsFile
 
 if TYPE_CHECKING:
@@ -81,10 +80,10 @@ class Packer:
             self._choose_offsets(values)
             self._keep_example(batch.select(self._read_by_models()).filter(_arrow_flags(kept)).slice(0, EXAMPLE_ROWS))
         offsets = np.concatenate([np.full(len(column.packed_names), column.offset) for column in self.features])
-        rows, figures = turned(values, offsets)
+        rows, figures = _turned(values, offsets)
         self.figures.add(len(rows), figures)
         self.codes.add(values, figures[:, 2], figures[:, 3])
-        target_figures = turned(target[None], np.zeros(1))[1]
+        target_figures = _turned(target[None], np.zeros(1))[1]
         self.target_figures.add(len(rows), target_figures)
         self.target_codes.add(target[None], target_figures[:, 2], target_figures[:, 3])
         self._write({"features": rows, "target": target, **sides})
@@ -150,7 +149,7 @@ class Packer:
                 unreadable | ~np.isfinite(found[:, 0]), f"weight '{self.plan.weight.name}' is missing or no number", self.plan.weight.name
             )
             sides["weight"] = np.asarray(found[:, 0], np.float64)
-            self.weights.add(len(found), turned(sides["weight"][None], np.zeros(1))[1])
+            self.weights.add(len(found), _turned(sides["weight"][None], np.zeros(1))[1])
         for part, name in (("group", self.columns.group), ("key", self.columns.key)):
             if name is not None:
                 sides[part] = _hashes(decoded(batch.column(name)), part, name, reasons)
@@ -168,7 +167,7 @@ class Packer:
     def _choose_offsets(self, values: Numbers) -> None:
         """Choose what is subtracted from columns whose values are many times farther from zero than from each other."""
         first = Figures(self.width)
-        first.add(values.shape[1], turned(values, np.zeros(self.width))[1])
+        first.add(values.shape[1], _turned(values, np.zeros(self.width))[1])
         place = 0
         for number, column in enumerate(self.features):
             mean, spread = first.mean[place], first.spread[place]
@@ -231,6 +230,12 @@ def exact_precision(schema: "pa.Schema", columns: Sequence[PackedColumn]) -> "ty
 
     short = (pa.float32(), pa.float16(), pa.int8(), pa.int16(), pa.uint8(), pa.uint16(), pa.bool_())
     return np.float32 if all(schema.field(column.name).type in short for column in columns) else np.float64
+
+
+def _turned(values: NDArray[Any], offsets: Numbers) -> tuple[NDArray[np.float32], Numbers]:
+    from batchlab.table.turning import turned  # numba is most of a second to import, and most that opens tables packs none
+
+    return turned(values, offsets)
 
 
 def _hashes(values: "pa.Array", part: str, name: str, reasons: Reasons) -> "NDArray[np.generic]":
